@@ -1,0 +1,53 @@
+# Two commands set up their own environment and may be repeated: `make demo` and `make test`.
+# Plain recipes, one shell per line: GNU make 3.81 (macOS) and later read this file.
+
+PYTHON ?= python3
+# `make demo INSTALL_FLAGS=` shows pip's own progress.
+INSTALL_FLAGS ?= --quiet
+DEMO := train compare collage --out runs/demo
+
+override VENV := .venv
+override BIN := $(VENV)/bin
+# Touched only after a complete installation, so an interrupted one starts again.
+override STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test install lint types clean
+
+help:
+	@echo "make demo     set up .venv, then train and compare all arms on the embedded data set"
+	@echo "make test     set up .venv, then lint, types and all tests"
+	@echo "make install  set up .venv only"
+	@echo "make lint     ruff: rules and format"
+	@echo "make types    mypy"
+	@echo "make clean    remove .venv, caches and build outputs; runs/ stays"
+	@echo
+	@echo "PYTHON=python3.12 chooses the interpreter of .venv (3.10 or later; now: $(PYTHON))"
+
+demo: $(STAMP)
+	@$(BIN)/python -m $(DEMO)
+
+test: lint types
+	@$(BIN)/python -m pytest
+
+install: $(STAMP)
+
+lint: $(STAMP)
+	@$(BIN)/python -m ruff check --quiet
+	@$(BIN)/python -m ruff format --check --quiet
+
+types: $(STAMP)
+	@$(BIN)/python -m mypy
+
+# An environment whose pip does not answer (interrupted, or its interpreter is gone) is made anew.
+$(STAMP): pyproject.toml
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+		echo "Creating $(VENV) with $(PYTHON)"; $(PYTHON) -m venv --clear $(VENV); }
+	@echo "Installing into $(VENV) (the first time several minutes: PyTorch is a download of gigabytes)"
+	@$(BIN)/python -m pip install $(INSTALL_FLAGS) --disable-pip-version-check -e '.[research,dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -type d -name __pycache__ -prune -exec rm -rf {} +
