@@ -32,6 +32,7 @@ test: lint types
 	@$(BIN)/python -m pytest
 
 install: $(STAMP)
+	@echo "$(VENV) is ready"
 
 lint: $(STAMP)
 	@$(BIN)/python -m ruff check --quiet

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import sys
-from pathlib import Path
 
 import pytest
 
+from tests.house.imports import imported_modules, imports_of, top
 from tests.house.source_tree import ROOMS, ROOT, python_files
 
 # The rooms that a room may import besides itself. Arrows point one way:
@@ -27,45 +26,6 @@ FORBIDDEN_NAMES = {"utils.py", "common.py", "helpers.py"}
 MAX_LINES = 300
 # Files past MAX_LINES, each with the reason: {"room/file.py": "why one file reads better than two"}
 LONG_FILES: dict[str, str] = {}
-
-
-def imported_modules(source: str, package: str = "") -> set[str]:
-    """Absolute names of all modules that `source` imports, wherever in the file.
-
-    Args:
-        source: Python source text.
-        package: Dotted name of the package that holds the file, for relative imports.
-    """
-    modules: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            modules.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = package.split(".")[: len(package.split(".")) - node.level + 1]
-            prefix = base if node.level else []
-            modules.add(".".join([*prefix, *([node.module] if node.module else [])]))
-        elif isinstance(node, ast.Call) and _calls_import(node.func) and node.args:
-            name = node.args[0]
-            if isinstance(name, ast.Constant) and isinstance(name.value, str):
-                modules.add(name.value)
-            else:  # cannot be checked, so it is reported as what it is and refused below
-                modules.add(f"<computed: {ast.unparse(name)}>")
-    return modules
-
-
-def _calls_import(function: ast.expr) -> bool:
-    return (isinstance(function, ast.Name) and function.id in {"__import__", "import_module"}) or (
-        isinstance(function, ast.Attribute) and function.attr == "import_module"
-    )
-
-
-def imports_of(path: Path) -> set[str]:
-    package = ".".join(path.relative_to(ROOT).parent.parts)
-    return imported_modules(path.read_text(encoding="utf-8"), package)
-
-
-def top(module: str) -> str:
-    return module.split(".")[0]
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.house.imports import imports_of, top
 from tests.house.source_tree import ROOMS, ROOT, python_files, repository_files
-from tests.house.test_layering import imports_of, top
 
 if sys.version_info >= (3, 11):
     import tomllib
