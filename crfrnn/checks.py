@@ -1,0 +1,95 @@
+"""Shape, dtype and range errors in one voice: what was expected, what came, what to do."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+
+def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
+    """Raise unless value is one of the choices; name the nearest."""
+    choices = list(choices)
+    if value not in choices:
+        near = difflib.get_close_matches(str(value), choices, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{name} must be one of {choices}, got {value!r}.{hint}")
+
+
+def check_positive(name: str, value: float, unit: str) -> None:
+    """Raise unless value is a finite number above zero."""
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} must be a finite number above 0 ({unit}), got {value!r}.")
+
+
+def check_count(name: str, value: int, minimum: int) -> None:
+    """Raise unless value is an integer of at least the minimum."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+        raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}.")
+
+
+def check_unary(unary: Tensor, num_labels: int) -> None:
+    """Raise unless unary is (B, L, H, W) floating logits without NaN or +inf."""
+    if unary.ndim != 4 or unary.shape[1] != num_labels:
+        raise ValueError(
+            f"unary must be (B, {num_labels}, H, W) logits, got {tuple(unary.shape)}. "
+            f"num_labels of this layer is {num_labels}; the label axis is axis 1."
+        )
+    if not unary.is_floating_point():
+        raise TypeError(
+            f"unary must be floating-point logits (higher = likelier), got {unary.dtype}."
+        )
+    if unary.numel() == 0:
+        raise ValueError(f"unary must hold at least one pixel, got {tuple(unary.shape)}.")
+    if not torch.isfinite(unary).all():
+        raise ValueError(
+            "unary must be finite, got NaN or infinite values. Probabilities of exactly 0 have "
+            "an infinite logarithm: clamp them first, for example p.clamp_min(1e-5).log()."
+        )
+
+
+def check_image(image: Tensor, unary: Tensor) -> None:
+    """Raise unless image is (B, 3, H, W) RGB in 0..255 on the grid of the unary."""
+    expected = (unary.shape[0], 3, *unary.shape[2:])
+    if tuple(image.shape) != expected:
+        raise ValueError(
+            f"image must be {expected} to match a unary of {tuple(unary.shape)}, got "
+            f"{tuple(image.shape)}. Resize the unary to the image (bilinear) or the image to the "
+            "unary; channels come before height and width."
+        )
+    if image.device != unary.device:
+        raise ValueError(
+            f"image and unary must be on one device, got {image.device} and {unary.device}."
+        )
+    if image.requires_grad:
+        raise NotImplementedError(
+            "image requires a gradient, but the CRF does not differentiate its kernels with "
+            "respect to the image yet. Pass image.detach()."
+        )
+    if image.dtype == torch.uint8:
+        return
+    if not image.is_floating_point():
+        raise TypeError(f"image must be uint8 or floating point in 0..255, got {image.dtype}.")
+    low, high = image.aminmax()
+    if not (torch.isfinite(low) and torch.isfinite(high)):
+        raise ValueError("image must be finite, got NaN or infinite values.")
+    if low < 0 or high > 255 or high <= 1:
+        raise ValueError(
+            f"image must be RGB in 0..255, got values in {low:.4g}..{high:.4g}. theta_beta is in "
+            "grey levels of 0..255: pass the image as it was before normalisation (uint8, or "
+            "floating point multiplied back to 0..255 with the mean added again)."
+        )
+
+
+def check_features(features: Tensor) -> None:
+    """Raise unless features are (B, N, d) and finite."""
+    if features.ndim != 3 or features.shape[2] == 0:
+        raise ValueError(f"features must be (B, N, d), got {tuple(features.shape)}.")
+    if not torch.isfinite(features).all():
+        raise ValueError(
+            "features must be finite, got NaN or infinite values. Check the guide, and that no "
+            "theta is 0."
+        )
