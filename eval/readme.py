@@ -1,0 +1,78 @@
+"""Generated blocks in a Markdown text: results are put there by a command, never typed.
+
+A block lies between two comments on lines of their own:
+
+    <!-- results:demo -->
+    ...
+    <!-- /results:demo -->
+"""
+
+from __future__ import annotations
+
+import difflib
+
+
+def replace_block(text: str, name: str, block: str) -> str:
+    """The text with another content between the markers of a block.
+
+    Args:
+        text: the whole Markdown text.
+        name: the block's name, as in `<!-- results:NAME -->`.
+        block: the new content, without markers; blank lines at its ends do not matter.
+
+    Returns:
+        The text; unchanged outside the markers.
+
+    Raises:
+        ValueError: a marker is missing, appears twice, or the two are in the wrong order; or the
+            block contains a marker itself.
+    """
+    opening, closing = _markers(name)
+    if opening in block or closing in block:
+        raise ValueError(f"the new content of block {name!r} contains one of its own markers")
+    start, stop = _bounds(text, name)
+    return f"{text[:start]}\n{block.strip()}\n{text[stop:]}"
+
+
+def read_block(text: str, name: str) -> str:
+    """The content between the markers of a block, without blank lines at its ends.
+
+    Raises:
+        ValueError: as `replace_block` for the markers.
+    """
+    start, stop = _bounds(text, name)
+    return text[start:stop].strip()
+
+
+def check_block(text: str, name: str, block: str) -> None:
+    """Demand that a block holds what would be generated now.
+
+    Raises:
+        ValueError: it does not; the message shows the difference. Or as `replace_block` for the
+            markers.
+    """
+    found, expected = read_block(text, name), block.strip()
+    if found != expected:
+        difference = difflib.unified_diff(
+            found.splitlines(), expected.splitlines(), "found", "expected", lineterm="", n=0
+        )
+        raise ValueError(
+            f"the block {name!r} is not what its results give; generate it again:\n"
+            + "\n".join(difference)
+        )
+
+
+def _markers(name: str) -> tuple[str, str]:
+    return f"<!-- results:{name} -->", f"<!-- /results:{name} -->"
+
+
+def _bounds(text: str, name: str) -> tuple[int, int]:
+    """Where the content starts (after the first marker) and stops (before the second)."""
+    for marker in _markers(name):
+        if (count := text.count(marker)) != 1:
+            raise ValueError(f"expected the marker {marker} exactly once, found it {count} times")
+    opening, closing = _markers(name)
+    start, stop = text.index(opening) + len(opening), text.index(closing)
+    if stop < start:
+        raise ValueError(f"expected {opening} before {closing}, found them the other way round")
+    return start, stop
