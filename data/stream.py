@@ -1,0 +1,156 @@
+"""The order in which training sees the data, as a function of the seed and the step alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.random import RandomState
+from torch import Generator, Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from data.dataset import SegmentationDataset
+from data.sample import Sample
+from data.transforms import Augment
+
+_ORDER, _AUGMENT = 0, 1
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of equal size, stacked.
+
+    Attributes:
+        images: (B, 3, H, W) uint8, RGB in 0..255.
+        masks: (B, H, W) int64, 255 = void.
+        names: B names.
+    """
+
+    images: Tensor
+    masks: Tensor
+    names: tuple[str, ...]
+
+
+class TrainStream:
+    """An endless sequence of augmented batches.
+
+    The samples form one long row: a permutation of the data set for every epoch, one after the
+    other, each derived from (seed, epoch). Step s takes the places s * B .. (s + 1) * B - 1 of that
+    row, so a batch may span two epochs and no sample is dropped. The augmentation at a place is
+    derived from (seed, place). So a run resumes at any step without a saved state, two runs with
+    the same seed see the same batches, and the number of workers changes nothing.
+
+    Args:
+        dataset: the training split.
+        augment: the change every sample goes through.
+        batch_size: B.
+        seed: 0..2**32 - 1.
+    """
+
+    def __init__(
+        self, dataset: SegmentationDataset, augment: Augment, batch_size: int, seed: int
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if not 0 <= seed < 2**32:
+            raise ValueError(f"seed must be 0..2**32 - 1, got {seed}")
+        self.dataset = dataset
+        self.augment = augment
+        self.batch_size = batch_size
+        self.seed = seed
+        self._order: tuple[int, list[int]] = (-1, [])  # the latest epoch and its permutation
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step, counted from 0.
+
+        Raises:
+            ValueError: step is negative, or the samples differ in size.
+        """
+        if step < 0:
+            raise ValueError(f"step must be at least 0, got {step}")
+        first = step * self.batch_size
+        return _stack([self._sample(first + k) for k in range(self.batch_size)])
+
+    def iterate(self, start_step: int, num_steps: int, num_workers: int) -> Iterator[Batch]:
+        """The batches of steps start_step .. start_step + num_steps - 1, in order.
+
+        Args:
+            start_step: the first step, at least 0.
+            num_steps: how many.
+            num_workers: processes that prepare batches ahead; 0 prepares each one here when it is
+                asked for.
+        """
+        if num_workers == 0:
+            for step in range(start_step, start_step + num_steps):
+                yield self.batch(step)
+            return
+        # Workers are spawned: forking a process that has threads (torch's, a progress bar's) can
+        # deadlock. The generator keeps the loader from drawing from torch's global one.
+        yield from DataLoader(
+            _Steps(self, start_step, num_steps),
+            batch_size=None,
+            num_workers=num_workers,
+            collate_fn=_unchanged,
+            multiprocessing_context="spawn",
+            generator=Generator().manual_seed(self.seed),
+        )
+
+    def _sample(self, place: int) -> Sample:
+        epoch, index = divmod(place, len(self.dataset))
+        if self._order[0] != epoch:
+            order = self._random(_ORDER, epoch).permutation(len(self.dataset))
+            self._order = (epoch, order.tolist())
+        sample = self.dataset[self._order[1][index]]
+        draw = int(self._random(_AUGMENT, place).randint(2**31, dtype=np.int64))
+        return self.augment(sample, Generator().manual_seed(draw))
+
+    def _random(self, purpose: int, number: int) -> RandomState:
+        # RandomState's streams are frozen, and it takes words of 32 bits.
+        return RandomState([self.seed, purpose, number >> 32, number & 0xFFFFFFFF])
+
+    def __repr__(self) -> str:
+        return (
+            f"TrainStream(batch_size={self.batch_size}, seed={self.seed}, "
+            f"{self.dataset}, {self.augment})"
+        )
+
+
+class _Steps(Dataset[Batch]):
+    """A stretch of a stream, as the loader wants it; a class at module level can be pickled."""
+
+    def __init__(self, stream: TrainStream, start_step: int, num_steps: int) -> None:
+        self.stream = stream
+        self.start_step = start_step
+        self.num_steps = num_steps
+
+    def __len__(self) -> int:
+        return self.num_steps
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.stream.batch(self.start_step + index)
+
+
+def _unchanged(batch: Any) -> Any:
+    # Typed as the loader types it: what arrives is a Batch, because batch_size is None.
+    return batch
+
+
+def _stack(samples: list[Sample]) -> Batch:
+    sizes = {tuple(sample.image.shape[-2:]) for sample in samples}
+    if len(sizes) > 1:
+        listed = ", ".join(
+            f"{sample.name} {sample.image.shape[-2]} x {sample.image.shape[-1]}"
+            for sample in samples
+        )
+        raise ValueError(
+            f"images of different sizes (H x W) cannot share a batch: {listed}. Set crop_size, "
+            "or use batch_size 1."
+        )
+    return Batch(
+        images=torch.stack([sample.image for sample in samples]),
+        masks=torch.stack([sample.mask for sample in samples]),
+        names=tuple(sample.name for sample in samples),
+    )
