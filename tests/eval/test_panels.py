@@ -74,7 +74,7 @@ def test_window_ignores_void_and_stays_inside() -> None:
 
 
 def test_window_without_predictions_is_the_centre() -> None:
-    assert most_different(np.zeros((5, 9)), None, None) == Window(0, 2, 5)
+    assert most_different(np.zeros((5, 9), dtype=np.int64), None, None) == Window(0, 2, 5)
 
 
 def test_overlay_mixes_and_outlines() -> None:
