@@ -85,7 +85,7 @@ def class_differences(results: Results, baseline: str = "unary") -> str | None:
     if not table:
         return None
     width, top, row = 520, 28, 28
-    left, right = 20 + 8.0 * max(map(len, table)), 110
+    left, right = 20 + 8.0 * max(map(len, table)), 124
     bottom = top + row * len(table) + 4
     means = [100 * spread.mean for spreads in table.values() for spread in spreads.values()]
     low, high = svg.padded([0.0, *means])
@@ -93,7 +93,7 @@ def class_differences(results: Results, baseline: str = "unary") -> str | None:
     def x(value: float) -> float:
         return left + (100 * value - low) / (high - low) * (width - left - right)
 
-    marks = [svg.text(width - right + 16, 10, "joint − post-hoc", "tick")]
+    marks = [svg.text(width - right + 24, 10, "joint − post-hoc", "tick")]
     for tick in svg.ticks(low, high, 6):
         marks.append(svg.line(x(tick / 100), top, x(tick / 100), bottom, "grid"))
         marks.append(svg.text(x(tick / 100), bottom + 14, svg.number(tick), "tick", "middle"))
@@ -108,7 +108,8 @@ def class_differences(results: Results, baseline: str = "unary") -> str | None:
             ahead = "joint" if gain.mean >= 0 else "post-hoc"
             ends = x(spreads["post-hoc"].mean), x(spreads["joint"].mean)
             marks.append(svg.group(f"arm-{ahead}", svg.line(ends[0], y, ends[1], y, "range")))
-            marks.append(svg.text(width - right + 16, y, percent(gain, signed=True), "value"))
+            gained = percent(gain, signed=True).replace("-", "−")
+            marks.append(svg.text(width - right + 24, y, gained, "value"))
         for arm, spread in spreads.items():
             hint = f"{name}, {arm}: {percent(spread, signed=True)} points against {baseline}"
             marks.append(svg.group(f"arm-{arm}", svg.dot(x(spread.mean), y, 6, "ink", hint)))

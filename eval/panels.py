@@ -95,7 +95,11 @@ def choose(results: Mapping[str, Any], seed: int, each: int = 3) -> dict[str, li
 
 
 def render(
-    choice: Choice, run_dir: Path, split: SegmentationDataset, seed: int, missing: list[str]
+    choice: Choice,
+    run_dir: Path,
+    split: SegmentationDataset,
+    seed: int,
+    missing: dict[str, list[str]],
 ) -> str:
     """One image as an HTML figure.
 
@@ -104,7 +108,7 @@ def render(
         run_dir: holds predictions/ARM-seedK/NAME.png.
         split: the report split, for image, truth and colours.
         seed: whose predictions are shown.
-        missing: receives a sentence for every prediction file that does not exist.
+        missing: receives, by arm, the names whose prediction file does not exist.
 
     Raises:
         ValueError: a prediction whose size is not the image's.
@@ -118,7 +122,7 @@ def render(
         if path.is_file():
             predictions[arm] = _read_ids(path, truth.shape)
         else:
-            missing.append(f"No prediction of {arm} for {choice.name}.")
+            missing.setdefault(arm, []).append(choice.name)
     window = most_different(truth, predictions.get("post-hoc"), predictions.get("joint"))
     cells = [
         _cell("image", image, window),

@@ -172,8 +172,13 @@ def _panels(
     if seed is None:
         return '<p class="absent">Panels need a joint and a post-hoc run of one seed.</p>'
     sections = ""
+    absent: dict[str, list[str]] = {}
     for group, choices in panels.choose(results, seed).items():
         if choices:
-            rows = "".join(panels.render(c, run_dir, split, seed, missing) for c in choices)
+            rows = "".join(panels.render(c, run_dir, split, seed, absent) for c in choices)
             sections += f"<h3>{group.capitalize()} for joint training</h3>{rows}"
+    missing += [
+        f"No prediction file of {arm}, seed {seed}, for {', '.join(names)}."
+        for arm, names in absent.items()
+    ]
     return sections

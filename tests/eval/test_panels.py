@@ -101,4 +101,4 @@ def test_prediction_of_another_size_is_refused(fake_run: Any, tmp_path: Any) -> 
     Image.new("P", (3, 2)).save(folder / f"{name}.png")
     choice = Choice(name, {"post-hoc": 0.5, "joint": 0.6})
     with pytest.raises(ValueError, match=rf"{name}.png: expected a palette PNG .* got \(2, 3\)"):
-        render(choice, tmp_path, fake_run.split, 0, [])
+        render(choice, tmp_path, fake_run.split, 0, {})

@@ -128,7 +128,9 @@ def test_no_run_at_all_still_gives_a_page(fake_run: Any, tmp_path: Path) -> None
 
 def test_missing_predictions_are_said(fake_run: Any, tmp_path: Path) -> None:
     page = page_of(fake_run, run_dir=tmp_path)
-    assert f"No prediction of joint for {fake_run.split.names[0]}." in page
+    sentences = re.findall(r"<li>No prediction file of joint, seed 0, for (.*?)\.</li>", page)
+    assert len(sentences) == 1
+    assert sorted(sentences[0].split(", ")) == sorted(fake_run.split.names)
     assert "no prediction file" in page
 
 

@@ -47,3 +47,4 @@ def test_labels_are_spread_and_keep_their_order() -> None:
     # A hundred relaxation passes leave less than a hundredth of a unit.
     assert all(b - a >= 14.99 for a, b in pairwise(in_order))
     assert spread[1] == 10.0
+    assert svg.spread_apart([5.0, 5.0], 15) == [-2.5, 12.5]
