@@ -88,7 +88,7 @@ def choose(results: Mapping[str, Any], seed: int, each: int = 3) -> dict[str, li
     ranked = sorted(comparable, key=lambda choice: (-choice.gain, choice.name))
     count = min(each, -(-len(ranked) // 3))
     best, rest = ranked[:count], ranked[count:]
-    worst = rest[max(0, len(rest) - count) :]
+    worst = rest[-count:]
     between = rest[: len(rest) - len(worst)]
     first = (len(between) - min(count, len(between))) // 2
     return {"best": best, "median": between[first : first + count], "worst": worst}
