@@ -154,21 +154,29 @@ class CrfRnn(nn.Module):
         """
         check_unary(unary, self.num_labels)
         check_image(image, unary)
-        num_iterations = self.num_iterations if self.training else self.num_iterations_eval
         with torch.autocast(unary.device.type, enabled=False):
-            precise = unary.to(torch.promote_types(unary.dtype, torch.float32))
-            kernels = self.build_kernels(image.to(precise.dtype))
-            scaled = precise.flatten(2).transpose(1, 2).contiguous() * self.log_unary_scale.exp()
-            pairwise = [penalty.to(precise.dtype) for penalty in self.pairwise()]
-            logits = mean_field(scaled, kernels, pairwise, num_iterations)
-            logits = logits * self.log_output_scale.exp()
-        return logits.transpose(1, 2).reshape(unary.shape).to(unary.dtype)
+            precise = torch.promote_types(unary.dtype, torch.float32)
+            kernels = self.build_kernels(image.to(precise))
+            return self.infer(unary.to(precise), kernels).to(unary.dtype)
+
+    def infer(self, unary: Tensor, kernels: list[Filter]) -> Tensor:
+        """`forward` with kernels already built: one build may serve many weights.
+
+        Args:
+            unary: (B, L, H, W) logits, float32 or float64.
+            kernels: of `build_kernels`, for images of the same grid.
+        """
+        num_iterations = self.num_iterations if self.training else self.num_iterations_eval
+        pairwise = [penalty.to(unary.dtype) for penalty in self.pairwise()]
+        rows = unary.flatten(2).transpose(1, 2).contiguous() * self.log_unary_scale.exp()
+        logits = mean_field(rows, kernels, pairwise, num_iterations)
+        logits = logits * self.log_output_scale.exp()
+        return logits.transpose(1, 2).reshape(unary.shape)
 
     def build_kernels(self, image: Tensor) -> list[Filter]:
         """The normalised filters of a batch of images: [spatial, bilateral].
 
-        They depend on the image and theta alone, so one build may serve many calls of
-        `crfrnn.inference.mean_field`.
+        They depend on the image and theta alone.
 
         Args:
             image: (B, 3, H, W) floating point RGB in 0..255.
