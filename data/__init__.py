@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
 from data.collage import Collage, CollageConfig
 from data.dataset import SegmentationDataset, Split
 from data.sample import VOID, Sample
@@ -26,7 +30,31 @@ __all__ = [
     "Voc",
     "VocConfig",
     "build",
+    "config_from_dict",
+    "config_to_dict",
 ]
+
+
+_KINDS: dict[str, type[CollageConfig] | type[VocConfig]] = {
+    "collage": CollageConfig,
+    "voc": VocConfig,
+}
+
+
+def config_to_dict(config: DataConfig) -> dict[str, Any]:
+    """A config as plain values with its kind, for checkpoints and JSON."""
+    kind = next(name for name, type_ in _KINDS.items() if isinstance(config, type_))
+    plain = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
+    return {"kind": kind, **plain}
+
+
+def config_from_dict(values: dict[str, Any]) -> DataConfig:
+    """The config that `config_to_dict` wrote."""
+    fields = dict(values)
+    kind = fields.pop("kind")
+    if kind == "voc":
+        fields["root"] = Path(fields["root"])
+    return _KINDS[kind](**fields)
 
 
 def build(config: DataConfig, split: Split) -> SegmentationDataset:

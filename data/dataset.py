@@ -25,12 +25,14 @@ class SegmentationDataset(Dataset[Sample], ABC):
         scored: the ids whose IoU is averaged to the headline mIoU, ascending.
         palette: (256, 3) uint8 RGB, the colour of every id.
         names: the name of every sample, in order and unique.
+        has_void: whether the masks mark object borders as void, so that trimaps follow them.
     """
 
     classes: tuple[str, ...]
     scored: tuple[int, ...]
     palette: NDArray[np.uint8]
     names: tuple[str, ...]
+    has_void: bool
 
     def __len__(self) -> int:
         return len(self.names)

@@ -94,6 +94,7 @@ class Voc(SegmentationDataset):
         self.classes = CLASSES
         self.scored = tuple(sorted(CLASSES.index(name) for name in config.scored or CLASSES))
         self.palette = voc_palette()
+        self.has_void = True
         _check_root(config.root)
         lists = {
             "train": config.train_list,

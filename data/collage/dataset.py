@@ -78,6 +78,7 @@ class Collage(SegmentationDataset):
         self.classes = CLASSES
         self.scored = tuple(range(len(CLASSES)))
         self.palette = voc_palette()
+        self.has_void = False
         counts = {
             "train": config.num_train,
             "tune": config.num_tune,

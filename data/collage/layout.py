@@ -75,9 +75,7 @@ def draw_layers(
     ground = 0 if between(rng, 0, 1) == 0 else between(rng, 1, num_labels - 1)
     layers = [Layer(ground, np.ones((size, size), dtype=np.bool_))]
     for _ in range(between(rng, min_things, max_things)):
-        layer = Layer(between(rng, 1, num_labels - 1), _thing(rng, size))
-        if layer.mask.any():  # a fence can stand outside the frame
-            layers.append(layer)
+        layers.append(Layer(between(rng, 1, num_labels - 1), _thing(rng, size)))
     return layers
 
 
