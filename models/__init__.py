@@ -1,0 +1,17 @@
+"""DeepLab networks and their union with the CRF."""
+
+from __future__ import annotations
+
+from models.deeplabv3 import DeepLabV3, DeepLabV3Config
+from models.segmenter import CrfConfig, Segmenter, SegmenterConfig, SegmenterOutput
+from models.weights import load_weights
+
+__all__ = [
+    "CrfConfig",
+    "DeepLabV3",
+    "DeepLabV3Config",
+    "Segmenter",
+    "SegmenterConfig",
+    "SegmenterOutput",
+    "load_weights",
+]

@@ -1,0 +1,209 @@
+"""A network and, behind it, a CRF: image in, two maps of logits out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from crfrnn import CrfRnn
+from crfrnn.compatibility import Compatibility, KernelWeights
+from crfrnn.filtering import Normalization
+from crfrnn.kernels import BilateralFilterName, SpatialFilterName
+from models.deeplabv3 import DeepLabV3, DeepLabV3Config
+
+PADDING_GREY = 128.0  # what the published networks pad with, RGB in 0..255
+
+
+@dataclass(frozen=True)
+class CrfConfig:
+    """The arguments of `crfrnn.CrfRnn`, and the resolution it runs at.
+
+    theta_alpha and theta_gamma are in pixels of the full-resolution image whatever the
+    resolution; `build_crf` is the one place that rescales them.
+
+    Attributes:
+        resolution: 1, 2, 4 or 8: the CRF runs on a grid that many times coarser.
+    """
+
+    theta_alpha: float = 67.0
+    theta_beta: float = 3.0
+    theta_gamma: float = 1.0
+    bilateral_weight: float = 4.0
+    spatial_weight: float = 3.0
+    kernel_weights: KernelWeights = "class"
+    compatibility: Compatibility = "full"
+    normalization: Normalization = "after"
+    num_iterations: int = 5
+    num_iterations_eval: int = 10
+    spatial_filter: SpatialFilterName = "separable"
+    bilateral_filter: BilateralFilterName = "lattice"
+    learn_unary_scale: bool = False
+    learn_output_scale: bool = False
+    resolution: int = 1
+
+
+@dataclass(frozen=True)
+class SegmenterConfig:
+    """Everything that `Segmenter` is built from; a checkpoint stores it.
+
+    Attributes:
+        num_classes: L.
+        network: the numbers of the network.
+        crf: the CRF behind it, or none.
+        freeze_batch_norm: keep the statistics and the affine parameters of every BN.
+        eval_size: in eval mode, pad images smaller than this with grey to this size, so
+            that image pooling sees the window it was trained with. 0 pads as little as
+            the stride allows.
+    """
+
+    num_classes: int = 21
+    network: DeepLabV3Config = field(default_factory=DeepLabV3Config)
+    crf: CrfConfig | None = None
+    freeze_batch_norm: bool = False
+    eval_size: int = 0
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> SegmenterConfig:
+        """The config whose `dataclasses.asdict` is `values`."""
+        crf = values["crf"]
+        parts = {
+            "network": DeepLabV3Config(**values["network"]),
+            "crf": None if crf is None else CrfConfig(**crf),
+        }
+        return cls(**{**values, **parts})
+
+
+class SegmenterOutput(NamedTuple):
+    """Logits of one forward pass, both (B, L, H, W) at the size of the image.
+
+    Attributes:
+        unary: of the network alone.
+        crf: after the CRF; None without one.
+    """
+
+    unary: Tensor
+    crf: Tensor | None
+
+    @property
+    def logits(self) -> Tensor:
+        """The final logits: the CRF's where there is one."""
+        return self.unary if self.crf is None else self.crf
+
+
+class Segmenter(nn.Module):
+    """DeepLab with an optional CRF-as-RNN behind it, trained together or apart.
+
+    Args:
+        config: of the network and the CRF.
+
+    Shapes: image (B, 3, H, W), RGB in 0..255 of any size -> logits (B, L, H, W).
+    """
+
+    def __init__(self, config: SegmenterConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.network = DeepLabV3(config.num_classes, config.network)
+        self.crf = None if config.crf is None else build_crf(config.crf, config.num_classes)
+        self.resolution = 1 if config.crf is None else config.crf.resolution
+        if config.freeze_batch_norm:
+            for norm in batch_norms(self):
+                norm.requires_grad_(False)
+
+    def forward(self, image: Tensor) -> SegmenterOutput:
+        """Both maps of logits of a batch of images, RGB in 0..255."""
+        image = image.float()
+        unary = self.unary(image)
+        return SegmenterOutput(unary, None if self.crf is None else self.refine(unary, image))
+
+    def unary(self, image: Tensor) -> Tensor:
+        """Logits of the network alone at the size of the image: (B, L, H, W)."""
+        return self.enlarge(self.coarse_unary(image), image.shape[2:])
+
+    def coarse_unary(self, image: Tensor) -> Tensor:
+        """The network's logits at its output stride, of the padded image: (B, L, h, w)."""
+        stride, minimum = self.config.network.output_stride, self.config.eval_size
+        padded = pad_to_stride(image, stride, minimum=0 if self.training else minimum)
+        return self.network(padded)  # type: ignore[no-any-return]
+
+    def enlarge(self, coarse: Tensor, size: torch.Size) -> Tensor:
+        """Coarse logits at the size (H, W) of the image they came from, padding cut off.
+
+        They sit at every stride-th pixel, corners included: align_corners is exact.
+        """
+        stride = self.config.network.output_stride
+        padded = [(n - 1) * stride + 1 for n in coarse.shape[2:]]
+        logits = F.interpolate(coarse, padded, mode="bilinear", align_corners=True)
+        return logits[..., : size[0], : size[1]]
+
+    def refine(self, unary: Tensor, image: Tensor) -> Tensor:
+        """The CRF's logits at the size of the image, run at its own resolution.
+
+        Args:
+            unary: (B, L, H, W) logits.
+            image: (B, 3, H, W) RGB in 0..255.
+        """
+        if self.crf is None:
+            raise ValueError("this Segmenter has no CRF: give its config a CrfConfig.")
+        coarse = self.crf(shrink(unary, self.resolution), shrink_image(image, self.resolution))
+        return stretch(coarse, unary.shape[2:])
+
+    def train(self, mode: bool = True) -> Segmenter:
+        """Train or eval mode; frozen BN stays in eval mode."""
+        super().train(mode)
+        if self.config.freeze_batch_norm:
+            for norm in batch_norms(self):
+                norm.eval()
+        return self
+
+
+def build_crf(config: CrfConfig, num_classes: int) -> CrfRnn:
+    """The CRF of a config, its positions rescaled to the grid it runs on."""
+    if config.resolution not in (1, 2, 4, 8):
+        raise ValueError(f"crf.resolution must be 1, 2, 4 or 8, got {config.resolution}.")
+    arguments = {f.name: getattr(config, f.name) for f in fields(config)}
+    stride = arguments.pop("resolution")
+    arguments["theta_alpha"] /= stride
+    arguments["theta_gamma"] /= stride
+    return CrfRnn(num_classes, **arguments)
+
+
+def batch_norms(module: nn.Module) -> list[nn.Module]:
+    """Every batch normalisation layer, timm's included."""
+    return [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+
+
+def pad_to_stride(image: Tensor, stride: int, minimum: int) -> Tensor:
+    """Pad with grey at the bottom and right to stride * k + 1, at least `minimum`.
+
+    At these sizes the corners of image and logits coincide.
+    """
+    height, width = (
+        math.ceil((max(n, minimum) - 1) / stride) * stride + 1 for n in image.shape[2:]
+    )
+    padding = (0, width - image.shape[3], 0, height - image.shape[2])
+    return F.pad(image, padding, value=PADDING_GREY)
+
+
+def shrink(x: Tensor, factor: int) -> Tensor:
+    """Average to a grid `factor` times coarser: (B, C, ceil(H / factor), ceil(W / factor))."""
+    if factor == 1:
+        return x
+    size = [math.ceil(n / factor) for n in x.shape[2:]]
+    return F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def shrink_image(image: Tensor, factor: int) -> Tensor:
+    """`shrink` for RGB in 0..255: rounding must not leave that range."""
+    return shrink(image, factor).clamp(0, 255)
+
+
+def stretch(x: Tensor, size: torch.Size) -> Tensor:
+    """The way back from `shrink`: bilinear, to (H, W)."""
+    if x.shape[2:] == size:
+        return x
+    return F.interpolate(x, size, mode="bilinear", align_corners=False)
