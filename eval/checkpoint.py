@@ -1,0 +1,114 @@
+"""Checkpoints: everything a run needs to go on, and an evaluation to rebuild the model.
+
+A file holds tensors, numbers, strings and containers of these, so it is read with
+weights_only=True and runs no code.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, TypedDict
+
+import torch
+
+from models import Segmenter, SegmenterConfig
+
+FORMAT = 1
+
+
+class Checkpoint(TypedDict):
+    """What a file holds.
+
+    Attributes:
+        format: of this dictionary.
+        segmenter: `SegmenterConfig` as a dictionary.
+        model: the state of the `Segmenter`.
+        data: the data set's config as a dictionary, with its kind.
+        arm, seed, step: which run, and after how many steps.
+        training: optimiser, generator state and config of the run; empty when it is over.
+    """
+
+    format: int
+    segmenter: dict[str, Any]
+    model: dict[str, torch.Tensor]
+    data: dict[str, Any]
+    arm: str
+    seed: int
+    step: int
+    training: dict[str, Any]
+
+
+def save_checkpoint(
+    path: Path,
+    segmenter: Segmenter,
+    *,
+    data: dict[str, Any],
+    arm: str,
+    seed: int,
+    step: int,
+    training: dict[str, Any],
+) -> None:
+    """Write atomically: a reader sees the old file or the new one, never a part."""
+    checkpoint = Checkpoint(
+        format=FORMAT,
+        segmenter=asdict(segmenter.config),
+        model=segmenter.state_dict(),
+        data=data,
+        arm=arm,
+        seed=seed,
+        step=step,
+        training=training,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("wb") as file:
+        torch.save(checkpoint, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """The dictionary of a file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not a checkpoint of this project, or of another format.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}: expected a file that `train` wrote.")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path} is not a readable checkpoint: {reason}") from error
+    if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} is not a checkpoint of this version (format {FORMAT}): "
+            "train it again, or use the commit that wrote it."
+        )
+    return checkpoint  # type: ignore[return-value]
+
+
+def load_segmenter(checkpoint: Checkpoint) -> Segmenter:
+    """The model of a checkpoint in eval mode, loaded strictly.
+
+    Raises:
+        ValueError: its state does not fit its config.
+    """
+    # The state brings every weight: nothing is to be fetched.
+    values = {
+        **checkpoint["segmenter"],
+        "network": {**checkpoint["segmenter"]["network"], "pretrained": False},
+    }
+    segmenter = Segmenter(SegmenterConfig.from_dict(values))
+    try:
+        segmenter.load_state_dict(checkpoint["model"])
+    except RuntimeError as error:
+        raise ValueError(
+            f"the checkpoint's weights do not fit the model its config describes: {error}"
+        ) from error
+    return segmenter.eval()

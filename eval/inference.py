@@ -1,0 +1,88 @@
+"""Whole images at native size: never crops, never resized labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from data import Sample, SegmentationDataset
+from eval.metrics import Scorer
+from eval.trimap import Band
+from models import Segmenter
+
+Coarse = dict[str, Tensor]  # image name -> the network's logits at its stride, (1, L, h, w)
+
+
+@torch.no_grad()
+def coarse_unaries(segmenter: Segmenter, dataset: SegmentationDataset) -> Coarse:
+    """The network once per image; a hundred kilobytes each, so many CRFs can share them."""
+    segmenter.eval()
+    return {s.name: segmenter.coarse_unary(s.image[None].float()) for s in samples(dataset)}
+
+
+@torch.no_grad()
+def predict(segmenter: Segmenter, sample: Sample, coarse: Tensor, *, use_crf: bool) -> Tensor:
+    """The predicted ids of one image at its own size, (H, W) int64.
+
+    Args:
+        segmenter: in eval mode.
+        sample: the image.
+        coarse: its `coarse_unaries` entry.
+        use_crf: take the CRF's logits instead of the network's.
+    """
+    image = sample.image[None].float()
+    logits = segmenter.enlarge(coarse, image.shape[2:])
+    if use_crf:
+        logits = segmenter.refine(logits, image)
+    return logits.argmax(1)[0]
+
+
+def evaluate(
+    segmenter: Segmenter,
+    dataset: SegmentationDataset,
+    coarse: Coarse,
+    *,
+    band: Band,
+    save_to: Path | None = None,
+) -> dict[str, Any]:
+    """The scores of a data set, with the CRF where the segmenter has one.
+
+    Args:
+        segmenter: network and CRF; only the CRF runs here.
+        dataset: a split.
+        coarse: the network's logits of every image of the split.
+        band: where the trimap lies, see `eval.trimap`.
+        save_to: folder for the predictions as palette PNGs, or none.
+
+    Returns:
+        `eval.metrics.Scorer.result()`.
+    """
+    segmenter.eval()
+    scorer = Scorer(dataset.classes, dataset.scored, band=band)
+    use_crf = segmenter.crf is not None
+    for sample in samples(dataset):
+        prediction = predict(segmenter, sample, coarse[sample.name], use_crf=use_crf)
+        scorer.update(sample.name, prediction, sample.mask)
+        if save_to is not None:
+            save_prediction(save_to / f"{sample.name}.png", prediction, dataset)
+    return scorer.result()
+
+
+def samples(dataset: SegmentationDataset) -> Iterator[Sample]:
+    """Every sample of a split, in order."""
+    for index in range(len(dataset)):
+        yield dataset[index]
+
+
+def save_prediction(path: Path, prediction: Tensor, dataset: SegmentationDataset) -> None:
+    """Write ids as a palette PNG (mode P): the index is the class id."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = Image.fromarray(prediction.numpy().astype(np.uint8), mode="P")
+    picture.putpalette(dataset.palette.tobytes())
+    picture.save(path)

@@ -1,0 +1,152 @@
+"""The post-hoc CRF: its settings found by search, as DeepLab did.
+
+Chen et al., "Semantic Image Segmentation with Deep Convolutional Nets and Fully
+Connected CRFs", ICLR 2015, section 5.2: on a hundred validation images, the spatial
+kernel fixed, a coarse grid over the bilateral weight and widths, then a finer search
+around the best.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby, product
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+from crfrnn import CrfRnn
+from data import VOID, Sample, SegmentationDataset
+from eval.inference import Coarse
+from eval.metrics import mean_iou
+from models import CrfConfig, Segmenter
+from models.segmenter import build_crf, shrink, shrink_image, stretch
+
+SEARCHED = ("theta_gamma", "spatial_weight", "theta_alpha", "theta_beta", "bilateral_weight")
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """The grid of the coarse stage, and how it is refined.
+
+    Widths in pixels of the full-resolution image and grey levels of 0..255.
+
+    Attributes:
+        num_images: of the tune split, evenly spaced; all of them if there are fewer.
+        theta_gamma, spatial_weight: of the spatial kernel; DeepLab fixes both.
+        theta_alpha, theta_beta, bilateral_weight: of the bilateral kernel.
+        rounds: of the fine stage. The first moves one value at a time by half a step of
+            the grid both ways, each further one by half of the step before.
+    """
+
+    num_images: int = 100
+    theta_gamma: tuple[float, ...] = (3.0,)
+    spatial_weight: tuple[float, ...] = (3.0,)
+    theta_alpha: tuple[float, ...] = (30.0, 60.0, 100.0)
+    theta_beta: tuple[float, ...] = (3.0, 6.0)
+    bilateral_weight: tuple[float, ...] = (3.0, 6.0)
+    rounds: int = 1
+
+
+Row = dict[str, Any]  # the five searched values, "stage" and "miou"
+
+
+def search(
+    segmenter: Segmenter,
+    base: CrfConfig,
+    dataset: SegmentationDataset,
+    coarse: Coarse,
+    config: SearchConfig,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[CrfConfig, list[Row]]:
+    """The setting with the highest mean IoU on the tune split.
+
+    Args:
+        segmenter: whose network made `coarse`; its CRF, if any, is not used.
+        base: normalisation, iterations, filters and resolution of the CRF.
+        dataset: the tune split.
+        coarse: the network's logits of its images.
+        config: the grid.
+        progress: called with (images done, images in all) of each stage.
+
+    Returns:
+        `base` with the best values, scalar weights and a Potts compatibility, and every
+        setting tried with its score, in order.
+    """
+    count = min(config.num_images, len(dataset))
+    chosen = np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist()
+    base = replace(base, kernel_weights="scalar", compatibility="potts")
+    scored: dict[CrfConfig, float] = {}
+    rows: list[Row] = []
+
+    def score(stage: str, candidates: Sequence[CrfConfig]) -> None:
+        new = [c for c in dict.fromkeys(candidates) if c not in scored]
+        confusions = {c: np.zeros((len(dataset.classes),) * 2, dtype=np.int64) for c in new}
+        for done, index in enumerate(chosen):
+            sample = dataset[index]
+            for setting, counts in score_image(segmenter, sample, coarse[sample.name], new):
+                confusions[setting] += counts
+            progress(done + 1, count)
+        for setting in new:
+            scored[setting] = mean_iou(confusions[setting], dataset.scored) or 0.0
+            values = {name: getattr(setting, name) for name in SEARCHED}
+            rows.append({**values, "stage": stage, "miou": scored[setting]})
+
+    grids = {name: getattr(config, name) for name in SEARCHED}
+    score(
+        "coarse",
+        [replace(base, **dict(zip(grids, v, strict=True))) for v in product(*grids.values())],
+    )
+    for round_ in range(config.rounds):
+        best = max(scored, key=scored.__getitem__)
+        score(f"fine {round_ + 1}", neighbours(best, grids, 0.5 ** (round_ + 1)))
+    return max(scored, key=scored.__getitem__), rows
+
+
+def neighbours(
+    setting: CrfConfig, grids: dict[str, tuple[float, ...]], fraction: float
+) -> list[CrfConfig]:
+    """The settings one move away: a searched value up or down by a fraction of its grid's step."""
+    moved = []
+    for name, grid in grids.items():
+        if len(grid) < 2:
+            continue  # held fixed
+        value = getattr(setting, name)
+        step = fraction * float(np.diff(sorted(grid)).min())
+        candidates = (value - step, value + step)
+        moved += [replace(setting, **{name: v}) for v in candidates if v > 0]
+    return moved
+
+
+@torch.no_grad()
+def score_image(
+    segmenter: Segmenter, sample: Sample, coarse: Tensor, settings: Sequence[CrfConfig]
+) -> Iterator[tuple[CrfConfig, np.ndarray[Any, np.dtype[np.int64]]]]:
+    """The confusion matrix of one image under every setting.
+
+    Settings that share their widths share the filters: these are most of the cost.
+    """
+    image = sample.image[None].float()
+    unary = segmenter.enlarge(coarse, image.shape[2:])
+
+    def widths(setting: CrfConfig) -> tuple[float, ...]:
+        return setting.theta_gamma, setting.theta_alpha, setting.theta_beta
+
+    for _, group in groupby(sorted(settings, key=widths), key=widths):
+        same = list(group)
+        crfs: list[CrfRnn] = [build_crf(s, len(coarse[0])).eval() for s in same]
+        small_unary = shrink(unary, same[0].resolution)
+        kernels = crfs[0].build_kernels(shrink_image(image, same[0].resolution))
+        for setting, crf in zip(same, crfs, strict=True):
+            logits = stretch(crf.infer(small_unary, kernels), image.shape[2:])
+            counts = multiclass_confusion_matrix(
+                logits.argmax(1),
+                sample.mask[None],
+                num_classes=logits.shape[1],
+                ignore_index=VOID,
+                validate_args=False,
+            )
+            yield setting, counts.numpy()
