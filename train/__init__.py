@@ -1,0 +1,1 @@
+"""Training: recipes, the loop, tracking and the comparison of the five arms."""

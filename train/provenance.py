@@ -1,0 +1,70 @@
+"""What made a result: command, commit, versions and machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-image", "torchmetrics")
+
+
+def provenance() -> dict[str, Any]:
+    """The fields of results.json that say where it came from."""
+    return {
+        "command": shlex.join(["python", "-m", module_name(), *sys.argv[1:]]),
+        "commit": git("rev-parse", "--short=12", "HEAD") or "unknown",
+        "dirty": bool(git("status", "--porcelain", "--untracked-files=no")),
+        "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
+        "machine": machine(),
+    }
+
+
+def module_name() -> str:
+    """What stands behind `python -m`."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return (spec.name if spec is not None else "train").removesuffix(".__main__")
+
+
+def git(*arguments: str) -> str | None:
+    """The output of a git command in this repository; none outside of one."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores in use and accelerator; no host name and no path."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "gpu": gpu,
+    }
+
+
+def processor() -> str:
+    """The model's name where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

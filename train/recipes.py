@@ -1,0 +1,172 @@
+"""Recipes: everything that a comparison depends on, as typed data.
+
+Each opens with its command, its cost and what to expect. Any value can be changed from
+the command line by its dotted name: `--fit.steps 200 --crf.theta-alpha 50`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from data import CollageConfig, DataConfig, TransformConfig, VocConfig
+from data.voc import ANIMALS
+from eval.posthoc import SearchConfig
+from models import CrfConfig, DeepLabV3Config
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network that every arm starts from.
+
+    Attributes:
+        weights: a safetensors file with the whole network, loaded strictly; none trains
+            the network from its start for `Recipe.start.steps` steps.
+        network: its numbers.
+        freeze_batch_norm: keep BN as it is after the start.
+        eval_size: see `models.SegmenterConfig`.
+    """
+
+    weights: Path | None = None
+    network: DeepLabV3Config = field(default_factory=DeepLabV3Config)
+    freeze_batch_norm: bool = True
+    eval_size: int = 0
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """One phase of training.
+
+    Attributes:
+        steps: optimiser steps.
+        batch_size: images in a forward pass.
+        accumulate: forward passes in a step.
+        optimizer: AdamW, or SGD with momentum 0.9.
+        lr: of the backbone, at the first step.
+        head_multiplier: of the head's learning rate.
+        crf_lr: of the CRF's kernel weights and scales.
+        compatibility_lr: of the CRF's compatibility.
+        weight_decay: of the network's weights; never of biases, norms or the CRF.
+        power: of the poly schedule, lr * (1 - step / steps) ** power.
+        unary_loss: weight of the cross-entropy on the logits before the CRF, beside 1 on
+            the logits after it. It keeps the network from leaning on the CRF.
+    """
+
+    steps: int = 100
+    batch_size: int = 8
+    accumulate: int = 1
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: float = 1e-4
+    head_multiplier: float = 1.0
+    crf_lr: float = 1e-2
+    compatibility_lr: float = 1e-3
+    weight_decay: float = 1e-4
+    power: float = 0.9
+    unary_loss: float = 1.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A comparison of the five arms on one data set.
+
+    Attributes:
+        data: the data set.
+        model: the network.
+        augment: what a training image goes through.
+        start: training of the starting checkpoint, where `model.weights` is none.
+        fit: training of the arms unary and joint: S = fit.steps.
+        crf_fit: training of the arm crf-only.
+        crf: the CRF of every arm: form, normalisation, iterations, resolution. Its widths
+            and weights are replaced by those that the search finds.
+        search: of the post-hoc CRF.
+        seeds: one run of every arm but start for each.
+        workers: processes that load data; 0 loads in the main process.
+        wandb: "auto" logs online where a key is set and offline elsewhere.
+    """
+
+    data: DataConfig
+    model: ModelConfig
+    augment: TransformConfig
+    start: FitConfig
+    fit: FitConfig
+    crf_fit: FitConfig
+    crf: CrfConfig
+    search: SearchConfig
+    seeds: tuple[int, ...] = (0, 1)
+    workers: int = 0
+    wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
+
+
+def collage() -> Recipe:
+    """The embedded data set, from random initialisation: nothing to download.
+
+    Command: python -m train compare collage   (or: make demo)
+    Cost: under 10 minutes on 2 CPU cores.
+    Expect, on the report split: start < unary < post-hoc < joint.
+    """
+    fit = FitConfig(steps=150, lr=5e-4, crf_lr=1e-2, compatibility_lr=1e-3)
+    return Recipe(
+        data=CollageConfig(),
+        model=ModelConfig(
+            network=DeepLabV3Config(
+                backbone="mobilenetv2_050", atrous_rates=(2,), head_channels=96, dropout=0.0
+            ),
+            freeze_batch_norm=False,
+        ),
+        augment=TransformConfig(crop_size=None, scale=None, flip=True),
+        start=FitConfig(steps=400, lr=2e-3),
+        fit=fit,
+        crf_fit=replace(fit, steps=60),
+        crf=CrfConfig(kernel_weights="class", normalization="symmetric", learn_output_scale=True),
+        search=SearchConfig(
+            num_images=24,
+            theta_gamma=(1.0,),
+            spatial_weight=(3.0,),
+            theta_alpha=(10.0, 25.0),
+            theta_beta=(8.0, 20.0),
+            bilateral_weight=(3.0, 6.0),
+        ),
+    )
+
+
+def voc12_animals() -> Recipe:
+    """The animal subset of VOC 2012, from the published DeepLabv3 on MobileNetV2.
+
+    Command: python -m train compare voc12-animals --data.root VOCdevkit/VOC2012
+             --model.weights deeplabv3_mobilenetv2_voc.safetensors
+    Cost: under 90 minutes on 2 CPU cores.
+    Expect: see the table in README.md.
+    """
+    fit = FitConfig(
+        steps=110,
+        batch_size=4,
+        lr=2e-5,
+        crf_lr=1e-2,
+        compatibility_lr=1e-3,
+    )
+    return Recipe(
+        data=VocConfig(scored=ANIMALS),
+        model=ModelConfig(eval_size=513),
+        augment=TransformConfig(crop_size=321, scale=(0.75, 1.25), fill=(128, 128, 128)),
+        start=FitConfig(steps=0),
+        fit=fit,
+        crf_fit=replace(fit, steps=50),
+        crf=CrfConfig(
+            kernel_weights="class",
+            normalization="after",
+            learn_output_scale=True,
+            resolution=2,
+        ),
+        search=SearchConfig(
+            num_images=100,
+            theta_gamma=(1.0,),
+            spatial_weight=(3.0,),
+            theta_alpha=(40.0, 67.0, 100.0),
+            theta_beta=(3.0, 5.0),
+            bilateral_weight=(4.0, 6.0),
+        ),
+    )
+
+
+RECIPES = {"collage": collage, "voc12-animals": voc12_animals}

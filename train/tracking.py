@@ -1,0 +1,121 @@
+"""Where the numbers go: always to JSON lines, and to Weights & Biases.
+
+One interface; both get the same numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import netrc
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+import wandb
+
+WandbMode = Literal["auto", "online", "offline", "disabled"]
+
+
+class Tracker:
+    """One run: scalars by step, pictures with masks, and a table.
+
+    Use as a context manager; W&B's run ends with it.
+
+    Args:
+        directory: gets metrics.jsonl and W&B's own files.
+        mode: "auto" logs online where a key is set and offline elsewhere.
+        group: of the W&B run: the comparison.
+        name: of the W&B run: arm and seed.
+        config: everything that the run depends on.
+    """
+
+    def __init__(
+        self, directory: Path, mode: WandbMode, group: str, name: str, config: dict[str, Any]
+    ) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.path = directory / "metrics.jsonl"
+        if mode == "auto":
+            mode = "online" if has_wandb_key() else "offline"
+        self.run = wandb.init(
+            project="crfrnn",
+            group=group,
+            name=name,
+            dir=str(directory),
+            config=config,
+            mode=mode,
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.run.finish(exit_code=0 if kind is None else 1)
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Scalars after a step, one JSON line."""
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        self.run.log(values, step=step)
+
+    def log_scores(self, scores: dict[str, Any]) -> None:
+        """The final scores of a split: {split: metrics}; scalars and a per-class table."""
+        scalars: dict[str, float] = {}
+        for split, metrics in scores.items():
+            scalars[f"{split}/miou"] = metrics["miou"]
+            scalars[f"{split}/pixel_accuracy"] = metrics["pixel_accuracy"]
+            for width, value in metrics["trimap_miou"].items():
+                scalars[f"{split}/trimap_miou_{width}"] = value
+        with self.path.open("a") as file:
+            file.write(json.dumps({"scores": scalars}) + "\n")
+        table = wandb.Table(
+            columns=["class", *scores],
+            data=[
+                [name, *(metrics["iou_per_class"][name] for metrics in scores.values())]
+                for name in next(iter(scores.values()))["iou_per_class"]
+            ],
+        )
+        self.run.summary.update(scalars)
+        self.run.log({**scalars, "iou_per_class": table})
+
+    def log_image(
+        self,
+        name: str,
+        image: np.ndarray[Any, Any],
+        prediction: np.ndarray[Any, Any],
+        truth: np.ndarray[Any, Any],
+        classes: tuple[str, ...],
+    ) -> None:
+        """One image with its predicted and true masks.
+
+        Args:
+            name: caption.
+            image: (H, W, 3) uint8.
+            prediction: (H, W) ids.
+            truth: (H, W) ids, 255 = void.
+            classes: the name of each id.
+        """
+        labels = {**dict(enumerate(classes)), 255: "void"}
+        masks = {
+            "prediction": {"mask_data": prediction, "class_labels": labels},
+            "truth": {"mask_data": truth, "class_labels": labels},
+        }
+        self.run.log({f"images/{name}": wandb.Image(image, masks=masks, caption=name)})
+
+
+def has_wandb_key() -> bool:
+    """Whether W&B can log in: WANDB_API_KEY, or an entry in ~/.netrc."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = "api.wandb.ai"
+    try:
+        return netrc.netrc().authenticators(host) is not None
+    except (FileNotFoundError, netrc.NetrcParseError):
+        return False
