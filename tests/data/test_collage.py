@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from data.collage import Collage, CollageConfig
-from data.collage.layout import Layer, draw_layers, label_map
+from data.collage.layout import Layer, label_map
+from data.collage.painting import paint
+from data.collage.sources import read_patches
 
 SMALL = CollageConfig(num_train=20, num_tune=5, num_report=6)
 
@@ -152,12 +154,13 @@ def test_a_later_layer_covers_an_earlier_one():
     assert label_map([Layer(3, whole), Layer(5, left)]).tolist() == [[5, 3], [5, 3]]
 
 
-def test_no_layer_is_empty():
-    rng = np.random.RandomState(0)
-    for _ in range(100):
-        layers = draw_layers(rng, 32, 9, 2, 5)
-        assert layers[0].mask.all()
-        assert all(layer.mask.any() for layer in layers)
+def test_a_layer_that_covers_nothing_is_no_trouble():
+    """A fence can stand outside the frame, or a thing wholly behind others."""
+    whole, nothing = np.ones((20, 20), dtype=np.bool_), np.zeros((20, 20), dtype=np.bool_)
+    layers = [Layer(3, whole), Layer(5, nothing), Layer(2, whole)]
+    image = paint(np.random.RandomState(0), layers, read_patches("tune"), noise=0.0)
+    assert image.shape == (20, 20, 3)
+    assert (label_map(layers) == 2).all()
 
 
 @pytest.mark.parametrize("size", [16, 33, 200])

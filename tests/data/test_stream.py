@@ -89,7 +89,7 @@ def test_the_batch_size_does_not_change_the_samples():
     assert torch.equal(torch.cat([batch.images for batch in small]), large.images)
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [0, 1])
 def test_iterating_gives_the_batches_in_order(num_workers):
     torch.manual_seed(0)
     state = torch.get_rng_state()

@@ -72,6 +72,11 @@ def test_scaled_edges_stay_together():
         assert abs(covered - 0.5) <= 0.5 / scaled.mask.shape[1] + 1e-12
 
 
+def test_labels_come_from_the_centre_of_the_source():
+    third = Augment(TransformConfig(scale=(1 / 3, 1 / 3), flip=False))(coded(9, 9), seeded(0))
+    assert third.mask[0].tolist() == [10, 13, 16]  # row 1, columns 1, 4 and 7
+
+
 def test_nearest_makes_no_new_ids():
     mask = torch.tensor([3, 9, 255]).repeat_interleave(10).repeat(20, 1)
     sample = Sample("ids", torch.zeros(3, 20, 30, dtype=torch.uint8), mask)

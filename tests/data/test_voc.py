@@ -146,6 +146,7 @@ def test_scored_classes(tiny_voc):
     animals = Voc(VocConfig(root=tiny_voc.root, scored=ANIMALS), "train")
     assert animals.scored == (0, 8, 10, 12, 13, 15, 17)
     assert animals.classes == CLASSES
+    assert Voc(VocConfig(root=tiny_voc.root, scored=("dog", "cat")), "train").scored == (8, 12)
 
 
 def test_one_pixel(tiny_voc):
