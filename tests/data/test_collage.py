@@ -145,8 +145,8 @@ def test_edges_of_the_mask_are_edges_of_the_image():
         boundary = sample.mask[:, 1:] != sample.mask[:, :-1]
         across.append(step[boundary])
         within.append(step[~boundary])
-    # Measured 3.0; 2 leaves room for textures, and colourless or blurred-out edges would give 1.
-    assert torch.cat(across).mean() > 2 * torch.cat(within).mean()
+    # Measured 7.1 on these scenes; masks that do not belong to their images would give about 1.
+    assert torch.cat(across).mean() > 4 * torch.cat(within).mean()
 
 
 def test_a_later_layer_covers_an_earlier_one():
