@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -61,10 +62,12 @@ class CrfRnn(nn.Module):
         num_iterations_eval: T in eval mode. The paper uses 10.
         spatial_filter: "separable" (exact, fast), "exact" (O(N^2)) or "lattice".
         bilateral_filter: "lattice" or "exact" (O(N^2)).
-        learn_unary_scale: learn a positive factor on the unary, 1 at the start.
-        learn_output_scale: learn a positive factor on the returned logits, 1 at the start.
-            It leaves the argmax alone and lets the likelihood be calibrated without
-            weakening the CRF: mean-field marginals are overconfident.
+        unary_scale: start value of a positive factor on the unary.
+        output_scale: start value of a positive factor on the returned logits. It leaves the
+            argmax alone and lets the likelihood be calibrated without weakening the CRF:
+            mean-field marginals are overconfident.
+        learn_unary_scale: learn the first factor, through its logarithm.
+        learn_output_scale: learn the second factor, through its logarithm.
 
     Shapes: unary (B, L, H, W), image (B, 3, H, W) -> logits (B, L, H, W).
     """
@@ -85,6 +88,8 @@ class CrfRnn(nn.Module):
         num_iterations_eval: int = 10,
         spatial_filter: SpatialFilterName = "separable",
         bilateral_filter: BilateralFilterName = "lattice",
+        unary_scale: float = 1.0,
+        output_scale: float = 1.0,
         learn_unary_scale: bool = False,
         learn_output_scale: bool = False,
     ) -> None:
@@ -95,6 +100,8 @@ class CrfRnn(nn.Module):
         check_positive("theta_alpha", theta_alpha, "pixels")
         check_positive("theta_beta", theta_beta, "grey levels of 0..255")
         check_positive("theta_gamma", theta_gamma, "pixels")
+        check_positive("unary_scale", unary_scale, "a factor")
+        check_positive("output_scale", output_scale, "a factor")
         check_choice("kernel_weights", kernel_weights, ["scalar", "class", "matrix"])
         check_choice("compatibility", compatibility, ["potts", "full"])
         check_choice("normalization", normalization, NORMALIZATIONS)
@@ -122,8 +129,10 @@ class CrfRnn(nn.Module):
         self.spatial_weight = weight(spatial_weight)
         self.bilateral_weight = weight(bilateral_weight)
         self.compatibility = nn.Parameter(potts(num_labels), requires_grad=compatibility == "full")
-        self.log_unary_scale = nn.Parameter(torch.zeros(()), requires_grad=learn_unary_scale)
-        self.log_output_scale = nn.Parameter(torch.zeros(()), requires_grad=learn_output_scale)
+        self.log_unary_scale = nn.Parameter(torch.tensor(math.log(unary_scale)))
+        self.log_unary_scale.requires_grad_(learn_unary_scale)
+        self.log_output_scale = nn.Parameter(torch.tensor(math.log(output_scale)))
+        self.log_output_scale.requires_grad_(learn_output_scale)
 
     @classmethod
     def from_preset(cls, name: str, num_labels: int, **options: Any) -> CrfRnn:

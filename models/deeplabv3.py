@@ -66,7 +66,7 @@ class DeepLabV3(nn.Module):
             output_stride=config.output_stride,
             out_indices=(-1,),
         )
-        features = self.backbone.feature_info.channels()[-1]
+        features: int = self.backbone.feature_info.channels()[-1]  # type: ignore[union-attr, operator]
         channels = config.head_channels
         rates = [rate * 16 // config.output_stride for rate in config.atrous_rates]
         self.image_pooling = convolution(features, channels)

@@ -42,6 +42,8 @@ class CrfConfig:
     num_iterations_eval: int = 10
     spatial_filter: SpatialFilterName = "separable"
     bilateral_filter: BilateralFilterName = "lattice"
+    unary_scale: float = 1.0
+    output_scale: float = 1.0
     learn_unary_scale: bool = False
     learn_output_scale: bool = False
     resolution: int = 1
