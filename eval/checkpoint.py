@@ -83,8 +83,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path} is not a readable checkpoint: {reason}") from error
+        raise ValueError(
+            f"{path} is damaged or is no checkpoint: expected a file that `train` wrote "
+            "(it is read with weights_only=True, so objects of other programs are refused)."
+        ) from error
     if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
         raise ValueError(
             f"{path} is not a checkpoint of this version (format {FORMAT}): "

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from data import Sample, SegmentationDataset
 from eval.metrics import Scorer
-from eval.trimap import Band
 from models import Segmenter
 
 Coarse = dict[str, Tensor]  # image name -> the network's logits at its stride, (1, L, h, w)
@@ -48,7 +47,6 @@ def evaluate(
     dataset: SegmentationDataset,
     coarse: Coarse,
     *,
-    band: Band,
     save_to: Path | None = None,
 ) -> dict[str, Any]:
     """The scores of a data set, with the CRF where the segmenter has one.
@@ -57,14 +55,13 @@ def evaluate(
         segmenter: network and CRF; only the CRF runs here.
         dataset: a split.
         coarse: the network's logits of every image of the split.
-        band: where the trimap lies, see `eval.trimap`.
         save_to: folder for the predictions as palette PNGs, or none.
 
     Returns:
         `eval.metrics.Scorer.result()`.
     """
     segmenter.eval()
-    scorer = Scorer(dataset.classes, dataset.scored, band=band)
+    scorer = Scorer(dataset.classes, dataset.scored, band="void" if dataset.has_void else "edge")
     use_crf = segmenter.crf is not None
     for sample in samples(dataset):
         prediction = predict(segmenter, sample, coarse[sample.name], use_crf=use_crf)

@@ -8,13 +8,16 @@ around the best.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, product
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
@@ -24,6 +27,8 @@ from eval.inference import Coarse
 from eval.metrics import mean_iou
 from models import CrfConfig, Segmenter
 from models.segmenter import build_crf, shrink, shrink_image, stretch
+
+CALIBRATION_STRIDE = 7  # of the labelled pixels: neighbours say the same twice
 
 SEARCHED = ("theta_gamma", "spatial_weight", "theta_alpha", "theta_beta", "bilateral_weight")
 
@@ -73,8 +78,8 @@ def search(
         progress: called with (images done, images in all) of each stage.
 
     Returns:
-        `base` with the best values, scalar weights and a Potts compatibility, and every
-        setting tried with its score, in order.
+        `base` with the best values, scalar weights, a Potts compatibility and a calibrated
+        `output_scale`; and every setting tried with its score, in order.
     """
     count = min(config.num_images, len(dataset))
     chosen = np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist()
@@ -103,7 +108,35 @@ def search(
     for round_ in range(config.rounds):
         best = max(scored, key=scored.__getitem__)
         score(f"fine {round_ + 1}", neighbours(best, grids, 0.5 ** (round_ + 1)))
-    return max(scored, key=scored.__getitem__), rows
+    best = max(scored, key=scored.__getitem__)
+    scale = calibrate(segmenter, best, (dataset[index] for index in chosen), coarse)
+    return replace(best, output_scale=scale), rows
+
+
+@torch.no_grad()
+def calibrate(
+    segmenter: Segmenter, setting: CrfConfig, samples: Iterable[Sample], coarse: Coarse
+) -> float:
+    """The factor on the CRF's logits with the least cross-entropy: temperature scaling.
+
+    Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 4.2. It
+    changes no prediction; it is where a training by likelihood has to start, because
+    mean-field marginals are far too sure and the gradient of their errors would undo both
+    CRF and network.
+    """
+    rows, labels = [], []
+    for sample in samples:
+        ((_, logits),) = refined(segmenter, sample, coarse[sample.name], [setting])
+        labelled = (sample.mask != VOID).flatten().nonzero()[::CALIBRATION_STRIDE, 0]
+        rows.append(logits[0].flatten(1).t()[labelled])
+        labels.append(sample.mask.flatten()[labelled])
+    all_rows, all_labels = torch.cat(rows), torch.cat(labels)
+    fitted = minimize_scalar(
+        lambda log_scale: F.cross_entropy(all_rows * math.exp(log_scale), all_labels).item(),
+        bounds=(math.log(1e-2), math.log(1e2)),
+        method="bounded",
+    )
+    return math.exp(fitted.x)
 
 
 def neighbours(
@@ -121,11 +154,26 @@ def neighbours(
     return moved
 
 
-@torch.no_grad()
 def score_image(
     segmenter: Segmenter, sample: Sample, coarse: Tensor, settings: Sequence[CrfConfig]
 ) -> Iterator[tuple[CrfConfig, np.ndarray[Any, np.dtype[np.int64]]]]:
-    """The confusion matrix of one image under every setting.
+    """The confusion matrix of one image under every setting."""
+    for setting, logits in refined(segmenter, sample, coarse, settings):
+        counts = multiclass_confusion_matrix(
+            logits.argmax(1),
+            sample.mask[None],
+            num_classes=logits.shape[1],
+            ignore_index=VOID,
+            validate_args=False,
+        )
+        yield setting, counts.numpy()
+
+
+@torch.no_grad()
+def refined(
+    segmenter: Segmenter, sample: Sample, coarse: Tensor, settings: Sequence[CrfConfig]
+) -> Iterator[tuple[CrfConfig, Tensor]]:
+    """The CRF's logits of one image, (1, L, H, W), under every setting.
 
     Settings that share their widths share the filters: these are most of the cost.
     """
@@ -141,12 +189,4 @@ def score_image(
         small_unary = shrink(unary, same[0].resolution)
         kernels = crfs[0].build_kernels(shrink_image(image, same[0].resolution))
         for setting, crf in zip(same, crfs, strict=True):
-            logits = stretch(crf.infer(small_unary, kernels), image.shape[2:])
-            counts = multiclass_confusion_matrix(
-                logits.argmax(1),
-                sample.mask[None],
-                num_classes=logits.shape[1],
-                ignore_index=VOID,
-                validate_args=False,
-            )
-            yield setting, counts.numpy()
+            yield setting, stretch(crf.infer(small_unary, kernels), image.shape[2:])

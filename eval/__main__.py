@@ -1,0 +1,116 @@
+"""Command line: `python -m eval run CHECKPOINT`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+import data
+from data import SegmentationDataset, Split, VocConfig
+from eval.checkpoint import load_segmenter, read_checkpoint
+from eval.inference import coarse_unaries, evaluate
+from models import Segmenter
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Score a checkpoint on whole images at their native size.
+
+    Attributes:
+        checkpoint: a file that `python -m train` wrote.
+        split: train, tune or report.
+        data_root: where the data set lies now, if not where it was trained.
+        out: write the scores to this JSON file too.
+    """
+
+    checkpoint: tyro.conf.Positional[Path]
+    split: Split = "report"
+    data_root: Annotated[Path | None, tyro.conf.arg(name="data.root")] = None
+    out: Path | None = None
+
+
+def run(options: RunOptions) -> dict[str, Any]:
+    """Score the network alone and, where there is one, with its CRF.
+
+    Returns:
+        {"unary": metrics, "crf": metrics}, the second only with a CRF.
+    """
+    checkpoint = read_checkpoint(options.checkpoint)
+    config = data.config_from_dict(checkpoint["data"])
+    if options.data_root is not None:
+        if not isinstance(config, VocConfig):
+            raise ValueError("--data.root: this checkpoint's data set is made, not read from disk.")
+        config = replace(config, root=options.data_root)
+    dataset = data.build(config, options.split)
+    scores = score(load_segmenter(checkpoint), dataset)
+    title = f"{checkpoint['arm']}-seed{checkpoint['seed']}: {options.split}, {len(dataset)} images"
+    Console().print(score_table(title, scores))
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(scores))
+    return scores
+
+
+def score(segmenter: Segmenter, dataset: SegmentationDataset) -> dict[str, Any]:
+    """Metrics before and after the CRF, from one pass of the network."""
+    coarse = coarse_unaries(segmenter, dataset)
+    crf, segmenter.crf = segmenter.crf, None
+    scores = {"unary": evaluate(segmenter, dataset, coarse)}
+    if crf is not None:
+        segmenter.crf = crf
+        scores["crf"] = evaluate(segmenter, dataset, coarse)
+    return scores
+
+
+def score_table(title: str, scores: dict[str, Any]) -> Table:
+    """One column for each kind of logits, per cent."""
+    table = Table(title=title)
+    table.add_column("")
+    for kind in scores:
+        table.add_column(kind, justify="right")
+
+    def row(name: str, values: list[float | None]) -> None:
+        table.add_row(name, *("–" if v is None else f"{100 * v:.2f}" for v in values))
+
+    columns = list(scores.values())
+    row("mIoU", [m["miou"] for m in columns])
+    row("pixel accuracy", [m["pixel_accuracy"] for m in columns])
+    table.add_section()
+    for name in columns[0]["iou_per_class"]:
+        row(f"IoU {name}", [m["iou_per_class"][name] for m in columns])
+    table.add_section()
+    for width in columns[0]["trimap_miou"]:
+        row(f"trimap mIoU {width} px", [m["trimap_miou"][width] for m in columns])
+    return table
+
+
+def main(arguments: list[str]) -> None:
+    """Parse the command line and run.
+
+    Raises:
+        SystemExit: with a message, when a word or a file is not understood.
+    """
+    if not arguments or arguments[0] != "run":
+        usage = (
+            "usage: python -m eval run CHECKPOINT [--split SPLIT] [--data.root DIR] [--out FILE]"
+        )
+        if not arguments or arguments[0] in ("-h", "--help"):
+            print(usage)
+            return
+        raise SystemExit(f"unknown command {arguments[0]!r}: the command is run.\n{usage}")
+    options = tyro.cli(RunOptions, prog="python -m eval run", args=arguments[1:])
+    try:
+        run(options)
+    except (FileNotFoundError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
