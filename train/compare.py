@@ -90,6 +90,14 @@ class Comparison:
         self.out.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(self.config, indent=1))
 
+    def origin(self) -> dict[str, Any]:
+        """What made this folder: written down when it was begun, whoever goes on with it."""
+        path = self.out / "origin.json"
+        if not path.is_file():
+            started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+            path.write_text(json.dumps({**provenance(), "started": started}))
+        return json.loads(path.read_text())  # type: ignore[no-any-return]
+
     # The arms
 
     def run(self, arm: ArmName, seed: int) -> Result:
@@ -152,8 +160,10 @@ class Comparison:
         found = self._load("post-hoc", seed)
         assert found.config.crf is not None
         segmenter = with_crf(found, self._learnable(found.config.crf))
+        crf_start = describe_crf(segmenter)
         self._fit(segmenter, "crf-only", seed, self.recipe.crf_fit, tracker)
-        return self._scored("crf-only", seed, segmenter, self.recipe.fit.steps, "unary")
+        result = self._scored("crf-only", seed, segmenter, self.recipe.fit.steps, "unary")
+        return {**result, "crf_start": crf_start}
 
     def joint(self, seed: int) -> Result:
         """Network and CRF together for S steps, the CRF from the values found on start."""
@@ -165,9 +175,10 @@ class Comparison:
         self, seed: int, best: CrfConfig, rows: list[dict[str, Any]], tracker: Tracker
     ) -> Result:
         segmenter = self._from_start(crf=self._learnable(best))
+        crf_start = describe_crf(segmenter)
         self._fit(segmenter, "joint", seed, self.recipe.fit, tracker)
         result = self._scored("joint", seed, segmenter, self.recipe.fit.steps)
-        return {**result, "search": rows}
+        return {**result, "search": rows, "crf_start": crf_start}
 
     # What the arms are made of
 
@@ -229,13 +240,11 @@ class Comparison:
         network_of: ArmName | None = None,
     ) -> Result:
         """One entry of results.json; `network_of` names the arm whose network this is."""
-        band = "void" if self.report.has_void else "edge"
         metrics = {
             name: evaluate(
                 segmenter,
                 split,
                 self._coarse(network_of or arm, seed, split, name),
-                band=band,
                 save_to=self._predictions(arm, seed) if name == "report" else None,
             )
             for name, split in (("tune", self.tune), ("report", self.report))
@@ -319,15 +328,14 @@ class Comparison:
                 self.report.classes,
             )
 
-    def results(self, runs: list[Result], started: datetime, seconds: float) -> dict[str, Any]:
-        """The contents of results.json."""
+    def results(self, runs: list[Result], seconds: float) -> dict[str, Any]:
+        """The contents of results.json after `seconds` of work, or of what was left of it."""
         splits = {"train": self.train, "tune": self.tune, "report": self.report}
         return {
             "name": self.out.name,
             "recipe": self.name,
-            **provenance(),
-            "started": started.isoformat(timespec="seconds"),
-            "wall_seconds": seconds,
+            **self.origin(),
+            "wall_seconds": max(seconds, sum(run["wall_seconds"] for run in runs)),
             "config": self.config,
             "data": {
                 "classes": list(self.train.classes),
@@ -352,12 +360,13 @@ def compare(name: str, recipe: Recipe, out: Path, *, resume: bool) -> dict[str, 
     Returns:
         The contents of results.json.
     """
-    started, began = datetime.now(timezone.utc), time.perf_counter()
+    began = time.perf_counter()
     comparison = Comparison(name, recipe, out, resume=resume)
+    comparison.origin()  # before an edit can change what git says
     runs = [comparison.start()]
     for arm in ("unary", "post-hoc", "crf-only", "joint"):
         runs += [comparison.run(arm, seed) for seed in recipe.seeds]
-    results = comparison.results(runs, started, time.perf_counter() - began)
+    results = comparison.results(runs, time.perf_counter() - began)
     (out / "results.json").write_text(json.dumps(results))
     comparison.console.print(comparison_table(results))
     page = write_report(out, results, comparison.report)

@@ -58,7 +58,11 @@ def decay_groups(
 def poly_schedule(
     optimizer: torch.optim.Optimizer, config: FitConfig
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    """lr_0 (1 - step / steps) ** power for every group (DeepLab v2, section 4.1)."""
-    return torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: max(0.0, 1 - step / config.steps) ** config.power
-    )
+    """A linear rise, times lr_0 (1 - step / steps) ** power (DeepLab v2, section 4.1)."""
+
+    def factor(step: int) -> float:
+        rise = min(1.0, (step + 1) / (config.warmup + 1))
+        remaining: float = max(0.0, 1 - step / config.steps) ** config.power
+        return rise * remaining
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)

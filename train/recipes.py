@@ -48,9 +48,12 @@ class FitConfig:
         crf_lr: of the CRF's kernel weights and scales.
         compatibility_lr: of the CRF's compatibility.
         weight_decay: of the network's weights; never of biases, norms or the CRF.
+        warmup: steps over which every lr rises linearly: Adam's first steps are its wildest.
         power: of the poly schedule, lr * (1 - step / steps) ** power.
         unary_loss: weight of the cross-entropy on the logits before the CRF, beside 1 on
-            the logits after it. It keeps the network from leaning on the CRF.
+            the logits after it. It keeps the network from leaning on the CRF, and from its
+            gradient: at the start of a joint run that is three to four times as long as the
+            unary's own and mostly noise (cosine of the two on collage: 0.3).
     """
 
     steps: int = 100
@@ -62,8 +65,9 @@ class FitConfig:
     crf_lr: float = 1e-2
     compatibility_lr: float = 1e-3
     weight_decay: float = 1e-4
+    warmup: int = 0
     power: float = 0.9
-    unary_loss: float = 1.0
+    unary_loss: float = 4.0
 
 
 @dataclass(frozen=True)
@@ -103,21 +107,21 @@ def collage() -> Recipe:
 
     Command: python -m train compare collage   (or: make demo)
     Cost: under 10 minutes on 2 CPU cores.
-    Expect, on the report split: start < unary < post-hoc < joint.
+    Expect, mIoU on report: start 0.71, unary 0.72, post-hoc 0.80, crf-only 0.80, joint 0.80.
     """
-    fit = FitConfig(steps=150, lr=5e-4, crf_lr=1e-2, compatibility_lr=1e-3)
+    fit = FitConfig(steps=100, lr=3e-4, warmup=10)
     return Recipe(
         data=CollageConfig(),
         model=ModelConfig(
             network=DeepLabV3Config(
-                backbone="mobilenetv2_050", atrous_rates=(2,), head_channels=96, dropout=0.0
+                backbone="resnet10t", atrous_rates=(2,), head_channels=96, dropout=0.0
             ),
             freeze_batch_norm=False,
         ),
         augment=TransformConfig(crop_size=None, scale=None, flip=True),
-        start=FitConfig(steps=400, lr=2e-3),
+        start=FitConfig(steps=300, lr=1e-3),
         fit=fit,
-        crf_fit=replace(fit, steps=60),
+        crf_fit=replace(fit, steps=40),
         crf=CrfConfig(kernel_weights="class", normalization="symmetric", learn_output_scale=True),
         search=SearchConfig(
             num_images=24,
@@ -138,13 +142,7 @@ def voc12_animals() -> Recipe:
     Cost: under 90 minutes on 2 CPU cores.
     Expect: see the table in README.md.
     """
-    fit = FitConfig(
-        steps=110,
-        batch_size=4,
-        lr=2e-5,
-        crf_lr=1e-2,
-        compatibility_lr=1e-3,
-    )
+    fit = FitConfig(steps=110, batch_size=4, lr=2e-5, warmup=10, crf_lr=1e-2, compatibility_lr=1e-3)
     return Recipe(
         data=VocConfig(scored=ANIMALS),
         model=ModelConfig(eval_size=513),
@@ -159,10 +157,10 @@ def voc12_animals() -> Recipe:
             resolution=2,
         ),
         search=SearchConfig(
-            num_images=100,
+            num_images=72,
             theta_gamma=(1.0,),
             spatial_weight=(3.0,),
-            theta_alpha=(40.0, 67.0, 100.0),
+            theta_alpha=(40.0, 80.0),
             theta_beta=(3.0, 5.0),
             bilateral_weight=(4.0, 6.0),
         ),

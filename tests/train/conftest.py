@@ -1,0 +1,32 @@
+"""A recipe so small that a whole comparison takes seconds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from data import CollageConfig
+from eval.posthoc import SearchConfig
+from models import DeepLabV3Config
+from train.recipes import FitConfig, ModelConfig, Recipe, collage
+
+
+@pytest.fixture
+def tiny() -> Recipe:
+    fit = FitConfig(steps=4, batch_size=2, lr=1e-3)
+    network = DeepLabV3Config(backbone="mobilenetv2_035", head_channels=8, dropout=0.1)
+    recipe = collage()
+    return replace(
+        recipe,
+        data=CollageConfig(size=33, num_train=8, num_tune=2, num_report=3),
+        model=ModelConfig(network=network, freeze_batch_norm=False),
+        start=fit,
+        fit=fit,
+        crf_fit=replace(fit, steps=2),
+        crf=replace(recipe.crf, num_iterations=2, num_iterations_eval=2),
+        search=SearchConfig(
+            num_images=2, theta_alpha=(5.0,), theta_beta=(10.0,), bilateral_weight=(1.0, 3.0)
+        ),
+        wandb="disabled",
+    )
