@@ -154,6 +154,27 @@ class Segmenter(nn.Module):
         coarse = self.crf(shrink(unary, self.resolution), shrink_image(image, self.resolution))
         return stretch(coarse, unary.shape[2:])
 
+    @torch.no_grad()
+    def describe_crf(self) -> dict[str, Any] | None:
+        """The CRF's numbers as plain values, widths in full-resolution pixels; None without one.
+
+        Kernel weights and compatibility are (L, L) whatever their learnable form.
+        """
+        if self.crf is None:
+            return None
+        return {
+            "theta_alpha": float(self.crf.theta_alpha) * self.resolution,
+            "theta_beta": float(self.crf.theta_beta),
+            "theta_gamma": float(self.crf.theta_gamma) * self.resolution,
+            "normalization": self.crf.normalization,
+            "num_iterations": self.crf.num_iterations_eval,
+            "resolution": self.resolution,
+            "unary_scale": self.crf.log_unary_scale.exp().item(),
+            "output_scale": self.crf.log_output_scale.exp().item(),
+            "kernel_weights": {k: w.tolist() for k, w in self.crf.kernel_weight_matrices().items()},
+            "compatibility": self.crf.compatibility.tolist(),
+        }
+
     def train(self, mode: bool = True) -> Segmenter:
         """Train or eval mode; frozen BN stays in eval mode."""
         super().train(mode)

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import tyro
 
 from train.arms import ArmName
-from train.compare import Comparison, compare
+from train.compare import compare
+from train.protocol import Comparison
 from train.recipes import RECIPES, Recipe
 
 USAGE = f"""usage: python -m train compare RECIPE [--out DIR] [--resume] [--any.option VALUE]

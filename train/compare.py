@@ -1,355 +1,20 @@
-"""The comparison: is joint training better than a post-hoc CRF?
-
-All arms of a seed start from one checkpoint, see the same batches, and take the same
-number S of network steps:
-
-    start     the starting checkpoint as it is
-    unary     start, the network alone trained for S steps
-    post-hoc  unary, and a dense CRF found by search on the tune split
-    crf-only  unary, frozen, and a CRF trained by gradient from the post-hoc values
-    joint     start, network and CRF trained together for S steps, the CRF started from
-              the post-hoc values found on start
-
-Widths and weights are chosen on the tune split; the report split is only scored.
-"""
+"""Every arm for every seed, and what is written about them."""
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable
-from dataclasses import asdict, replace
-from datetime import datetime, timezone
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-from rich.console import Console
-
-import data
-from data import Augment, SegmentationDataset, TrainStream
-from eval.checkpoint import load_segmenter, read_checkpoint, save_checkpoint
-from eval.inference import Coarse, coarse_unaries, evaluate, predict
-from eval.posthoc import search
 from eval.report import write_report
 from eval.table import comparison_table
-from models import CrfConfig, Segmenter, SegmenterConfig, load_weights
-from train.arms import ARMS, ArmName
-from train.loop import Run, differences, fit, progress_bar, with_crf
-from train.provenance import provenance
-from train.recipes import FitConfig, Recipe
-from train.tracking import Tracker
-
-Result = dict[str, Any]  # one entry of results.json's "runs"
-
-NUM_LOGGED_IMAGES = 8
-
-
-class Comparison:
-    """The five arms of a recipe, each run once and kept in the run folder.
-
-    Args:
-        name: of the recipe.
-        recipe: everything the arms depend on.
-        out: the run folder.
-        resume: keep the arms that are finished, go on with one that was interrupted.
-
-    Raises:
-        FileExistsError: the folder holds a run, and `resume` is off.
-        ValueError: it holds a run of another configuration.
-    """
-
-    def __init__(self, name: str, recipe: Recipe, out: Path, *, resume: bool) -> None:
-        self.name = name
-        self.recipe = recipe
-        self.out = out
-        self.resume = resume
-        self.config = plain(asdict(recipe))
-        self.data = data.config_to_dict(recipe.data)
-        self.train = data.build(recipe.data, "train")
-        self.tune = data.build(recipe.data, "tune")
-        self.report = data.build(recipe.data, "report")
-        self.console = Console()
-        self._claim_folder()
-
-    def _claim_folder(self) -> None:
-        path = self.out / "config.json"
-        if path.is_file():
-            if not self.resume:
-                raise FileExistsError(
-                    f"{self.out} holds a run already: --resume goes on with it, another --out "
-                    "starts a new one."
-                )
-            differing = differences(json.loads(path.read_text()), self.config)
-            if differing:
-                raise ValueError(
-                    f"{self.out} holds a run of another configuration: {'; '.join(differing[:5])}. "
-                    "Give another --out, or delete the folder."
-                )
-        self.out.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.config, indent=1))
-
-    def origin(self) -> dict[str, Any]:
-        """What made this folder: written down when it was begun, whoever goes on with it."""
-        path = self.out / "origin.json"
-        if not path.is_file():
-            started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-            path.write_text(json.dumps({**provenance(), "started": started}))
-        return json.loads(path.read_text())  # type: ignore[no-any-return]
-
-    # The arms
-
-    def run(self, arm: ArmName, seed: int) -> Result:
-        """The result of one arm, and of those that it builds on."""
-        arms: dict[ArmName, Callable[[int], Result]] = {
-            "start": lambda _: self.start(),
-            "unary": self.unary,
-            "post-hoc": self.post_hoc,
-            "crf-only": self.crf_only,
-            "joint": self.joint,
-        }
-        return arms[arm](seed)
-
-    def start(self) -> Result:
-        """The starting checkpoint as it is."""
-        seed = self.recipe.seeds[0]
-        return self._once("start", seed, lambda tracker: self._start(seed, tracker))
-
-    def _start(self, seed: int, tracker: Tracker) -> Result:
-        torch.manual_seed(seed)
-        weights, steps = self.recipe.model.weights, 0
-        config = self._network_config(frozen=weights is not None)
-        segmenter = Segmenter(config)
-        if weights is not None:
-            load_weights(segmenter.network, weights)
-            self._keep(segmenter, "start", seed)
-        else:
-            steps = self.recipe.start.steps
-            self._fit(segmenter, "start", seed, self.recipe.start, tracker)
-        return self._scored("start", seed, segmenter, steps)
-
-    def unary(self, seed: int) -> Result:
-        """The network alone, trained for S steps."""
-        self.start()
-        return self._once("unary", seed, lambda tracker: self._unary(seed, tracker))
-
-    def _unary(self, seed: int, tracker: Tracker) -> Result:
-        segmenter = self._from_start(crf=None)
-        self._fit(segmenter, "unary", seed, self.recipe.fit, tracker)
-        return self._scored("unary", seed, segmenter, self.recipe.fit.steps)
-
-    def post_hoc(self, seed: int) -> Result:
-        """Unary and the best CRF of the search."""
-        self.unary(seed)
-        return self._once("post-hoc", seed, lambda _: self._post_hoc(seed))
-
-    def _post_hoc(self, seed: int) -> Result:
-        best, rows = self._search("unary", seed)
-        segmenter = with_crf(self._load("unary", seed), best)
-        self._keep(segmenter, "post-hoc", seed)
-        result = self._scored("post-hoc", seed, segmenter, self.recipe.fit.steps, "unary")
-        return {**result, "search": rows}
-
-    def crf_only(self, seed: int) -> Result:
-        """Unary frozen; the CRF learns, from the post-hoc values."""
-        self.post_hoc(seed)
-        return self._once("crf-only", seed, lambda tracker: self._crf_only(seed, tracker))
-
-    def _crf_only(self, seed: int, tracker: Tracker) -> Result:
-        found = self._load("post-hoc", seed)
-        assert found.config.crf is not None
-        segmenter = with_crf(found, self._learnable(found.config.crf))
-        crf_start = describe_crf(segmenter)
-        self._fit(segmenter, "crf-only", seed, self.recipe.crf_fit, tracker)
-        result = self._scored("crf-only", seed, segmenter, self.recipe.fit.steps, "unary")
-        return {**result, "crf_start": crf_start}
-
-    def joint(self, seed: int) -> Result:
-        """Network and CRF together for S steps, the CRF from the values found on start."""
-        self.start()
-        best, rows = self._search("start", self.recipe.seeds[0])
-        return self._once("joint", seed, lambda tracker: self._joint(seed, best, rows, tracker))
-
-    def _joint(
-        self, seed: int, best: CrfConfig, rows: list[dict[str, Any]], tracker: Tracker
-    ) -> Result:
-        segmenter = self._from_start(crf=self._learnable(best))
-        crf_start = describe_crf(segmenter)
-        self._fit(segmenter, "joint", seed, self.recipe.fit, tracker)
-        result = self._scored("joint", seed, segmenter, self.recipe.fit.steps)
-        return {**result, "search": rows, "crf_start": crf_start}
-
-    # What the arms are made of
-
-    def _once(self, arm: ArmName, seed: int, make: Callable[[Tracker], Result]) -> Result:
-        """The result kept in the folder, or made now, logged and kept."""
-        path = self._folder(arm, seed) / "result.json"
-        if path.is_file():
-            return json.loads(path.read_text())  # type: ignore[no-any-return]
-        began = time.perf_counter()
-        with self._tracker(arm, seed) as tracker:
-            result = make(tracker)
-            tracker.log_scores(result["metrics"])
-            self._log_images(arm, seed, tracker)
-        result["wall_seconds"] = time.perf_counter() - began
-        path.write_text(json.dumps(result))
-        self.console.print(
-            f"{arm}-seed{seed}: mIoU {result['metrics']['report']['miou']:.4f} on report, "
-            f"{result['metrics']['tune']['miou']:.4f} on tune, {result['wall_seconds']:.0f} s"
-        )
-        return result
-
-    def _fit(
-        self, segmenter: Segmenter, arm: ArmName, seed: int, config: FitConfig, tracker: Tracker
-    ) -> None:
-        stream = TrainStream(self.train, Augment(self.recipe.augment), config.batch_size, seed)
-        run = Run(ARMS[arm], seed, self._folder(arm, seed), self.data, self.recipe.workers)
-        fit(segmenter, stream, config, run, tracker, resume=self.resume)
-
-    def _search(self, arm: ArmName, seed: int) -> tuple[CrfConfig, list[dict[str, Any]]]:
-        """The post-hoc CRF of an arm's network, kept beside it."""
-        path = self._folder(arm, seed) / "search.json"
-        if path.is_file():
-            kept = json.loads(path.read_text())
-            return CrfConfig(**kept["best"]), kept["rows"]
-        with progress_bar() as progress:
-            task = progress.add_task(f"search on {arm}", total=None, detail="")
-            best, rows = search(
-                self._load(arm, seed),
-                self.recipe.crf,
-                self.tune,
-                self._coarse(arm, seed, self.tune, "tune"),
-                self.recipe.search,
-                lambda done, total: progress.update(task, completed=done, total=total),
-            )
-        path.write_text(json.dumps({"best": asdict(best), "rows": rows}))
-        return best, rows
-
-    def _learnable(self, found: CrfConfig) -> CrfConfig:
-        """The searched widths and weights in the recipe's learnable form."""
-        form = self.recipe.crf
-        return replace(found, kernel_weights=form.kernel_weights, compatibility=form.compatibility)
-
-    def _scored(
-        self,
-        arm: ArmName,
-        seed: int,
-        segmenter: Segmenter,
-        network_steps: int,
-        network_of: ArmName | None = None,
-    ) -> Result:
-        """One entry of results.json; `network_of` names the arm whose network this is."""
-        metrics = {
-            name: evaluate(
-                segmenter,
-                split,
-                self._coarse(network_of or arm, seed, split, name),
-                save_to=self._predictions(arm, seed) if name == "report" else None,
-            )
-            for name, split in (("tune", self.tune), ("report", self.report))
-        }
-        return {
-            "arm": arm,
-            "seed": seed,
-            "network_steps": network_steps,
-            "crf": None if segmenter.crf is None else describe_crf(segmenter),
-            "search": None,
-            "metrics": metrics,
-        }
-
-    @cached_property
-    def _cache(self) -> dict[tuple[str, int, str], Coarse]:
-        return {}
-
-    def _coarse(self, arm: ArmName, seed: int, split: SegmentationDataset, name: str) -> Coarse:
-        """The network's logits of a split, computed once for all CRFs behind it."""
-        key = (arm, seed, name)
-        if key not in self._cache:
-            self._cache[key] = coarse_unaries(self._load(arm, seed), split)
-        return self._cache[key]
-
-    def _network_config(self, *, frozen: bool) -> SegmenterConfig:
-        model = self.recipe.model
-        return SegmenterConfig(
-            num_classes=len(self.train.classes),
-            network=model.network,
-            freeze_batch_norm=model.freeze_batch_norm and frozen,
-            eval_size=model.eval_size,
-        )
-
-    def _from_start(self, crf: CrfConfig | None) -> Segmenter:
-        """The starting network, its BN frozen if the recipe says so, with a CRF or none."""
-        started = self._load("start", self.recipe.seeds[0])
-        config = replace(self._network_config(frozen=True), crf=crf)
-        segmenter = Segmenter(config)
-        segmenter.network.load_state_dict(started.network.state_dict())
-        return segmenter
-
-    def _load(self, arm: ArmName, seed: int) -> Segmenter:
-        return load_segmenter(read_checkpoint(self._folder(arm, seed) / "checkpoint.pt"))
-
-    def _keep(self, segmenter: Segmenter, arm: ArmName, seed: int) -> None:
-        """A checkpoint of an arm that was not trained here."""
-        path = self._folder(arm, seed) / "checkpoint.pt"
-        save_checkpoint(path, segmenter, data=self.data, arm=arm, seed=seed, step=0, training={})
-
-    def _folder(self, arm: ArmName, seed: int) -> Path:
-        return self.out / "arms" / f"{arm}-seed{seed}"
-
-    def _predictions(self, arm: ArmName, seed: int) -> Path:
-        return self.out / "predictions" / f"{arm}-seed{seed}"
-
-    # Logging and results
-
-    def _tracker(self, arm: ArmName, seed: int) -> Tracker:
-        return Tracker(
-            self._folder(arm, seed),
-            self.recipe.wandb,
-            group=self.out.name,
-            name=f"{arm}-seed{seed}",
-            config={"recipe": self.name, "arm": arm, "seed": seed, **self.config},
-        )
-
-    def _log_images(self, arm: ArmName, seed: int, tracker: Tracker) -> None:
-        """The first few report images with their masks: the same ones for every arm."""
-        segmenter = self._load(arm, seed)
-        for index in range(min(NUM_LOGGED_IMAGES, len(self.report))):
-            sample = self.report[index]
-            with torch.no_grad():
-                coarse = segmenter.coarse_unary(sample.image[None].float())
-            use_crf = segmenter.crf is not None
-            prediction = predict(segmenter, sample, coarse, use_crf=use_crf)
-            tracker.log_image(
-                sample.name,
-                sample.image.permute(1, 2, 0).numpy(),
-                prediction.numpy(),
-                sample.mask.numpy(),
-                self.report.classes,
-            )
-
-    def results(self, runs: list[Result], seconds: float) -> dict[str, Any]:
-        """The contents of results.json after `seconds` of work, or of what was left of it."""
-        splits = {"train": self.train, "tune": self.tune, "report": self.report}
-        return {
-            "name": self.out.name,
-            "recipe": self.name,
-            **self.origin(),
-            "wall_seconds": max(seconds, sum(run["wall_seconds"] for run in runs)),
-            "config": self.config,
-            "data": {
-                "classes": list(self.train.classes),
-                "scored": list(self.train.scored),
-                "splits": {name: len(split) for name, split in splits.items()},
-            },
-            "seeds": list(self.recipe.seeds),
-            "network_steps": self.recipe.fit.steps,
-            "runs": runs,
-        }
+from train.protocol import Comparison, Result
+from train.recipes import Recipe
+from train.run_folder import write_json
 
 
 def compare(name: str, recipe: Recipe, out: Path, *, resume: bool) -> dict[str, Any]:
-    """Run every arm for every seed; write results.json and report.html; print the table.
+    """Run the comparison; write results.json and report.html; print the table.
 
     Args:
         name: of the recipe.
@@ -362,38 +27,36 @@ def compare(name: str, recipe: Recipe, out: Path, *, resume: bool) -> dict[str, 
     """
     began = time.perf_counter()
     comparison = Comparison(name, recipe, out, resume=resume)
-    comparison.origin()  # before an edit can change what git says
     runs = [comparison.start()]
-    for arm in ("unary", "post-hoc", "crf-only", "joint"):
-        runs += [comparison.run(arm, seed) for seed in recipe.seeds]
-    results = comparison.results(runs, time.perf_counter() - began)
-    (out / "results.json").write_text(json.dumps(results))
+    for arm in (comparison.unary, comparison.post_hoc, comparison.crf_only, comparison.joint):
+        runs += [arm(seed) for seed in recipe.seeds]
+    results = gather(comparison, runs, time.perf_counter() - began)
+    write_json(out / "results.json", results)
     comparison.console.print(comparison_table(results))
     page = write_report(out, results, comparison.report)
     comparison.console.print(f"results: {out / 'results.json'}\nreport:  {page}")
     return results
 
 
-@torch.no_grad()
-def describe_crf(segmenter: Segmenter) -> dict[str, Any]:
-    """The CRF's numbers for results.json, widths in pixels of the full-resolution image."""
-    crf, config = segmenter.crf, segmenter.config.crf
-    assert crf is not None
-    assert config is not None
-    return {
-        "theta_alpha": float(crf.theta_alpha) * config.resolution,
-        "theta_beta": float(crf.theta_beta),
-        "theta_gamma": float(crf.theta_gamma) * config.resolution,
-        "normalization": crf.normalization,
-        "num_iterations": crf.num_iterations_eval,
-        "resolution": config.resolution,
-        "unary_scale": crf.log_unary_scale.exp().item(),
-        "output_scale": crf.log_output_scale.exp().item(),
-        "kernel_weights": {k: w.tolist() for k, w in crf.kernel_weight_matrices().items()},
-        "compatibility": crf.compatibility.tolist(),
+def gather(comparison: Comparison, runs: list[Result], seconds: float) -> dict[str, Any]:
+    """The contents of results.json, after `seconds` of work or of what was left of it."""
+    splits = {
+        "train": comparison.train,
+        "tune": comparison.tune,
+        "report": comparison.report,
     }
-
-
-def plain(value: Any) -> Any:
-    """A nested config as JSON holds it: paths as strings, tuples as lists."""
-    return json.loads(json.dumps(value, default=str))
+    return {
+        "name": comparison.folder.name,
+        "recipe": comparison.name,
+        **comparison.folder.origin,
+        "wall_seconds": max(seconds, sum(run["wall_seconds"] for run in runs)),
+        "config": comparison.config,
+        "data": {
+            "classes": list(comparison.train.classes),
+            "scored": list(comparison.train.scored),
+            "splits": {name: len(split) for name, split in splits.items()},
+        },
+        "seeds": list(comparison.recipe.seeds),
+        "network_steps": comparison.recipe.fit.steps,
+        "runs": runs,
+    }

@@ -72,6 +72,15 @@ def test_lower_resolution_rescales_positions_once() -> None:
     assert float(crf.theta_beta) == CRF.theta_beta
 
 
+def test_description_is_in_pixels_of_the_full_resolution() -> None:
+    described = segmenter(crf=replace(CRF, resolution=4, output_scale=0.5)).describe_crf()
+    assert described is not None
+    assert described["theta_alpha"] == CRF.theta_alpha
+    assert described["output_scale"] == pytest.approx(0.5)
+    assert torch.tensor(described["kernel_weights"]["bilateral"]).shape == (3, 3)
+    assert segmenter(crf=None).describe_crf() is None
+
+
 @pytest.mark.parametrize("resolution", [2, 4, 8])
 def test_lower_resolution_stays_close(resolution: int) -> None:
     """A smooth scene loses little on a coarser grid: the two results agree on most pixels."""

@@ -12,7 +12,8 @@ from PIL import Image
 from eval.__main__ import main as eval_main
 from eval.checkpoint import read_checkpoint
 from train.__main__ import main as train_main
-from train.compare import Comparison, compare
+from train.compare import compare
+from train.protocol import Comparison
 
 ARMS = ["start", "unary", "post-hoc", "crf-only", "joint"]
 
