@@ -4,7 +4,7 @@
 PYTHON ?= python3
 # `make demo INSTALL_FLAGS=` shows pip's own progress.
 INSTALL_FLAGS ?= --quiet
-DEMO := train compare collage --out runs/demo
+DEMO := train compare collage --out runs/demo --resume
 
 override VENV := .venv
 override BIN := $(VENV)/bin

@@ -1,4 +1,4 @@
-"""Command line: `python -m eval run CHECKPOINT`."""
+"""Command line: `python -m eval run CHECKPOINT` and `python -m eval readme`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ import data
 from data import SegmentationDataset, Split, VocConfig
 from eval.checkpoint import load_segmenter, read_checkpoint
 from eval.inference import coarse_unaries, evaluate
+from eval.readme import replace_block
+from eval.table import markdown_block
 from models import Segmenter
 
 
@@ -91,23 +93,49 @@ def score_table(title: str, scores: dict[str, Any]) -> Table:
     return table
 
 
+@dataclass(frozen=True)
+class ReadmeOptions:
+    """Write the tables of a README anew from stored results.
+
+    Attributes:
+        results: results.json files; each fills the block of its own name, without .json.
+        readme: the Markdown file.
+    """
+
+    results: tyro.conf.Positional[tuple[Path, ...]]
+    readme: Path = Path("README.md")
+
+
+def readme(options: ReadmeOptions) -> None:
+    """Fill the block of every results file."""
+    text = options.readme.read_text(encoding="utf-8")
+    for path in options.results:
+        block = markdown_block(json.loads(path.read_text(encoding="utf-8")))
+        text = replace_block(text, path.stem, block)
+    options.readme.write_text(text, encoding="utf-8")
+
+
+USAGE = """usage: python -m eval run CHECKPOINT [--split SPLIT] [--data.root DIR] [--out FILE]
+       python -m eval readme RESULTS.json [RESULTS.json ...] [--readme FILE]"""
+
+
 def main(arguments: list[str]) -> None:
     """Parse the command line and run.
 
     Raises:
         SystemExit: with a message, when a word or a file is not understood.
     """
-    if not arguments or arguments[0] != "run":
-        usage = (
-            "usage: python -m eval run CHECKPOINT [--split SPLIT] [--data.root DIR] [--out FILE]"
-        )
-        if not arguments or arguments[0] in ("-h", "--help"):
-            print(usage)
-            return
-        raise SystemExit(f"unknown command {arguments[0]!r}: the command is run.\n{usage}")
-    options = tyro.cli(RunOptions, prog="python -m eval run", args=arguments[1:])
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return
+    command, rest = arguments[0], arguments[1:]
     try:
-        run(options)
+        if command == "run":
+            run(tyro.cli(RunOptions, prog="python -m eval run", args=rest))
+        elif command == "readme":
+            readme(tyro.cli(ReadmeOptions, prog="python -m eval readme", args=rest))
+        else:
+            raise ValueError(f"unknown command {command!r}: choose run or readme.\n{USAGE}")
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error
 
