@@ -109,7 +109,9 @@ class Segmenter(nn.Module):
     def __init__(self, config: SegmenterConfig) -> None:
         super().__init__()
         self.config = config
-        self.network = DeepLabV3(config.num_classes, config.network)
+        # Channels last: a training step of MobileNetV2 on a CPU takes less than a third of the time.
+        network = DeepLabV3(config.num_classes, config.network)
+        self.network = network.to(memory_format=torch.channels_last)
         self.crf = None if config.crf is None else build_crf(config.crf, config.num_classes)
         self.resolution = 1 if config.crf is None else config.crf.resolution
         if config.freeze_batch_norm:
@@ -130,7 +132,7 @@ class Segmenter(nn.Module):
         """The network's logits at its output stride, of the padded image: (B, L, h, w)."""
         stride, minimum = self.config.network.output_stride, self.config.eval_size
         padded = pad_to_stride(image, stride, minimum=0 if self.training else minimum)
-        return self.network(padded)  # type: ignore[no-any-return]
+        return self.network(padded.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
 
     def enlarge(self, coarse: Tensor, size: torch.Size) -> Tensor:
         """Coarse logits at the size (H, W) of the image they came from, padding cut off.

@@ -146,10 +146,11 @@ def voc12_animals() -> Recipe:
     return Recipe(
         data=VocConfig(scored=ANIMALS),
         model=ModelConfig(eval_size=513),
-        augment=TransformConfig(crop_size=321, scale=(0.75, 1.25), fill=(128, 128, 128)),
+        # Whole images, padded as in evaluation: image pooling keeps the window it was trained with.
+        augment=TransformConfig(crop_size=513, fill=(128, 128, 128)),
         start=FitConfig(steps=0),
         fit=fit,
-        crf_fit=replace(fit, steps=50),
+        crf_fit=replace(fit, steps=40),
         crf=CrfConfig(
             kernel_weights="class",
             normalization="after",
@@ -157,7 +158,7 @@ def voc12_animals() -> Recipe:
             resolution=2,
         ),
         search=SearchConfig(
-            num_images=72,
+            num_images=50,
             theta_gamma=(1.0,),
             spatial_weight=(3.0,),
             theta_alpha=(40.0, 80.0),
