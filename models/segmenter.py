@@ -58,16 +58,16 @@ class SegmenterConfig:
         network: the numbers of the network.
         crf: the CRF behind it, or none.
         freeze_batch_norm: keep the statistics and the affine parameters of every BN.
-        eval_size: in eval mode, pad images smaller than this with grey to this size, so
-            that image pooling sees the window it was trained with. 0 pads as little as
-            the stride allows.
+        min_size: pad images smaller than this with grey to this size, in training as in
+            evaluation, so that image pooling sees one window throughout. 0 pads as little
+            as the stride allows.
     """
 
     num_classes: int = 21
     network: DeepLabV3Config = field(default_factory=DeepLabV3Config)
     crf: CrfConfig | None = None
     freeze_batch_norm: bool = False
-    eval_size: int = 0
+    min_size: int = 0
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> SegmenterConfig:
@@ -130,8 +130,7 @@ class Segmenter(nn.Module):
 
     def coarse_unary(self, image: Tensor) -> Tensor:
         """The network's logits at its output stride, of the padded image: (B, L, h, w)."""
-        stride, minimum = self.config.network.output_stride, self.config.eval_size
-        padded = pad_to_stride(image, stride, minimum=0 if self.training else minimum)
+        padded = pad_to_stride(image, self.config.network.output_stride, self.config.min_size)
         return self.network(padded.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
 
     def enlarge(self, coarse: Tensor, size: torch.Size) -> Tensor:

@@ -13,9 +13,11 @@ from models import SegmenterOutput
 def loss_terms(output: SegmenterOutput, masks: Tensor, unary_weight: float) -> dict[str, Tensor]:
     """Pixel-wise cross-entropy after the CRF, and before it.
 
-        loss = CE(crf) + unary_weight * CE(unary),   without a CRF: loss = CE(unary)
+        loss = (CE(crf) + unary_weight * CE(unary)) / (1 + unary_weight)
 
-    each averaged over the pixels that are not void; a batch of void alone costs 0.
+    each averaged over the pixels that are not void; without a CRF, CE(unary) alone. The
+    weighted mean keeps the gradient's length, and so the meaning of a learning rate, from
+    one arm to the next. A batch of void alone costs 0.
 
     Args:
         output: logits (B, L, H, W).
@@ -30,7 +32,7 @@ def loss_terms(output: SegmenterOutput, masks: Tensor, unary_weight: float) -> d
         return {"loss": unary, "loss_unary": unary}
     crf = cross_entropy(output.crf, masks)
     unary = cross_entropy(output.unary, masks)
-    loss = crf + unary_weight * unary if unary_weight else crf
+    loss = (crf + unary_weight * unary) / (1 + unary_weight)
     return {"loss": loss, "loss_crf": crf, "loss_unary": unary}
 
 

@@ -243,7 +243,7 @@ class Comparison:
             num_classes=len(self.train.classes),
             network=model.network,
             freeze_batch_norm=model.freeze_batch_norm and frozen,
-            eval_size=model.eval_size,
+            min_size=model.min_size,
         )
 
     def _from_start(self, crf: CrfConfig | None) -> Segmenter:

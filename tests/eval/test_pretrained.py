@@ -21,7 +21,7 @@ def test_figures_of_the_published_weights(
 ) -> None:
     """Whole images at native size, padded with grey to the 513 pixels of its training."""
     dataset = data.build(VocConfig(root=voc_animals_root, scored=ANIMALS), split)
-    segmenter = Segmenter(SegmenterConfig(eval_size=513))
+    segmenter = Segmenter(SegmenterConfig(min_size=513))
     weights = shared_root / "weights" / "deeplabv3_mobilenetv2_voc.safetensors"
     load_weights(segmenter.network, weights)
     metrics = evaluate(segmenter, dataset, coarse_unaries(segmenter, dataset))

@@ -136,14 +136,14 @@ def test_frozen_batch_norm_is_frozen() -> None:
     assert not torch.equal(state[changed], before[changed])
 
 
-def test_train_and_eval_padding() -> None:
-    model = segmenter(eval_size=97, crf=None)
+def test_training_pads_as_evaluation_does() -> None:
+    model = segmenter(min_size=97, crf=None)
     image = torch.rand(2, 3, 33, 33) * 255
     assert model.eval().coarse_unary(image).shape[2:] == (7, 7)
-    assert model.train().coarse_unary(image).shape[2:] == (3, 3)
+    assert model.train().coarse_unary(image).shape[2:] == (7, 7)
 
 
 def test_config_round_trip() -> None:
     for crf in (None, CRF):
-        config = SegmenterConfig(5, NETWORK, crf, eval_size=65)
+        config = SegmenterConfig(5, NETWORK, crf, min_size=65)
         assert SegmenterConfig.from_dict(asdict(config)) == config
