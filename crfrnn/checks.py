@@ -6,8 +6,12 @@ import difflib
 import math
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 from torch import Tensor
+
+FLOAT32 = torch.finfo(torch.float32)
+NUMBERS = (int, float, np.integer, np.floating)
 
 
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
@@ -19,20 +23,30 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
         raise ValueError(f"{name} must be one of {choices}, got {value!r}.{hint}")
 
 
-def check_positive(name: str, value: float, unit: str) -> None:
-    """Raise unless value is a finite number above zero."""
-    if not (math.isfinite(value) and value > 0):
+def check_positive(name: str, value: object, unit: str) -> None:
+    """Raise unless value is a number above zero, and still is one in float32."""
+    if not (isinstance(value, NUMBERS) and FLOAT32.tiny <= value <= FLOAT32.max):
         raise ValueError(f"{name} must be a finite number above 0 ({unit}), got {value!r}.")
 
 
-def check_count(name: str, value: int, minimum: int) -> None:
-    """Raise unless value is an integer of at least the minimum."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+def check_finite(name: str, value: object) -> None:
+    """Raise unless value is a finite number."""
+    if not (isinstance(value, NUMBERS) and math.isfinite(value)):
+        raise ValueError(f"{name} must be a finite number, got {value!r}.")
+
+
+def check_count(name: str, value: object, minimum: int) -> None:
+    """Raise unless value is an integer (Python's or NumPy's) of at least the minimum."""
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < minimum:
         raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}.")
 
 
-def check_unary(unary: Tensor, num_labels: int) -> None:
+def check_unary(unary: object, num_labels: int) -> None:
     """Raise unless unary is (B, L, H, W) floating logits without NaN or +inf."""
+    if not isinstance(unary, Tensor):
+        raise TypeError(
+            f"unary must be a torch.Tensor (B, {num_labels}, H, W), got {type(unary).__name__}."
+        )
     if unary.ndim != 4 or unary.shape[1] != num_labels:
         raise ValueError(
             f"unary must be (B, {num_labels}, H, W) logits, got {tuple(unary.shape)}. "
@@ -51,8 +65,13 @@ def check_unary(unary: Tensor, num_labels: int) -> None:
         )
 
 
-def check_image(image: Tensor, unary: Tensor) -> None:
+def check_image(image: object, unary: Tensor) -> None:
     """Raise unless image is (B, 3, H, W) RGB in 0..255 on the grid of the unary."""
+    if not isinstance(image, Tensor):
+        raise TypeError(
+            f"image must be a torch.Tensor (B, 3, H, W), got {type(image).__name__}: "
+            "torch.from_numpy(image).permute(2, 0, 1)[None] makes one of an (H, W, 3) array."
+        )
     expected = (unary.shape[0], 3, *unary.shape[2:])
     if tuple(image.shape) != expected:
         raise ValueError(
@@ -76,7 +95,7 @@ def check_image(image: Tensor, unary: Tensor) -> None:
     low, high = image.aminmax()
     if not (torch.isfinite(low) and torch.isfinite(high)):
         raise ValueError("image must be finite, got NaN or infinite values.")
-    if low < 0 or high > 255 or high <= 1:
+    if low < 0 or high > 255 or 0 < high <= 1:  # all 0 is a black image in either range
         raise ValueError(
             f"image must be RGB in 0..255, got values in {low:.4g}..{high:.4g}. theta_beta is in "
             "grey levels of 0..255: pass the image as it was before normalisation (uint8, or "

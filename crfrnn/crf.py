@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from crfrnn.checks import (
     check_choice,
     check_count,
+    check_finite,
     check_image,
     check_positive,
     check_unary,
@@ -52,7 +53,7 @@ class CrfRnn(nn.Module):
         theta_alpha: bilateral kernel, position, pixels of the grid the CRF runs on.
         theta_beta: bilateral kernel, colour, grey levels of 0..255.
         theta_gamma: spatial kernel, position, pixels of the grid the CRF runs on.
-        bilateral_weight: start value of w for the bilateral kernel. 0 switches it off.
+        bilateral_weight: start value of w for the bilateral kernel.
         spatial_weight: start value of w for the spatial kernel. With both at 0 the layer
             returns the unary: the identity start.
         kernel_weights: learnable form of each w: "scalar", "class" (L,) or "matrix" (L, L).
@@ -100,6 +101,8 @@ class CrfRnn(nn.Module):
         check_positive("theta_alpha", theta_alpha, "pixels")
         check_positive("theta_beta", theta_beta, "grey levels of 0..255")
         check_positive("theta_gamma", theta_gamma, "pixels")
+        check_finite("bilateral_weight", bilateral_weight)
+        check_finite("spatial_weight", spatial_weight)
         check_positive("unary_scale", unary_scale, "a factor")
         check_positive("output_scale", output_scale, "a factor")
         check_choice("kernel_weights", kernel_weights, ["scalar", "class", "matrix"])
@@ -113,7 +116,7 @@ class CrfRnn(nn.Module):
         self.num_iterations_eval = num_iterations_eval
         self.spatial_filter = spatial_filter
         self.bilateral_filter = bilateral_filter
-        self.form = (kernel_weights, compatibility)
+        self.kernel_weights = kernel_weights
 
         # Buffers, not plain numbers, so that a loaded state brings its own widths.
         self.theta_alpha: Tensor
@@ -128,7 +131,11 @@ class CrfRnn(nn.Module):
 
         self.spatial_weight = weight(spatial_weight)
         self.bilateral_weight = weight(bilateral_weight)
-        self.compatibility = nn.Parameter(potts(num_labels), requires_grad=compatibility == "full")
+        self.compatibility: Tensor
+        if compatibility == "full":
+            self.compatibility = nn.Parameter(potts(num_labels))
+        else:  # a buffer: no requires_grad_() makes a fixed Potts model learn
+            self.register_buffer("compatibility", potts(num_labels))
         self.log_unary_scale = nn.Parameter(torch.tensor(math.log(unary_scale)))
         self.log_unary_scale.requires_grad_(learn_unary_scale)
         self.log_output_scale = nn.Parameter(torch.tensor(math.log(output_scale)))
@@ -158,7 +165,8 @@ class CrfRnn(nn.Module):
 
         Raises:
             ValueError: shapes that differ, values that are not finite, an image that
-                cannot be 0..255.
+                cannot be 0..255, a width too small for the lattice.
+            TypeError: no tensor, integer logits, an image of another dtype.
             NotImplementedError: `image` requires a gradient.
         """
         check_unary(unary, self.num_labels)
@@ -238,13 +246,13 @@ class CrfRnn(nn.Module):
             Groups {"name", "params", "lr", "weight_decay": 0}; groups with nothing to
             learn are left out.
         """
-        weights = [
+        weights: list[Tensor] = [
             self.spatial_weight,
             self.bilateral_weight,
             self.log_unary_scale,
             self.log_output_scale,
         ]
-        groups = [
+        groups: list[tuple[str, list[Tensor], float]] = [
             ("crf_kernel_weights", weights, base_lr * kernel_multiplier),
             ("crf_compatibility", [self.compatibility], base_lr * compatibility_multiplier),
         ]
@@ -255,13 +263,28 @@ class CrfRnn(nn.Module):
         ]
 
     def extra_repr(self) -> str:
-        """The configuration, as `CrfRnn(...)` takes it."""
-        weights, compatibility = self.form
-        return (
-            f"{self.num_labels}, theta_alpha={float(self.theta_alpha):g}, "
-            f"theta_beta={float(self.theta_beta):g}, theta_gamma={float(self.theta_gamma):g}, "
-            f"kernel_weights={weights!r}, compatibility={compatibility!r}, "
-            f"normalization={self.normalization!r}, num_iterations={self.num_iterations}, "
-            f"num_iterations_eval={self.num_iterations_eval}, "
-            f"spatial_filter={self.spatial_filter!r}, bilateral_filter={self.bilateral_filter!r}"
+        """The configuration in the words of `CrfRnn(...)`; of weights, their present mean."""
+        weights = self.kernel_weight_matrices()
+        learnt = isinstance(self.compatibility, nn.Parameter)
+        values: dict[str, object] = {
+            "theta_alpha": float(self.theta_alpha),
+            "theta_beta": float(self.theta_beta),
+            "theta_gamma": float(self.theta_gamma),
+            "bilateral_weight": weights["bilateral"].diagonal().mean().item(),
+            "spatial_weight": weights["spatial"].diagonal().mean().item(),
+            "kernel_weights": self.kernel_weights,
+            "compatibility": "full" if learnt else "potts",
+            "normalization": self.normalization,
+            "num_iterations": self.num_iterations,
+            "num_iterations_eval": self.num_iterations_eval,
+            "spatial_filter": self.spatial_filter,
+            "bilateral_filter": self.bilateral_filter,
+            "unary_scale": self.log_unary_scale.exp().item(),
+            "output_scale": self.log_output_scale.exp().item(),
+            "learn_unary_scale": self.log_unary_scale.requires_grad,
+            "learn_output_scale": self.log_output_scale.requires_grad,
+        }
+        shown = (
+            f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v!r}" for k, v in values.items()
         )
+        return f"{self.num_labels}, {', '.join(shown)}"

@@ -109,7 +109,7 @@ class Segmenter(nn.Module):
     def __init__(self, config: SegmenterConfig) -> None:
         super().__init__()
         self.config = config
-        # Channels last: a training step of MobileNetV2 on a CPU takes less than a third of the time.
+        # Channels last: on a CPU, depthwise convolutions are several times faster that way.
         network = DeepLabV3(config.num_classes, config.network)
         self.network = network.to(memory_format=torch.channels_last)
         self.crf = None if config.crf is None else build_crf(config.crf, config.num_classes)

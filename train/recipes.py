@@ -51,9 +51,10 @@ class FitConfig:
         warmup: steps over which every lr rises linearly: Adam's first steps are its wildest.
         power: of the poly schedule, lr * (1 - step / steps) ** power.
         unary_loss: weight of the cross-entropy on the logits before the CRF, beside 1 on
-            the logits after it; the loss is their weighted mean. It keeps the network from leaning on the CRF, and from its
-            gradient: at the start of a joint run that is three to four times as long as the
-            unary's own and mostly noise (cosine of the two on collage: 0.3).
+            the logits after it; the loss is their weighted mean. It keeps the network from
+            leaning on the CRF, and from its gradient: at the start of a joint run that is
+            three to four times as long as the unary's own and mostly noise (cosine of the
+            two on collage: 0.3).
     """
 
     steps: int = 100

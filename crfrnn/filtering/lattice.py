@@ -28,10 +28,11 @@ from torch import Tensor
 from crfrnn.filtering.linear import Filter
 
 KEY_LIMIT = 2**62  # packed keys are int64; one bit is left for sums
+RESOLUTION = 1e-2  # the rounding of a coordinate, in lattice cells, that is put up with
 
 
 class LatticeOverflowError(ValueError):
-    """The lattice needs more distinct keys than 63 bits can tell apart."""
+    """The features reach farther than the lattice can tell apart: theta is too small."""
 
 
 class LatticeFilter(Filter):
@@ -48,7 +49,9 @@ class LatticeFilter(Filter):
 
     def __init__(self, features: Tensor) -> None:
         batch, num_pixels, dim = features.shape
-        simplex = enclosing_simplex(elevate(features.detach().reshape(-1, dim)))
+        elevated = elevate(features.detach().reshape(-1, dim))
+        check_precision(elevated)
+        simplex = enclosing_simplex(elevated)
         image_index = torch.arange(batch, device=features.device).repeat_interleave(num_pixels)
         keys, strides = pack_keys(simplex, image_index)
 
@@ -140,6 +143,17 @@ def elevate(features: Tensor) -> Tensor:
         total = total + scaled
     elevated[0] = total
     return elevated
+
+
+def check_precision(elevated: Tensor) -> None:
+    """Raise where a coordinate's own rounding is no longer small beside a lattice cell."""
+    cells = elevated.abs().amax().item() / elevated.shape[0]
+    if cells * torch.finfo(elevated.dtype).eps > RESOLUTION:
+        raise LatticeOverflowError(
+            f"the features reach {cells:.1e} cells of the permutohedral lattice, too far for "
+            f"{elevated.dtype} to place a pixel within its cell: theta is too small. Use a larger "
+            "theta, float64, or the exact filter."
+        )
 
 
 def enclosing_simplex(elevated: Tensor) -> Simplex:

@@ -106,6 +106,12 @@ def test_bad_input(unary: Tensor, image: Tensor, error: type[Exception], message
         ({"num_labels": 3, "theta_alpha": 0.0}, "theta_alpha .*pixels"),
         ({"num_labels": 3, "theta_beta": -1.0}, "theta_beta .*grey levels"),
         ({"num_labels": 3, "theta_gamma": float("nan")}, "theta_gamma"),
+        ({"num_labels": 3, "theta_gamma": 1e-40}, "theta_gamma"),  # 0 in float32
+        ({"num_labels": 3, "theta_alpha": 1e39}, "theta_alpha"),  # infinite in float32
+        ({"num_labels": 3, "theta_alpha": "80"}, "theta_alpha .*got '80'"),
+        ({"num_labels": 3, "bilateral_weight": float("nan")}, "bilateral_weight must be a finite"),
+        ({"num_labels": 3, "spatial_weight": float("inf")}, "spatial_weight must be a finite"),
+        ({"num_labels": 3, "output_scale": 0.0}, "output_scale"),
         ({"num_labels": 3, "num_iterations": -1}, "num_iterations"),
         ({"num_labels": 3, "normalization": "symetric"}, "Did you mean 'symmetric'"),
         ({"num_labels": 3, "kernel_weights": "vector"}, "kernel_weights must be one of"),
@@ -115,6 +121,26 @@ def test_bad_input(unary: Tensor, image: Tensor, error: type[Exception], message
 def test_bad_configuration(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CrfRnn(**options)
+
+
+def test_arrays_are_named_as_such() -> None:
+    with pytest.raises(TypeError, match=r"got ndarray: torch\.from_numpy"):
+        CrfRnn(3)(UNARY, IMAGE.numpy())
+    with pytest.raises(TypeError, match="unary must be a torch"):
+        CrfRnn(3)(UNARY.numpy(), IMAGE)
+
+
+@pytest.mark.parametrize("theta_beta", [1e-3, 1e-6, 1e-30])
+def test_a_width_too_small_for_the_lattice_is_an_error(theta_beta: float) -> None:
+    """16-bit keys that wrap are a memory error of the most used package."""
+    crf = CrfRnn(3, theta_beta=theta_beta)
+    with pytest.raises(ValueError, match="theta is too small"):
+        crf(UNARY.float(), IMAGE.float())
+
+
+def test_a_black_image_is_an_image() -> None:
+    for black in (torch.zeros(2, 3, 7, 6), torch.zeros(2, 3, 7, 6, dtype=torch.uint8)):
+        assert CrfRnn(3)(UNARY, black).isfinite().all()
 
 
 def test_features_that_are_not_finite() -> None:
@@ -427,7 +453,8 @@ def test_param_groups_carry_the_recipe() -> None:
         ("crf_compatibility", pytest.approx(2.5e-5)),
     ]
     assert [len(g["params"]) for g in groups] == [2, 1]
-    assert len(CrfRnn(3, compatibility="potts").param_groups(1.0)) == 1
+    fixed = CrfRnn(3, compatibility="potts").requires_grad_(requires_grad=True)
+    assert [g["name"] for g in fixed.param_groups(1.0)] == ["crf_kernel_weights"]
 
 
 @pytest.mark.parametrize("how", ["state_dict", "deepcopy", "pickle"])
@@ -470,4 +497,7 @@ def test_penalty_matrix_is_the_product() -> None:
 
 
 def test_repr() -> None:
+    crf = CrfRnn(5, bilateral_weight=4.5, compatibility="potts", learn_output_scale=True)
+    assert repr(crf) == repr(eval(repr(crf)))
+    assert "bilateral_weight=4.5" in repr(crf)
     assert repr(CrfRnn(21)).startswith("CrfRnn(21, theta_alpha=80, theta_beta=13, theta_gamma=3")
