@@ -49,12 +49,21 @@ def config_to_dict(config: DataConfig) -> dict[str, Any]:
 
 
 def config_from_dict(values: dict[str, Any]) -> DataConfig:
-    """The config that `config_to_dict` wrote."""
+    """The config that `config_to_dict` wrote.
+
+    Raises:
+        ValueError: of an unknown kind, or written by another version.
+    """
     fields = dict(values)
-    kind = fields.pop("kind")
-    if kind == "voc":
+    kind = fields.pop("kind", None)
+    if kind not in _KINDS:
+        raise ValueError(f"data kind must be one of {', '.join(_KINDS)}; got {kind!r}")
+    if "root" in fields:
         fields["root"] = Path(fields["root"])
-    return _KINDS[kind](**fields)
+    try:
+        return _KINDS[kind](**fields)
+    except TypeError as error:
+        raise ValueError(f"the config of {kind} is of another version: {error}") from error
 
 
 def build(config: DataConfig, split: Split) -> SegmentationDataset:

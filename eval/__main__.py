@@ -63,10 +63,8 @@ def run(options: RunOptions) -> dict[str, Any]:
 def score(segmenter: Segmenter, dataset: SegmentationDataset) -> dict[str, Any]:
     """Metrics before and after the CRF, from one pass of the network."""
     coarse = coarse_unaries(segmenter, dataset)
-    crf, segmenter.crf = segmenter.crf, None
-    scores = {"unary": evaluate(segmenter, dataset, coarse)}
-    if crf is not None:
-        segmenter.crf = crf
+    scores = {"unary": evaluate(segmenter, dataset, coarse, use_crf=False)}
+    if segmenter.crf is not None:
         scores["crf"] = evaluate(segmenter, dataset, coarse)
     return scores
 
@@ -110,7 +108,10 @@ def readme(options: ReadmeOptions) -> None:
     """Fill the block of every results file."""
     text = options.readme.read_text(encoding="utf-8")
     for path in options.results:
-        block = markdown_block(json.loads(path.read_text(encoding="utf-8")))
+        try:
+            block = markdown_block(json.loads(path.read_text(encoding="utf-8")))
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} is not a results.json that `train` wrote.") from error
         text = replace_block(text, path.stem, block)
     options.readme.write_text(text, encoding="utf-8")
 
@@ -136,7 +137,7 @@ def main(arguments: list[str]) -> None:
             readme(tyro.cli(ReadmeOptions, prog="python -m eval readme", args=rest))
         else:
             raise ValueError(f"unknown command {command!r}: choose run or readme.\n{USAGE}")
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error
 
 

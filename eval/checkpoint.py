@@ -7,10 +7,11 @@ weights_only=True and runs no code.
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, TypedDict
+from zipfile import is_zipfile
 
 import torch
 
@@ -28,7 +29,8 @@ class Checkpoint(TypedDict):
         model: the state of the `Segmenter`.
         data: the data set's config as a dictionary, with its kind.
         arm, seed, step: which run, and after how many steps.
-        training: optimiser, generator state and config of the run; empty when it is over.
+        training: optimiser, schedule, generator state and config of the run; empty where
+            nothing was trained.
     """
 
     format: int
@@ -80,17 +82,23 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}: expected a file that `train` wrote.")
+    damaged = (
+        f"{path} is damaged or is no checkpoint: expected a file that `train` wrote (it is read "
+        "with weights_only=True, so objects of other programs are refused)."
+    )
+    if not is_zipfile(path):
+        raise ValueError(damaged)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError) as error:
+    except (UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+        raise ValueError(damaged) from error
+    fields = Checkpoint.__annotations__.keys()
+    if not isinstance(checkpoint, dict) or checkpoint.keys() != fields:
+        raise ValueError(f"{path} does not hold what a checkpoint does: {', '.join(fields)}.")
+    if checkpoint["format"] != FORMAT:
         raise ValueError(
-            f"{path} is damaged or is no checkpoint: expected a file that `train` wrote "
-            "(it is read with weights_only=True, so objects of other programs are refused)."
-        ) from error
-    if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
-        raise ValueError(
-            f"{path} is not a checkpoint of this version (format {FORMAT}): "
-            "train it again, or use the commit that wrote it."
+            f"{path} is a checkpoint of format {checkpoint['format']}, this version reads "
+            f"{FORMAT}: train it again, or use the commit that wrote it."
         )
     return checkpoint  # type: ignore[return-value]
 
@@ -99,14 +107,18 @@ def load_segmenter(checkpoint: Checkpoint) -> Segmenter:
     """The model of a checkpoint in eval mode, loaded strictly.
 
     Raises:
-        ValueError: its state does not fit its config.
+        ValueError: its state does not fit its config, or the config is of another version.
     """
+    try:
+        config = SegmenterConfig.from_dict(checkpoint["segmenter"])
+    except (TypeError, KeyError) as error:
+        raise ValueError(
+            f"the checkpoint's config is of another version ({error}): train it again, or use the "
+            "commit that wrote it."
+        ) from error
     # The state brings every weight: nothing is to be fetched.
-    values = {
-        **checkpoint["segmenter"],
-        "network": {**checkpoint["segmenter"]["network"], "pretrained": False},
-    }
-    segmenter = Segmenter(SegmenterConfig.from_dict(values))
+    network = replace(config.network, pretrained=False)
+    segmenter = Segmenter(replace(config, network=network))
     try:
         segmenter.load_state_dict(checkpoint["model"])
     except RuntimeError as error:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from eval import svg
-from eval.summary import ARMS, Spread, over_seeds, paired_difference, score, trimap_widths
+from eval.arms import ARMS
+from eval.summary import Spread, over_seeds, paired_difference, score, trimap_widths
 from eval.wording import percent
 
 Results = Mapping[str, Any]

@@ -47,6 +47,7 @@ def evaluate(
     dataset: SegmentationDataset,
     coarse: Coarse,
     *,
+    use_crf: bool = True,
     save_to: Path | None = None,
 ) -> dict[str, Any]:
     """The scores of a data set, with the CRF where the segmenter has one.
@@ -55,6 +56,7 @@ def evaluate(
         segmenter: network and CRF; only the CRF runs here.
         dataset: a split.
         coarse: the network's logits of every image of the split.
+        use_crf: off scores the network alone.
         save_to: folder for the predictions as palette PNGs, or none.
 
     Returns:
@@ -62,7 +64,7 @@ def evaluate(
     """
     segmenter.eval()
     scorer = Scorer(dataset.classes, dataset.scored, band="void" if dataset.has_void else "edge")
-    use_crf = segmenter.crf is not None
+    use_crf = use_crf and segmenter.crf is not None
     for sample in samples(dataset):
         prediction = predict(segmenter, sample, coarse[sample.name], use_crf=use_crf)
         scorer.update(sample.name, prediction, sample.mask)

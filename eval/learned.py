@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from eval import wording
+from eval.arms import ARMS
 from eval.heatmap import Matrix, heat_map
-from eval.summary import ARMS, find_run, runs_of
+from eval.summary import find_run, runs_of
 
 Results = Mapping[str, Any]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby, product
 from typing import Any
 
@@ -25,8 +25,9 @@ from crfrnn import CrfRnn
 from data import VOID, Sample, SegmentationDataset
 from eval.inference import Coarse
 from eval.metrics import mean_iou
-from models import CrfConfig, Segmenter
-from models.segmenter import build_crf, shrink, shrink_image, stretch
+from models import CrfConfig, CrfForm, Segmenter
+from models.crf import build_crf
+from models.resize import shrink, shrink_image, stretch
 
 CALIBRATION_STRIDE = 7  # of the labelled pixels: neighbours say the same twice
 
@@ -55,13 +56,24 @@ class SearchConfig:
     bilateral_weight: tuple[float, ...] = (3.0, 6.0)
     rounds: int = 1
 
+    def __post_init__(self) -> None:
+        for name in SEARCHED:
+            values = getattr(self, name)
+            if not values or not all(value > 0 for value in values):
+                raise ValueError(f"search.{name} must hold values above 0, got {values}.")
+        if self.num_images < 1 or self.rounds < 0:
+            raise ValueError(
+                "search.num_images must be at least 1 and search.rounds at least 0, got "
+                f"{self.num_images} and {self.rounds}."
+            )
+
 
 Row = dict[str, Any]  # the five searched values, "stage" and "miou"
 
 
 def search(
     segmenter: Segmenter,
-    base: CrfConfig,
+    form: CrfForm,
     dataset: SegmentationDataset,
     coarse: Coarse,
     config: SearchConfig,
@@ -71,19 +83,19 @@ def search(
 
     Args:
         segmenter: whose network made `coarse`; its CRF, if any, is not used.
-        base: normalisation, iterations, filters and resolution of the CRF.
+        form: normalisation, iterations, filters and resolution of the CRF.
         dataset: the tune split.
         coarse: the network's logits of its images.
         config: the grid.
         progress: called with (images done, images in all) of each stage.
 
     Returns:
-        `base` with the best values, scalar weights, a Potts compatibility and a calibrated
-        `output_scale`; and every setting tried with its score, in order.
+        The best values in that form, with scalar weights, a Potts compatibility and a
+        calibrated `output_scale`; and every setting tried with its score, in order.
     """
     count = min(config.num_images, len(dataset))
     chosen = np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist()
-    base = replace(base, kernel_weights="scalar", compatibility="potts")
+    base = replace(CrfConfig(**asdict(form)), kernel_weights="scalar", compatibility="potts")
     scored: dict[CrfConfig, float] = {}
     rows: list[Row] = []
 

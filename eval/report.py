@@ -16,19 +16,12 @@ from typing import Any
 
 from data.dataset import SegmentationDataset
 from eval import figures, learned, panels, table, wording
-from eval.summary import ARMS, missing_runs
+from eval.arms import ABOUT_ARMS, ARMS
+from eval.summary import missing_runs
 
 Results = Mapping[str, Any]
 
 TEMPLATE = Path(__file__).with_name("report_template.html")
-
-ABOUT_ARMS = {
-    "start": "the starting checkpoint as it is",
-    "unary": "the network alone, trained from start",
-    "post-hoc": "unary plus a dense CRF, its settings searched on the tune split",
-    "crf-only": "unary frozen, the CRF trained by gradient from the post-hoc values",
-    "joint": "network and CRF trained together from start",
-}
 
 BANDS = {
     "void": "around the void border of the objects (dilated void, without void itself)",

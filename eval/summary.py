@@ -11,8 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-ARMS = ("start", "unary", "post-hoc", "crf-only", "joint")
-"""The arms in the order in which they are shown everywhere."""
+from eval.arms import ARMS
 
 Split = Literal["tune", "report"]
 Score = Callable[[Mapping[str, Any]], "float | None"]

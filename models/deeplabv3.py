@@ -59,13 +59,20 @@ class DeepLabV3(nn.Module):
                 f"Similar names: {', '.join(near) or 'none'}."
             )
         self.config = config
-        self.backbone = timm.create_model(
-            config.backbone,
-            pretrained=config.pretrained,
-            features_only=True,
-            output_stride=config.output_stride,
-            out_indices=(-1,),
-        )
+        try:
+            self.backbone = timm.create_model(
+                config.backbone,
+                pretrained=config.pretrained,
+                features_only=True,
+                output_stride=config.output_stride,
+                out_indices=(-1,),
+            )
+        except (TypeError, NotImplementedError) as error:
+            raise ValueError(
+                f"backbone {config.backbone!r} cannot be dilated to output stride "
+                f"{config.output_stride}: {error}. Choose a convolutional network that timm "
+                "builds with `output_stride`, for example mobilenetv2_100 or resnet50."
+            ) from error
         features: int = self.backbone.feature_info.channels()[-1]  # type: ignore[union-attr, operator]
         channels = config.head_channels
         rates = [rate * 16 // config.output_stride for rate in config.atrous_rates]

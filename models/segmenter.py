@@ -2,51 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crfrnn import CrfRnn
-from crfrnn.compatibility import Compatibility, KernelWeights
-from crfrnn.filtering import Normalization
-from crfrnn.kernels import BilateralFilterName, SpatialFilterName
+from models.crf import CrfConfig, build_crf
 from models.deeplabv3 import DeepLabV3, DeepLabV3Config
-
-PADDING_GREY = 128.0  # what the published networks pad with, RGB in 0..255
-
-
-@dataclass(frozen=True)
-class CrfConfig:
-    """The arguments of `crfrnn.CrfRnn`, and the resolution it runs at.
-
-    theta_alpha and theta_gamma are in pixels of the full-resolution image whatever the
-    resolution; `build_crf` is the one place that rescales them.
-
-    Attributes:
-        resolution: 1, 2, 4 or 8: the CRF runs on a grid that many times coarser.
-    """
-
-    theta_alpha: float = 67.0
-    theta_beta: float = 3.0
-    theta_gamma: float = 1.0
-    bilateral_weight: float = 4.0
-    spatial_weight: float = 3.0
-    kernel_weights: KernelWeights = "class"
-    compatibility: Compatibility = "full"
-    normalization: Normalization = "after"
-    num_iterations: int = 5
-    num_iterations_eval: int = 10
-    spatial_filter: SpatialFilterName = "separable"
-    bilateral_filter: BilateralFilterName = "lattice"
-    unary_scale: float = 1.0
-    output_scale: float = 1.0
-    learn_unary_scale: bool = False
-    learn_output_scale: bool = False
-    resolution: int = 1
+from models.resize import pad_to_stride, shrink, shrink_image, stretch
 
 
 @dataclass(frozen=True)
@@ -155,6 +120,22 @@ class Segmenter(nn.Module):
         coarse = self.crf(shrink(unary, self.resolution), shrink_image(image, self.resolution))
         return stretch(coarse, unary.shape[2:])
 
+    def with_crf(
+        self, crf: CrfConfig | None, *, freeze_batch_norm: bool | None = None
+    ) -> Segmenter:
+        """A copy of the network, in this one's mode, with another CRF behind it or none.
+
+        Args:
+            crf: the CRF.
+            freeze_batch_norm: of the copy; as here if not given.
+        """
+        frozen = self.config.freeze_batch_norm if freeze_batch_norm is None else freeze_batch_norm
+        network = replace(self.config.network, pretrained=False)  # the weights are copied below
+        config = replace(self.config, network=network, crf=crf, freeze_batch_norm=frozen)
+        other = Segmenter(config)
+        other.network.load_state_dict(self.network.state_dict())
+        return other.train(self.training)
+
     @torch.no_grad()
     def describe_crf(self) -> dict[str, Any] | None:
         """The CRF's numbers as plain values, widths in full-resolution pixels; None without one.
@@ -185,49 +166,6 @@ class Segmenter(nn.Module):
         return self
 
 
-def build_crf(config: CrfConfig, num_classes: int) -> CrfRnn:
-    """The CRF of a config, its positions rescaled to the grid it runs on."""
-    if config.resolution not in (1, 2, 4, 8):
-        raise ValueError(f"crf.resolution must be 1, 2, 4 or 8, got {config.resolution}.")
-    arguments = {f.name: getattr(config, f.name) for f in fields(config)}
-    stride = arguments.pop("resolution")
-    arguments["theta_alpha"] /= stride
-    arguments["theta_gamma"] /= stride
-    return CrfRnn(num_classes, **arguments)
-
-
 def batch_norms(module: nn.Module) -> list[nn.Module]:
     """Every batch normalisation layer, timm's included."""
     return [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-
-
-def pad_to_stride(image: Tensor, stride: int, minimum: int) -> Tensor:
-    """Pad with grey at the bottom and right to stride * k + 1, at least `minimum`.
-
-    At these sizes the corners of image and logits coincide.
-    """
-    height, width = (
-        math.ceil((max(n, minimum) - 1) / stride) * stride + 1 for n in image.shape[2:]
-    )
-    padding = (0, width - image.shape[3], 0, height - image.shape[2])
-    return F.pad(image, padding, value=PADDING_GREY)
-
-
-def shrink(x: Tensor, factor: int) -> Tensor:
-    """Average to a grid `factor` times coarser: (B, C, ceil(H / factor), ceil(W / factor))."""
-    if factor == 1:
-        return x
-    size = [math.ceil(n / factor) for n in x.shape[2:]]
-    return F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
-
-
-def shrink_image(image: Tensor, factor: int) -> Tensor:
-    """`shrink` for RGB in 0..255: rounding must not leave that range."""
-    return shrink(image, factor).clamp(0, 255)
-
-
-def stretch(x: Tensor, size: torch.Size) -> Tensor:
-    """The way back from `shrink`: bilinear, to (H, W)."""
-    if x.shape[2:] == size:
-        return x
-    return F.interpolate(x, size, mode="bilinear", align_corners=False)

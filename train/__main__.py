@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from train.arms import ArmName
+from eval.arms import ArmName
 from train.compare import compare
 from train.protocol import Comparison
 from train.recipes import RECIPES, Recipe
@@ -84,7 +84,7 @@ def main(arguments: list[str]) -> None:
         else:
             comparison = Comparison(name, parsed.recipe, parsed.out, resume=parsed.resume)
             comparison.run(parsed.arm, parsed.seed)
-    except (FileNotFoundError, FileExistsError, ValueError, FloatingPointError) as error:
+    except (OSError, ValueError, FloatingPointError) as error:
         raise SystemExit(f"error: {error}") from error
 
 

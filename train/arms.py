@@ -1,15 +1,15 @@
-"""The five arms of the comparison, and what each of them learns.
+"""What each arm learns by gradient.
 
 All arms of a seed see the same batches; `unary` and `joint` take the same number of
-network steps from the same start, so that no gain is only longer training.
+network steps from the same start, so that no gain is only longer training. The arm
+`post-hoc` is found by search: nothing in it is trained.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-ArmName = Literal["start", "unary", "post-hoc", "crf-only", "joint"]
+from eval.arms import ArmName
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,11 @@ class Arm:
     crf: bool
 
 
-ARMS: dict[ArmName, Arm] = {
+TRAINED: dict[ArmName, Arm] = {
     arm.name: arm
     for arm in (
-        Arm("start", network=True, crf=False),  # trained only where no weights are given
+        Arm("start", network=True, crf=False),  # only where no weights are given
         Arm("unary", network=True, crf=False),
-        Arm("post-hoc", network=False, crf=False),  # searched, not trained
         Arm("crf-only", network=False, crf=True),
         Arm("joint", network=True, crf=True),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +24,11 @@ def compare(name: str, recipe: Recipe, out: Path, *, resume: bool) -> dict[str, 
     Returns:
         The contents of results.json.
     """
-    began = time.perf_counter()
     comparison = Comparison(name, recipe, out, resume=resume)
     runs = [comparison.start()]
     for arm in (comparison.unary, comparison.post_hoc, comparison.crf_only, comparison.joint):
         runs += [arm(seed) for seed in recipe.seeds]
-    results = gather(comparison, runs, time.perf_counter() - began)
+    results = gather(comparison, runs)
     write_json(out / "results.json", results)
     comparison.console.print(comparison_table(results))
     page = write_report(out, results, comparison.report)
@@ -38,8 +36,8 @@ def compare(name: str, recipe: Recipe, out: Path, *, resume: bool) -> dict[str, 
     return results
 
 
-def gather(comparison: Comparison, runs: list[Result], seconds: float) -> dict[str, Any]:
-    """The contents of results.json, after `seconds` of work or of what was left of it."""
+def gather(comparison: Comparison, runs: list[Result]) -> dict[str, Any]:
+    """The contents of results.json."""
     splits = {
         "train": comparison.train,
         "tune": comparison.tune,
@@ -48,8 +46,7 @@ def gather(comparison: Comparison, runs: list[Result], seconds: float) -> dict[s
     return {
         "name": comparison.folder.name,
         "recipe": comparison.name,
-        **comparison.folder.origin,
-        "wall_seconds": max(seconds, sum(run["wall_seconds"] for run in runs)),
+        **comparison.folder.origin(),
         "config": comparison.config,
         "data": {
             "classes": list(comparison.train.classes),

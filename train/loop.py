@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from data import Batch, TrainStream
 from eval.checkpoint import read_checkpoint, save_checkpoint
 from models import Segmenter, SegmenterOutput
 from train.arms import Arm
+from train.differences import differences
 from train.objective import loss_terms
 from train.optim import build_optimizer, poly_schedule
 from train.recipes import FitConfig
@@ -84,6 +85,7 @@ def fit(
     first = 0
     if resume and run.checkpoint.is_file():
         first = restore(segmenter, optimizer, schedule, config, run)
+    tracker.rewind(first)
 
     def save(step: int) -> None:
         training = {
@@ -110,7 +112,10 @@ def fit(
         task = progress.add_task(f"{run.arm.name}-seed{run.seed}", total=config.steps, detail="")
         progress.update(task, completed=first)
         for step in range(first, config.steps):
-            terms = train_step(segmenter, batches, optimizer, config, run.arm)
+            try:
+                terms = train_step(segmenter, batches, optimizer, config, run.arm)
+            except FloatingPointError as error:
+                raise FloatingPointError(f"step {step + 1}: {error}") from error
             if (step + 1) % LOG_EVERY == 0 or step + 1 == config.steps:
                 tracker.log(step + 1, terms | learning_rates(optimizer) | crf_values(segmenter))
             schedule.step()
@@ -199,23 +204,6 @@ def restore(
     return checkpoint["step"]
 
 
-def differences(found: Any, expected: Any, name: str = "") -> list[str]:
-    """Where two nested dictionaries differ, by dotted name."""
-    if isinstance(found, dict) and isinstance(expected, dict):
-        keys = [*expected, *(k for k in found if k not in expected)]
-        return [
-            line
-            for key in keys
-            for line in differences(found.get(key), expected.get(key), f"{name}.{key}".strip("."))
-        ]
-    same = found == expected or (
-        isinstance(expected, list | tuple)
-        and isinstance(found, list | tuple)
-        and list(found) == list(expected)
-    )
-    return [] if same else [f"{name} was {found!r}, now {expected!r}"]
-
-
 def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
     """The learning rate of every group, by its name."""
     return {f"lr/{group['name']}": group["lr"] for group in optimizer.param_groups}
@@ -245,10 +233,3 @@ def progress_bar() -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-
-
-def with_crf(segmenter: Segmenter, crf: Any) -> Segmenter:
-    """A copy of the network with another CRF behind it, or none."""
-    other = Segmenter(replace(segmenter.config, crf=crf))
-    other.network.load_state_dict(segmenter.network.state_dict())
-    return other

@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,13 @@ from rich.console import Console
 
 import data
 from data import Augment, SegmentationDataset, TrainStream
+from eval.arms import ArmName
 from eval.checkpoint import save_checkpoint
 from eval.inference import Coarse, coarse_unaries, evaluate, predict
 from eval.posthoc import search
 from models import CrfConfig, Segmenter, SegmenterConfig, load_weights
-from train.arms import ARMS, ArmName
-from train.loop import Run, fit, progress_bar, with_crf
+from train.arms import TRAINED
+from train.loop import Run, fit, progress_bar
 from train.recipes import FitConfig, Recipe
 from train.run_folder import RunFolder, read_json, write_json
 from train.tracking import Tracker
@@ -40,6 +41,15 @@ from train.tracking import Tracker
 Result = dict[str, Any]  # one entry of results.json's "runs"
 
 NUM_LOGGED_IMAGES = 8
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found, every setting it tried, and how long it took."""
+
+    best: CrfConfig
+    rows: list[dict[str, Any]]
+    seconds: float
 
 
 class Comparison:
@@ -65,6 +75,7 @@ class Comparison:
         self.train = data.build(recipe.data, "train")
         self.tune = data.build(recipe.data, "tune")
         self.report = data.build(recipe.data, "report")
+        check_start(recipe)
         self.folder = RunFolder(out, self.config, resume=resume)
         self.console = Console()
         self._coarse_logits: dict[tuple[str, int, str], Coarse] = {}
@@ -74,6 +85,11 @@ class Comparison:
     def run(self, arm: ArmName, seed: int) -> Result:
         """The result of one arm, and of those that it builds on."""
         if arm == "start":
+            if seed != self.recipe.seeds[0]:
+                raise ValueError(
+                    f"start is made once, with the first of --seeds {self.recipe.seeds}; got "
+                    f"--seed {seed}."
+                )
             return self.start()
         return {
             "unary": self.unary,
@@ -96,6 +112,7 @@ class Comparison:
             load_weights(segmenter.network, weights)
             self._keep(segmenter, "start", seed)
         else:
+            assert self.recipe.start is not None  # check_start
             steps = self.recipe.start.steps
             self._fit(segmenter, "start", seed, self.recipe.start, tracker)
         return self._scored("start", seed, segmenter, steps)
@@ -113,14 +130,13 @@ class Comparison:
     def post_hoc(self, seed: int) -> Result:
         """Unary and the best CRF of the search."""
         self.unary(seed)
-        return self._once("post-hoc", seed, lambda _: self._post_hoc(seed))
+        found = self._search("unary", seed)
+        return self._once("post-hoc", seed, lambda _: self._post_hoc(seed, found), found)
 
-    def _post_hoc(self, seed: int) -> Result:
-        best, rows = self._search("unary", seed)
-        segmenter = with_crf(self.folder.load("unary", seed), best)
+    def _post_hoc(self, seed: int, found: Found) -> Result:
+        segmenter = self.folder.load("unary", seed).with_crf(found.best)
         self._keep(segmenter, "post-hoc", seed)
-        result = self._scored("post-hoc", seed, segmenter, self.recipe.fit.steps, "unary")
-        return {**result, "search": rows}
+        return self._scored("post-hoc", seed, segmenter, self.recipe.fit.steps, "unary")
 
     def crf_only(self, seed: int) -> Result:
         """Unary frozen; the CRF learns, from the post-hoc values."""
@@ -130,7 +146,7 @@ class Comparison:
     def _crf_only(self, seed: int, tracker: Tracker) -> Result:
         found = self.folder.load("post-hoc", seed)
         assert found.config.crf is not None
-        segmenter = with_crf(found, self._learnable(found.config.crf))
+        segmenter = found.with_crf(self._learnable(found.config.crf))
         crf_start = segmenter.describe_crf()
         self._fit(segmenter, "crf-only", seed, self.recipe.crf_fit, tracker)
         result = self._scored("crf-only", seed, segmenter, self.recipe.fit.steps, "unary")
@@ -139,52 +155,68 @@ class Comparison:
     def joint(self, seed: int) -> Result:
         """Network and CRF together for S steps, the CRF from the values found on start."""
         self.start()
-        best, rows = self._search("start", self.recipe.seeds[0])
-        return self._once("joint", seed, lambda tracker: self._joint(seed, best, rows, tracker))
+        found = self._search("start", self.recipe.seeds[0])
+        return self._once("joint", seed, lambda tracker: self._joint(seed, found, tracker), found)
 
-    def _joint(
-        self, seed: int, best: CrfConfig, rows: list[dict[str, Any]], tracker: Tracker
-    ) -> Result:
-        segmenter = self._from_start(crf=self._learnable(best))
+    def _joint(self, seed: int, found: Found, tracker: Tracker) -> Result:
+        segmenter = self._from_start(crf=self._learnable(found.best))
         crf_start = segmenter.describe_crf()
         self._fit(segmenter, "joint", seed, self.recipe.fit, tracker)
         result = self._scored("joint", seed, segmenter, self.recipe.fit.steps)
-        return {**result, "search": rows, "crf_start": crf_start}
+        return {**result, "crf_start": crf_start}
 
     # What the arms are made of
 
-    def _once(self, arm: ArmName, seed: int, make: Callable[[Tracker], Result]) -> Result:
-        """The result kept in the folder, or made now, logged and kept."""
+    def _once(
+        self,
+        arm: ArmName,
+        seed: int,
+        make: Callable[[Tracker], Result],
+        found: Found | None = None,
+    ) -> Result:
+        """The result kept in the folder, or made now from what a search found, and logged."""
         path = self.folder.arm(arm, seed) / "result.json"
         kept: Result | None = read_json(path)
         if kept is not None:
+            self._say(kept, "kept")
             return kept
+        self.folder.sign()
         began = time.perf_counter()
         with self._tracker(arm, seed) as tracker:
             result = make(tracker)
             tracker.log_scores(result["metrics"])
             self._log_images(arm, seed, tracker)
         result["wall_seconds"] = time.perf_counter() - began
+        if found is not None:
+            result |= {"search": found.rows}
+            result["wall_seconds"] += found.seconds
         write_json(path, result)
-        self.console.print(
-            f"{arm}-seed{seed}: mIoU {result['metrics']['report']['miou']:.4f} on report, "
-            f"{result['metrics']['tune']['miou']:.4f} on tune, {result['wall_seconds']:.0f} s"
-        )
+        self.folder.sign()
+        self._say(result, f"{result['wall_seconds']:.0f} s")
         return result
+
+    def _say(self, result: Result, remark: str) -> None:
+        scores = [
+            f"{split} mIoU {'–' if miou is None else format(miou, '.4f')}"
+            for split in ("tune", "report")
+            for miou in [result["metrics"][split]["miou"]]
+        ]
+        self.console.print(f"{result['arm']}-seed{result['seed']}: {', '.join(scores)}, {remark}")
 
     def _fit(
         self, segmenter: Segmenter, arm: ArmName, seed: int, config: FitConfig, tracker: Tracker
     ) -> None:
         stream = TrainStream(self.train, Augment(self.recipe.augment), config.batch_size, seed)
-        run = Run(ARMS[arm], seed, self.folder.arm(arm, seed), self.data, self.recipe.workers)
+        run = Run(TRAINED[arm], seed, self.folder.arm(arm, seed), self.data, self.recipe.workers)
         fit(segmenter, stream, config, run, tracker, resume=self.resume)
 
-    def _search(self, arm: ArmName, seed: int) -> tuple[CrfConfig, list[dict[str, Any]]]:
+    def _search(self, arm: ArmName, seed: int) -> Found:
         """The post-hoc CRF of an arm's network, kept beside it."""
         path = self.folder.arm(arm, seed) / "search.json"
         kept = read_json(path)
         if kept is not None:
-            return CrfConfig(**kept["best"]), kept["rows"]
+            return Found(CrfConfig(**kept["best"]), kept["rows"], kept["seconds"])
+        began = time.perf_counter()
         with progress_bar() as progress:
             task = progress.add_task(f"search on {arm}", total=None, detail="")
             best, rows = search(
@@ -195,8 +227,9 @@ class Comparison:
                 self.recipe.search,
                 lambda done, total: progress.update(task, completed=done, total=total),
             )
-        write_json(path, {"best": asdict(best), "rows": rows})
-        return best, rows
+        found = Found(best, rows, time.perf_counter() - began)
+        write_json(path, asdict(found))
+        return found
 
     def _learnable(self, found: CrfConfig) -> CrfConfig:
         """The searched widths and weights in the recipe's learnable form."""
@@ -249,10 +282,7 @@ class Comparison:
     def _from_start(self, crf: CrfConfig | None) -> Segmenter:
         """The starting network, its BN frozen if the recipe says so, with a CRF or none."""
         started = self.folder.load("start", self.recipe.seeds[0])
-        config = replace(self._network_config(frozen=True), crf=crf)
-        segmenter = Segmenter(config)
-        segmenter.network.load_state_dict(started.network.state_dict())
-        return segmenter
+        return started.with_crf(crf, freeze_batch_norm=self.recipe.model.freeze_batch_norm)
 
     def _keep(self, segmenter: Segmenter, arm: ArmName, seed: int) -> None:
         """A checkpoint of an arm that was not trained here."""
@@ -286,6 +316,20 @@ class Comparison:
                 sample.mask.numpy(),
                 self.report.classes,
             )
+
+
+def check_start(recipe: Recipe) -> None:
+    """Raise before anything is written if there is nothing to start from."""
+    weights = recipe.model.weights
+    if weights is None and recipe.start is None:
+        raise ValueError(
+            "this recipe starts from trained weights: give them with --model.weights FILE "
+            "(.safetensors)."
+        )
+    if weights is not None and not weights.is_file():
+        raise FileNotFoundError(
+            f"no weights at {weights}: expected a .safetensors file (--model.weights FILE)."
+        )
 
 
 def plain(value: Any) -> Any:

@@ -15,13 +15,15 @@ import torch
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-image", "torchmetrics")
 
+CODE = (":/crfrnn", ":/models", ":/data", ":/eval", ":/train", ":/pyproject.toml")
+
 
 def provenance() -> dict[str, Any]:
     """The fields of results.json that say where it came from."""
     return {
         "command": shlex.join(["python", "-m", module_name(), *sys.argv[1:]]),
         "commit": git("rev-parse", "--short=12", "HEAD") or "unknown",
-        "dirty": bool(git("status", "--porcelain", "--untracked-files=no")),
+        "dirty": bool(git("status", "--porcelain", "--", *CODE)),
         "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
         "machine": machine(),
     }
@@ -49,7 +51,7 @@ def git(*arguments: str) -> str | None:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores in use and accelerator; no host name and no path."""
+    """Processor, cores, threads in use and accelerator; no host name and no path."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "processor": processor(),

@@ -1,7 +1,7 @@
 """Recipes: everything that a comparison depends on, as typed data.
 
 Each opens with its command, its cost and what to expect. Any value can be changed from
-the command line by its dotted name: `--fit.steps 200 --crf.theta-alpha 50`.
+the command line by its dotted name: `--fit.steps 200 --crf.resolution 4`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Literal
 from data import CollageConfig, DataConfig, TransformConfig, VocConfig
 from data.voc import ANIMALS
 from eval.posthoc import SearchConfig
-from models import CrfConfig, DeepLabV3Config
+from models import CrfForm, DeepLabV3Config
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,17 @@ class FitConfig:
     power: float = 0.9
     unary_loss: float = 4.0
 
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "accumulate"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        for name in ("warmup", "unary_loss", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}.")
+        for name in ("lr", "head_multiplier", "crf_lr", "compatibility_lr", "power"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}.")
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -79,11 +90,11 @@ class Recipe:
         data: the data set.
         model: the network.
         augment: what a training image goes through.
-        start: training of the starting checkpoint, where `model.weights` is none.
+        start: training of the starting checkpoint; none where it is read from
+            `model.weights`.
         fit: training of the arms unary and joint: S = fit.steps.
         crf_fit: training of the arm crf-only.
-        crf: the CRF of every arm: form, normalisation, iterations, resolution. Its widths
-            and weights are replaced by those that the search finds.
+        crf: the form of the CRF of every arm; the search finds its widths and weights.
         search: of the post-hoc CRF.
         seeds: one run of every arm but start for each.
         workers: processes that load data; 0 loads in the main process.
@@ -93,14 +104,18 @@ class Recipe:
     data: DataConfig
     model: ModelConfig
     augment: TransformConfig
-    start: FitConfig
+    start: FitConfig | None
     fit: FitConfig
     crf_fit: FitConfig
-    crf: CrfConfig
+    crf: CrfForm
     search: SearchConfig
     seeds: tuple[int, ...] = (0, 1)
     workers: int = 0
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
+
+    def __post_init__(self) -> None:
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds must be distinct and at least one, got {self.seeds}.")
 
 
 def collage() -> Recipe:
@@ -123,7 +138,7 @@ def collage() -> Recipe:
         start=FitConfig(steps=300, lr=1e-3),
         fit=fit,
         crf_fit=replace(fit, steps=40),
-        crf=CrfConfig(kernel_weights="class", normalization="symmetric", learn_output_scale=True),
+        crf=CrfForm(kernel_weights="class", normalization="symmetric", learn_output_scale=True),
         search=SearchConfig(
             num_images=24,
             theta_gamma=(1.0,),
@@ -150,10 +165,10 @@ def voc12_animals() -> Recipe:
         data=VocConfig(scored=ANIMALS),
         model=ModelConfig(min_size=513),
         augment=TransformConfig(),
-        start=FitConfig(steps=0),
+        start=None,
         fit=fit,
         crf_fit=replace(fit, steps=30),
-        crf=CrfConfig(
+        crf=CrfForm(
             kernel_weights="class",
             normalization="after",
             learn_output_scale=True,

@@ -1,6 +1,6 @@
 """The folder of a comparison: what is kept where, and whether it may be gone on with.
 
-config.json                      the recipe, and origin.json: command, commit, machine
+config.json                      the recipe, and origin.json: who did work here
 arms/<arm>-seed<k>/              checkpoint.pt, metrics.jsonl, result.json, search.json
 predictions/<arm>-seed<k>/       masks of the report split, palette PNG
 results.json, report.html        written when every arm is there
@@ -9,14 +9,15 @@ results.json, report.html        written when every arm is there
 from __future__ import annotations
 
 import json
+import time
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from eval.arms import ArmName
 from eval.checkpoint import load_segmenter, read_checkpoint
 from models import Segmenter
-from train.arms import ArmName
-from train.loop import differences
+from train.differences import differences
 from train.provenance import provenance
 
 
@@ -41,28 +42,42 @@ class RunFolder:
                 f"{path} holds a run already: --resume goes on with it, another --out starts a "
                 "new one."
             )
-        differing = [] if kept is None else differences(kept, config)
+        differing = [] if kept is None else differences(what_matters(kept), what_matters(config))
         if differing:
             raise ValueError(
                 f"{path} holds a run of another configuration: {'; '.join(differing[:5])}. "
                 "Give another --out, or delete the folder."
             )
-        if kept is None:
-            write_json(path / "config.json", config)
-            # Written down now: by the end, an edit may have changed what git says.
-            started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-            write_json(path / "origin.json", {**provenance(), "started": started})
+        write_json(path / "config.json", config)
+        # Asked now: by the end, an edit may have changed what git says.
+        started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        self._invocation = {**provenance(), "started": started}
+        self._began = time.perf_counter()
+        self._earlier: list[dict[str, Any]] = read_json(path / "origin.json") or []
 
     @property
     def name(self) -> str:
         """The folder's own name."""
         return self.path.name
 
-    @property
+    def sign(self) -> None:
+        """Write down that this invocation did work here, and how long it has taken so far."""
+        seconds = time.perf_counter() - self._began
+        signed = [*self._earlier, {**self._invocation, "seconds": seconds}]
+        write_json(self.path / "origin.json", signed)
+
     def origin(self) -> dict[str, Any]:
-        """What began this run, whoever goes on with it: command, commit, versions, machine."""
-        origin: dict[str, Any] = read_json(self.path / "origin.json") or {}
-        return origin
+        """What made this folder, over every invocation that did work in it."""
+        signed: list[dict[str, Any]] = read_json(self.path / "origin.json") or []
+        if not signed:
+            raise ValueError(f"nothing was run in {self.path}.")
+        return {
+            **{k: signed[0][k] for k in ("started", "versions", "machine")},
+            "command": " && ".join(dict.fromkeys(entry["command"] for entry in signed)),
+            "commit": ", ".join(dict.fromkeys(entry["commit"] for entry in signed)),
+            "dirty": any(entry["dirty"] for entry in signed),
+            "wall_seconds": sum(entry["seconds"] for entry in signed),
+        }
 
     def arm(self, arm: ArmName, seed: int) -> Path:
         """The folder of one arm."""
@@ -79,6 +94,11 @@ class RunFolder:
     def load(self, arm: ArmName, seed: int) -> Segmenter:
         """The model that an arm left, in eval mode."""
         return load_segmenter(read_checkpoint(self.checkpoint(arm, seed)))
+
+
+def what_matters(config: dict[str, Any]) -> dict[str, Any]:
+    """A config without what changes no arm: more seeds are more arms, not others."""
+    return {k: v for k, v in config.items() if k not in ("seeds", "workers", "wandb")}
 
 
 def read_json(path: Path) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import netrc
 import os
+import secrets
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -36,15 +37,15 @@ class Tracker:
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.path = directory / "metrics.jsonl"
-        if mode == "auto":
-            mode = "online" if has_wandb_key() else "offline"
         self.run = wandb.init(
+            id=self._run_id(directory),
+            resume="allow",
             project="crfrnn",
             group=group,
             name=name,
             dir=str(directory),
             config=config,
-            mode=mode,
+            mode=wandb_mode(mode),
             settings=wandb.Settings(silent=True, console="off"),
         )
 
@@ -58,6 +59,21 @@ class Tracker:
         trace: TracebackType | None,
     ) -> None:
         self.run.finish(exit_code=0 if kind is None else 1)
+
+    @staticmethod
+    def _run_id(directory: Path) -> str:
+        """One W&B run for one arm, however often it is resumed."""
+        path = directory / "wandb_id.txt"
+        if not path.is_file():
+            path.write_text(secrets.token_hex(4))
+        return path.read_text()
+
+    def rewind(self, step: int) -> None:
+        """Forget the lines after a step: a resumed run writes them again."""
+        if self.path.is_file():
+            lines = [json.loads(line) for line in self.path.read_text().splitlines()]
+            kept = [line for line in lines if line.get("step", step + 1) <= step]
+            self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Scalars after a step, one JSON line."""
@@ -108,6 +124,15 @@ class Tracker:
             "truth": {"mask_data": truth, "class_labels": labels},
         }
         self.run.log({f"images/{name}": wandb.Image(image, masks=masks, caption=name)})
+
+
+def wandb_mode(mode: WandbMode) -> Literal["online", "offline", "disabled"] | None:
+    """What "auto" means here; None leaves it to W&B, which reads WANDB_MODE itself."""
+    if mode != "auto":
+        return mode
+    if os.environ.get("WANDB_MODE"):
+        return None
+    return "online" if has_wandb_key() else "offline"
 
 
 def has_wandb_key() -> bool:

@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 import pytest
 
 from eval import figures
+from eval.arms import ARMS
 from eval.heatmap import heat_map
-from eval.summary import ARMS
 
 PLOTS = [
     figures.ladder,

@@ -20,8 +20,9 @@ from eval.posthoc import (
     score_image,
     search,
 )
-from models import CrfConfig, DeepLabV3Config, Segmenter, SegmenterConfig
+from models import CrfConfig, CrfForm, DeepLabV3Config, Segmenter, SegmenterConfig
 
+FORM = CrfForm(num_iterations_eval=2, resolution=2)
 BASE = CrfConfig(num_iterations_eval=2, resolution=2)
 GRID = SearchConfig(
     num_images=2,
@@ -71,7 +72,7 @@ def coarse(network) -> dict[str, torch.Tensor]:
 
 
 def test_best_row_is_returned_and_every_setting_is_scored_once(network, coarse) -> None:
-    best, rows = search(network, BASE, Squares(), coarse, GRID)
+    best, rows = search(network, FORM, Squares(), coarse, GRID)
     settings = [tuple(row[name] for name in SEARCHED) for row in rows]
     assert len(set(settings)) == len(settings)
     assert [row["stage"] for row in rows[:8]] == ["coarse"] * 8
@@ -83,10 +84,8 @@ def test_best_row_is_returned_and_every_setting_is_scored_once(network, coarse) 
 
 def test_scores_are_those_of_the_segmenter_with_that_crf(network, coarse) -> None:
     config = replace(GRID, num_images=3, rounds=0)
-    best, rows = search(network, BASE, Squares(), coarse, config)
-    with_crf = Segmenter(replace(network.config, crf=best)).eval()
-    with_crf.network.load_state_dict(network.network.state_dict())
-    expected = evaluate(with_crf, Squares(), coarse)["miou"]
+    best, rows = search(network, FORM, Squares(), coarse, config)
+    expected = evaluate(network.with_crf(best), Squares(), coarse)["miou"]
     assert max(row["miou"] for row in rows) == pytest.approx(expected, abs=1e-12)
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from eval.arms import ARMS
 from eval.report import write_report
-from eval.summary import ARMS
 
 VOID_TAGS = {"meta", "img", "br", "link"}
 

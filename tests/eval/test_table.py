@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from eval.summary import ARMS
+from eval.arms import ARMS
 from eval.table import columns, comparison_table, markdown_block, markdown_table, rows
 
 

@@ -55,6 +55,7 @@ def test_every_branch_reaches_the_output() -> None:
     ("config", "message"),
     [
         (DeepLabV3Config(output_stride=32), "output_stride must be 8 or 16, got 32"),
+        (DeepLabV3Config(backbone="vit_tiny_patch16_224"), "cannot be dilated to output stride 16"),
         (DeepLabV3Config(backbone="mobilenetv2_77"), "Similar names: .*mobilenetv2"),
     ],
 )

@@ -9,7 +9,9 @@ import torch
 
 from crfrnn import CrfRnn
 from models import CrfConfig, DeepLabV3Config, Segmenter, SegmenterConfig
-from models.segmenter import batch_norms, build_crf, pad_to_stride, shrink, stretch
+from models.crf import build_crf
+from models.resize import pad_to_stride, shrink, stretch
+from models.segmenter import batch_norms
 
 NETWORK = DeepLabV3Config(backbone="mobilenetv2_035", head_channels=16, dropout=0.0)
 CRF = CrfConfig(theta_alpha=8, theta_beta=10, num_iterations=2, num_iterations_eval=3)
@@ -38,7 +40,7 @@ def test_without_a_crf() -> None:
 
 def test_resolution_outside_the_choices() -> None:
     with pytest.raises(ValueError, match=r"crf\.resolution must be 1, 2, 4 or 8, got 3"):
-        build_crf(replace(CRF, resolution=3), 2)
+        replace(CRF, resolution=3)
 
 
 def test_unary_logits_are_those_of_the_network_alone() -> None:
@@ -141,6 +143,16 @@ def test_training_pads_as_evaluation_does() -> None:
     image = torch.rand(2, 3, 33, 33) * 255
     assert model.eval().coarse_unary(image).shape[2:] == (7, 7)
     assert model.train().coarse_unary(image).shape[2:] == (7, 7)
+
+
+def test_a_copy_with_another_crf_has_the_same_network() -> None:
+    model = segmenter(crf=None).eval()
+    other = model.with_crf(CRF, freeze_batch_norm=True)
+    image = torch.rand(1, 3, 33, 33) * 255
+    assert torch.equal(other(image).unary, model(image).unary)
+    assert other.config.crf == CRF
+    assert other.config.freeze_batch_norm
+    assert other.with_crf(None).config.freeze_batch_norm
 
 
 def test_config_round_trip() -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
 import torch
 from PIL import Image
 
+from data import config_to_dict
 from eval.__main__ import main as eval_main
-from eval.checkpoint import read_checkpoint
+from eval.checkpoint import read_checkpoint, save_checkpoint
+from models import Segmenter, SegmenterConfig
 from train.__main__ import main as train_main
 from train.compare import compare
 from train.protocol import Comparison
@@ -44,8 +47,7 @@ def test_compare_end_to_end(tiny, tmp_path, capsys) -> None:
     }
     for name, value in networks["unary"].items():
         assert torch.equal(value, networks["post-hoc"][name])
-        if "num_batches_tracked" not in name:
-            assert torch.equal(value, networks["crf-only"][name])
+        assert torch.equal(value, networks["crf-only"][name])
 
     # a second call has nothing to do; another configuration is refused
     before = (out / "arms" / "joint-seed0" / "checkpoint.pt").stat().st_mtime_ns
@@ -56,6 +58,12 @@ def test_compare_end_to_end(tiny, tmp_path, capsys) -> None:
         compare("collage", tiny, out, resume=False)
     with pytest.raises(ValueError, match=r"another configuration: fit\.steps was 4, now 5"):
         compare("collage", replace(tiny, fit=replace(tiny.fit, steps=5)), out, resume=True)
+
+    # what changes no arm may change: one more seed is one more run of each arm
+    more = compare("collage", replace(tiny, seeds=(0, 1, 2), workers=0), out, resume=True)
+    assert len(more["runs"]) == 13
+    assert [r for r in more["runs"] if r["seed"] < 2] == results["runs"]
+    assert more["wall_seconds"] > results["wall_seconds"]
 
     # `eval run` scores a checkpoint with the same numbers
     scores = tmp_path / "scores.json"
@@ -79,6 +87,13 @@ def test_run_of_one_arm_makes_what_it_builds_on(tiny, tmp_path) -> None:
         (["compare", "colage"], "unknown recipe 'colage'.*Did you mean 'collage'"),
         (["compar", "collage"], "unknown command 'compar'.*Did you mean 'compare'"),
         (["compare"], "no recipe given"),
+        (["compare", "collage", "--seeds", "0", "0"], "seeds must be distinct"),
+        (["compare", "collage", "--seeds"], "seeds must be distinct and at least one"),
+        (["compare", "collage", "--fit.accumulate", "0"], "accumulate must be at least 1"),
+        (["compare", "collage", "--fit.warmup", "-1"], "warmup must be at least 0"),
+        (["compare", "collage", "--crf.resolution", "3"], r"crf\.resolution must be 1, 2, 4 or 8"),
+        (["compare", "collage", "--search.theta-beta"], r"search\.theta_beta must hold values"),
+        (["run", "collage", "--arm", "start", "--seed", "7"], "start is made once"),
         (["compare", "voc12-animals", "--data.root", "absent"], "data root absent does not exist"),
         (
             ["compare", "collage", "--model.weights", "absent.safetensors"],
@@ -86,17 +101,35 @@ def test_run_of_one_arm_makes_what_it_builds_on(tiny, tmp_path) -> None:
         ),
     ],
 )
-def test_bad_command_lines(arguments, message, tmp_path) -> None:
+def test_bad_command_lines(arguments, message, tmp_path, capsys) -> None:
     if len(arguments) > 1:
         arguments = [*arguments, "--out", str(tmp_path / "run"), "--wandb", "disabled"]
-    with pytest.raises(SystemExit, match=message):
+    with pytest.raises(SystemExit) as stopped:
         train_main(arguments)
+    # What a config refuses, tyro prints in a box: without its frame and line breaks.
+    printed = " ".join(re.sub(r"[^\x20-\x7e]", " ", capsys.readouterr().err).split())
+    assert re.search(message, f"{stopped.value} {printed}")
+    if "--seed" not in arguments:  # refused before anything was written
+        assert not (tmp_path / "run").exists()
+
+
+def test_weights_are_asked_for(voc_animals_root, tmp_path) -> None:
+    arguments = ["compare", "voc12-animals", "--out", str(tmp_path / "run")]
+    arguments += ["--data.root", str(voc_animals_root)]
+    with pytest.raises(SystemExit, match=r"starts from trained weights: .*--model\.weights FILE"):
+        train_main(arguments)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(SystemExit, match="error: "):
+        train_main(["compare", "collage", "--out", str(tmp_path / "file" / "run")])
 
 
 def test_unknown_override_suggests_the_nearest(capsys) -> None:
     with pytest.raises(SystemExit):
-        train_main(["compare", "collage", "--crf.theta-alfa", "3"])
-    assert "--crf.theta-alpha" in capsys.readouterr().err
+        train_main(["compare", "collage", "--search.theta-alfa", "3"])
+    assert "--search.theta-alpha" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -105,8 +138,31 @@ def test_unknown_override_suggests_the_nearest(capsys) -> None:
         (["ran"], "unknown command 'ran'"),
         (["run", "absent.pt"], r"no checkpoint at absent\.pt"),
         (["run", "pyproject.toml"], "damaged or is no checkpoint"),
+        (["readme", "pyproject.toml"], r"pyproject\.toml is not a results\.json"),
     ],
 )
 def test_bad_evaluations(arguments, message) -> None:
     with pytest.raises(SystemExit, match=message):
         eval_main(arguments)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 0}, "a checkpoint of format 0, this version reads 1"),
+        ({"arm": None}, "does not hold what a checkpoint does"),
+        ({"segmenter": {"classes": 3}}, "config is of another version"),
+        ({"data": {"kind": "ade"}}, "data kind must be one of collage, voc; got 'ade'"),
+        ({"data": {"kind": "collage", "colour": 1}}, "config of collage is of another version"),
+        ({"model": {}}, "weights do not fit the model"),
+    ],
+)
+def test_checkpoints_of_other_versions(tiny, tmp_path, change, message) -> None:
+    segmenter = Segmenter(SegmenterConfig(9, tiny.model.network))
+    path = tmp_path / "checkpoint.pt"
+    data = config_to_dict(tiny.data)
+    save_checkpoint(path, segmenter, data=data, arm="unary", seed=0, step=0, training={})
+    checkpoint = {**read_checkpoint(path), **change}
+    torch.save({k: v for k, v in checkpoint.items() if v is not None}, path)
+    with pytest.raises(SystemExit, match=message):
+        eval_main(["run", str(path)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -12,8 +12,9 @@ import data
 from data import Augment, TrainStream
 from eval.checkpoint import load_segmenter, read_checkpoint
 from models import CrfConfig, Segmenter, SegmenterConfig, SegmenterOutput
-from train.arms import ARMS
-from train.loop import Run, differences, fit
+from train.arms import TRAINED
+from train.differences import differences
+from train.loop import Run, fit
 from train.objective import cross_entropy, loss_terms
 from train.optim import build_optimizer, poly_schedule
 from train.tracking import Tracker
@@ -23,13 +24,14 @@ from train.tracking import Tracker
 def world(tiny, tmp_path):
     """(make a segmenter, make a run, train it)."""
     dataset = data.build(tiny.data, "train")
+    default = CrfConfig(**asdict(tiny.crf))
 
-    def segmenter(crf: CrfConfig | None = tiny.crf) -> Segmenter:
+    def segmenter(crf: CrfConfig | None = default) -> Segmenter:
         torch.manual_seed(0)
         return Segmenter(SegmenterConfig(len(dataset.classes), tiny.model.network, crf))
 
     def train(model, arm="joint", config=tiny.fit, folder="run", resume=False, seed=0):
-        run = Run(ARMS[arm], seed, tmp_path / folder, data.config_to_dict(tiny.data))
+        run = Run(TRAINED[arm], seed, tmp_path / folder, data.config_to_dict(tiny.data))
         stream = TrainStream(dataset, Augment(tiny.augment), config.batch_size, seed)
         with Tracker(run.directory, "disabled", "test", arm, {}) as tracker:
             fit(model, stream, config, run, tracker, resume=resume)
@@ -78,7 +80,8 @@ def test_checkpoint_rebuilds_the_model(world) -> None:
         assert torch.equal(load_segmenter(checkpoint)(image).crf, model.eval()(image).crf)
 
 
-def test_resuming_gives_the_weights_of_an_uninterrupted_run(world, tiny, monkeypatch) -> None:
+def test_resuming_gives_the_weights_of_an_uninterrupted_run(world, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("train.loop.LOG_EVERY", 1)
     segmenter, train = world
     whole = segmenter()
     train(whole, folder="whole")
@@ -103,6 +106,10 @@ def test_resuming_gives_the_weights_of_an_uninterrupted_run(world, tiny, monkeyp
     train(resumed, folder="parts", resume=True)
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
+    whole_lines, lines = (
+        (tmp_path / folder / "metrics.jsonl").read_text() for folder in ("whole", "parts")
+    )
+    assert lines == whole_lines
 
 
 def test_resuming_with_another_configuration_is_refused(world, tiny) -> None:
@@ -110,7 +117,7 @@ def test_resuming_with_another_configuration_is_refused(world, tiny) -> None:
     train(segmenter())
     with pytest.raises(ValueError, match=r"another configuration: fit\.lr was 0\.001, now 0\.5"):
         train(segmenter(), config=replace(tiny.fit, lr=0.5), resume=True)
-    other = replace(tiny.crf, theta_alpha=3.0)
+    other = CrfConfig(**asdict(tiny.crf), theta_alpha=3.0)
     with pytest.raises(ValueError, match=r"segmenter\.crf\.theta_alpha was"):
         train(segmenter(other), resume=True)
 
@@ -155,7 +162,7 @@ def test_a_batch_of_void_costs_nothing() -> None:
 def test_groups_and_schedule(world, tiny) -> None:
     segmenter, _ = world
     config = replace(tiny.fit, steps=10, lr=1.0, head_multiplier=10, crf_lr=5.0)
-    optimizer = build_optimizer(segmenter(), ARMS["joint"], config)
+    optimizer = build_optimizer(segmenter(), TRAINED["joint"], config)
     schedule = poly_schedule(optimizer, config)
     rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
     assert rates["head_weights"] == 10 * rates["backbone_weights"]
@@ -175,7 +182,7 @@ def test_groups_and_schedule(world, tiny) -> None:
 def test_an_arm_with_nothing_to_learn(world, tiny) -> None:
     segmenter, _ = world
     with pytest.raises(ValueError, match="nothing to learn"):
-        build_optimizer(segmenter(None), ARMS["crf-only"], tiny.fit)
+        build_optimizer(segmenter(None), TRAINED["crf-only"], tiny.fit)
 
 
 def test_differences_name_the_field() -> None:

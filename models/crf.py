@@ -1,0 +1,60 @@
+"""The CRF behind a network: what is chosen, what is found, and the grid it runs on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from crfrnn import CrfRnn
+from crfrnn.compatibility import Compatibility, KernelWeights
+from crfrnn.filtering import Normalization
+from crfrnn.kernels import BilateralFilterName, SpatialFilterName
+
+
+@dataclass(frozen=True)
+class CrfForm:
+    """What a person chooses of a CRF; the other arguments of `crfrnn.CrfRnn` can be searched.
+
+    Attributes:
+        resolution: 1, 2, 4 or 8: the CRF runs on a grid that many times coarser.
+    """
+
+    kernel_weights: KernelWeights = "class"
+    compatibility: Compatibility = "full"
+    normalization: Normalization = "after"
+    num_iterations: int = 5
+    num_iterations_eval: int = 10
+    spatial_filter: SpatialFilterName = "separable"
+    bilateral_filter: BilateralFilterName = "lattice"
+    learn_unary_scale: bool = False
+    learn_output_scale: bool = False
+    resolution: int = 1
+
+    def __post_init__(self) -> None:
+        if self.resolution not in (1, 2, 4, 8):
+            raise ValueError(f"crf.resolution must be 1, 2, 4 or 8, got {self.resolution}.")
+
+
+@dataclass(frozen=True)
+class CrfConfig(CrfForm):
+    """Every argument of `crfrnn.CrfRnn`, and the resolution it runs at.
+
+    theta_alpha and theta_gamma are in pixels of the full-resolution image whatever the
+    resolution; `build_crf` is the one place that rescales them.
+    """
+
+    theta_alpha: float = 67.0
+    theta_beta: float = 3.0
+    theta_gamma: float = 1.0
+    bilateral_weight: float = 4.0
+    spatial_weight: float = 3.0
+    unary_scale: float = 1.0
+    output_scale: float = 1.0
+
+
+def build_crf(config: CrfConfig, num_classes: int) -> CrfRnn:
+    """The CRF of a config, its positions rescaled to the grid it runs on."""
+    arguments = {f.name: getattr(config, f.name) for f in fields(config)}
+    stride = arguments.pop("resolution")
+    arguments["theta_alpha"] /= stride
+    arguments["theta_gamma"] /= stride
+    return CrfRnn(num_classes, **arguments)
