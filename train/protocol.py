@@ -15,7 +15,6 @@ Widths and weights are chosen on the tune split; the report split is only scored
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -29,18 +28,16 @@ import data
 from data import Augment, SegmentationDataset, TrainStream
 from eval.arms import ArmName
 from eval.checkpoint import save_checkpoint
-from eval.inference import Coarse, coarse_unaries, evaluate, predict
+from eval.inference import Coarse, coarse_unaries, evaluate
 from eval.posthoc import search
 from models import CrfConfig, Segmenter, SegmenterConfig, load_weights
 from train.arms import TRAINED
 from train.loop import Run, fit, progress_bar
 from train.recipes import FitConfig, Recipe
-from train.run_folder import RunFolder, read_json, write_json
+from train.run_folder import RunFolder, as_json, read_json, write_json
 from train.tracking import Tracker
 
 Result = dict[str, Any]  # one entry of results.json's "runs"
-
-NUM_LOGGED_IMAGES = 8
 
 
 @dataclass(frozen=True)
@@ -70,12 +67,12 @@ class Comparison:
         self.name = name
         self.recipe = recipe
         self.resume = resume
-        self.config = plain(asdict(recipe))
+        self.config = as_json(asdict(recipe))
         self.data = data.config_to_dict(recipe.data)
         self.train = data.build(recipe.data, "train")
         self.tune = data.build(recipe.data, "tune")
         self.report = data.build(recipe.data, "report")
-        check_start(recipe)
+        recipe.check_start()
         self.folder = RunFolder(out, self.config, resume=resume)
         self.console = Console()
         self._coarse_logits: dict[tuple[str, int, str], Coarse] = {}
@@ -185,7 +182,7 @@ class Comparison:
         with self._tracker(arm, seed) as tracker:
             result = make(tracker)
             tracker.log_scores(result["metrics"])
-            self._log_images(arm, seed, tracker)
+            tracker.log_images(self.folder.load(arm, seed), self.report)
         result["wall_seconds"] = time.perf_counter() - began
         if found is not None:
             result |= {"search": found.rows}
@@ -299,39 +296,3 @@ class Comparison:
             name=f"{arm}-seed{seed}",
             config={"recipe": self.name, "arm": arm, "seed": seed, **self.config},
         )
-
-    def _log_images(self, arm: ArmName, seed: int, tracker: Tracker) -> None:
-        """The first few report images with their masks: the same ones for every arm."""
-        segmenter = self.folder.load(arm, seed)
-        for index in range(min(NUM_LOGGED_IMAGES, len(self.report))):
-            sample = self.report[index]
-            with torch.no_grad():
-                coarse = segmenter.coarse_unary(sample.image[None].float())
-            use_crf = segmenter.crf is not None
-            prediction = predict(segmenter, sample, coarse, use_crf=use_crf)
-            tracker.log_image(
-                sample.name,
-                sample.image.permute(1, 2, 0).numpy(),
-                prediction.numpy(),
-                sample.mask.numpy(),
-                self.report.classes,
-            )
-
-
-def check_start(recipe: Recipe) -> None:
-    """Raise before anything is written if there is nothing to start from."""
-    weights = recipe.model.weights
-    if weights is None and recipe.start is None:
-        raise ValueError(
-            "this recipe starts from trained weights: give them with --model.weights FILE "
-            "(.safetensors)."
-        )
-    if weights is not None and not weights.is_file():
-        raise FileNotFoundError(
-            f"no weights at {weights}: expected a .safetensors file (--model.weights FILE)."
-        )
-
-
-def plain(value: Any) -> Any:
-    """A nested config as JSON holds it: paths as strings, tuples as lists."""
-    return json.loads(json.dumps(value, default=str))

@@ -117,6 +117,19 @@ class Recipe:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds must be distinct and at least one, got {self.seeds}.")
 
+    def check_start(self) -> None:
+        """Raise, before anything is written, if there is nothing to start from."""
+        weights = self.model.weights
+        if weights is None and self.start is None:
+            raise ValueError(
+                "this recipe starts from trained weights: give them with --model.weights FILE "
+                "(.safetensors)."
+            )
+        if weights is not None and not weights.is_file():
+            raise FileNotFoundError(
+                f"no weights at {weights}: expected a .safetensors file (--model.weights FILE)."
+            )
+
 
 def collage() -> Recipe:
     """The embedded data set, from random initialisation: nothing to download.

@@ -101,6 +101,11 @@ def what_matters(config: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in config.items() if k not in ("seeds", "workers", "wandb")}
 
 
+def as_json(value: Any) -> Any:
+    """A nested config as JSON holds it: paths as strings, tuples as lists."""
+    return json.loads(json.dumps(value, default=str))
+
+
 def read_json(path: Path) -> Any:
     """The value of a file; None where there is none."""
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

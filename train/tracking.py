@@ -13,8 +13,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-import numpy as np
+import torch
 import wandb
+
+from data import VOID, SegmentationDataset
+from models import Segmenter
+
+NUM_IMAGES = 8
 
 WandbMode = Literal["auto", "online", "offline", "disabled"]
 
@@ -101,29 +106,20 @@ class Tracker:
         self.run.summary.update(scalars)
         self.run.log({**scalars, "iou_per_class": table})
 
-    def log_image(
-        self,
-        name: str,
-        image: np.ndarray[Any, Any],
-        prediction: np.ndarray[Any, Any],
-        truth: np.ndarray[Any, Any],
-        classes: tuple[str, ...],
-    ) -> None:
-        """One image with its predicted and true masks.
-
-        Args:
-            name: caption.
-            image: (H, W, 3) uint8.
-            prediction: (H, W) ids.
-            truth: (H, W) ids, 255 = void.
-            classes: the name of each id.
-        """
-        labels = {**dict(enumerate(classes)), 255: "void"}
-        masks = {
-            "prediction": {"mask_data": prediction, "class_labels": labels},
-            "truth": {"mask_data": truth, "class_labels": labels},
-        }
-        self.run.log({f"images/{name}": wandb.Image(image, masks=masks, caption=name)})
+    def log_images(self, segmenter: Segmenter, dataset: SegmentationDataset) -> None:
+        """The first few images of a split with true and predicted masks: the same for every arm."""
+        labels = {**dict(enumerate(dataset.classes)), VOID: "void"}
+        for index in range(min(NUM_IMAGES, len(dataset))):
+            sample = dataset[index]
+            with torch.no_grad():
+                logits = segmenter(sample.image[None]).logits
+            masks = {
+                "truth": {"mask_data": sample.mask.numpy(), "class_labels": labels},
+                "prediction": {"mask_data": logits.argmax(1)[0].numpy(), "class_labels": labels},
+            }
+            picture = sample.image.permute(1, 2, 0).numpy()
+            image = wandb.Image(picture, masks=masks, caption=sample.name)
+            self.run.log({f"images/{sample.name}": image})
 
 
 def wandb_mode(mode: WandbMode) -> Literal["online", "offline", "disabled"] | None:
