@@ -76,6 +76,7 @@ class Comparison:
         self.folder = RunFolder(out, self.config, resume=resume)
         self.console = Console()
         self._coarse_logits: dict[tuple[str, int, str], Coarse] = {}
+        self._said: set[tuple[str, int]] = set()
 
     # The arms
 
@@ -193,12 +194,17 @@ class Comparison:
         return result
 
     def _say(self, result: Result, remark: str) -> None:
+        """One line for each arm, however often it is built on."""
+        key = (result["arm"], result["seed"])
+        if key in self._said:
+            return
+        self._said.add(key)
         scores = [
             f"{split} mIoU {'–' if miou is None else format(miou, '.4f')}"
             for split in ("tune", "report")
             for miou in [result["metrics"][split]["miou"]]
         ]
-        self.console.print(f"{result['arm']}-seed{result['seed']}: {', '.join(scores)}, {remark}")
+        self.console.print(f"{key[0]}-seed{key[1]}: {', '.join(scores)}, {remark}")
 
     def _fit(
         self, segmenter: Segmenter, arm: ArmName, seed: int, config: FitConfig, tracker: Tracker
