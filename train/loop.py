@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,7 @@ def fit(
 
 def train_step(
     segmenter: Segmenter,
-    batches: Any,
+    batches: Iterator[Batch],
     optimizer: torch.optim.Optimizer,
     config: FitConfig,
     arm: Arm,
