@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,19 +34,10 @@ from models import CrfConfig, Segmenter, SegmenterConfig, load_weights
 from train.arms import TRAINED
 from train.loop import Run, fit, progress_bar
 from train.recipes import FitConfig, Recipe
-from train.run_folder import RunFolder, as_json, read_json, write_json
+from train.run_folder import Found, RunFolder, as_json, read_json, write_json
 from train.tracking import Tracker
 
 Result = dict[str, Any]  # one entry of results.json's "runs"
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a search found, every setting it tried, and how long it took."""
-
-    best: CrfConfig
-    rows: list[dict[str, Any]]
-    seconds: float
 
 
 class Comparison:

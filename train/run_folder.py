@@ -10,15 +10,25 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from eval.arms import ArmName
 from eval.checkpoint import load_segmenter, read_checkpoint
-from models import Segmenter
+from models import CrfConfig, Segmenter
 from train.differences import differences
 from train.provenance import provenance
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found, every setting it tried, and how long it took."""
+
+    best: CrfConfig
+    rows: list[dict[str, Any]]
+    seconds: float
 
 
 class RunFolder:
