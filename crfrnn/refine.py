@@ -81,7 +81,7 @@ def refine(
     guide = tensor(image, np.uint8).permute(2, 0, 1)
     with torch.no_grad():
         q = crf(unary[None], guide[None])[0].softmax(dim=0)
-    refined: Floats = q.contiguous().numpy()
+    refined: Floats = q.numpy()
     return refined
 
 

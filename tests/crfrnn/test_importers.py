@@ -45,6 +45,7 @@ def without(name: str) -> State:
     [
         ({}, ValueError, r"must hold spatial_ker_weights.*it has nothing"),
         ({"conv.weight": ARRAYS}, ValueError, r"it has conv\.weight"),
+        (with_prefix("old_"), ValueError, "must hold spatial_ker_weights"),
         (without("compatibility_matrix"), ValueError, "lacks compatibility_matrix"),
         (without("spatial_ker_weights"), ValueError, "lacks spatial_ker_weights; it has bilat"),
         (ARRAYS | {"gamma": np.ones(1)}, ValueError, "holds gamma beside"),
