@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -39,6 +40,65 @@ def check_count(name: str, value: object, minimum: int) -> None:
     """Raise unless value is an integer (Python's or NumPy's) of at least the minimum."""
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < minimum:
         raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}.")
+
+
+def check_between(name: str, value: object, interval: Literal["[0, 1)", "(0, 1]"]) -> None:
+    """Raise unless value is a number of the interval."""
+    inside = isinstance(value, NUMBERS) and (
+        0 <= value < 1 if interval == "[0, 1)" else 0 < value <= 1
+    )
+    if not inside:
+        raise ValueError(f"{name} must be a number in {interval}, got {value!r}.")
+
+
+def check_rows(unary: object) -> None:
+    """Raise unless unary is (B, N, L) floating point with at least one of each."""
+    if not isinstance(unary, Tensor):
+        raise TypeError(f"unary must be a torch.Tensor (B, N, L), got {type(unary).__name__}.")
+    if unary.ndim != 3 or unary.numel() == 0:
+        raise ValueError(
+            f"unary must be (B, N, L) rows, pixel-major, none of them 0, got "
+            f"{tuple(unary.shape)}. unary.flatten(2).transpose(1, 2) makes rows of (B, L, H, W)."
+        )
+    if not unary.is_floating_point():
+        raise TypeError(
+            f"unary must be floating-point logits (higher = likelier), got {unary.dtype}."
+        )
+
+
+def check_penalties(penalties: Sequence[Tensor] | Tensor, num_kernels: int, like: Tensor) -> None:
+    """Raise unless there is one (L, L) penalty per kernel, in the dtype of like (B, N, L)."""
+    single = isinstance(penalties, Tensor)  # a sequence too, of its rows
+    if single or len(penalties) != num_kernels:
+        came = "one tensor" if single else f"{len(penalties)} of them"
+        raise ValueError(
+            f"penalties must be a sequence of {num_kernels} (L, L) tensors, one per kernel, "
+            f"got {came}. An inference takes a sequence over iterations of such sequences: "
+            "pass [penalties] where all iterations share them."
+        )
+    num_labels = like.shape[-1]
+    for penalty in penalties:
+        if tuple(penalty.shape) != (num_labels, num_labels):
+            raise ValueError(
+                f"a penalty must be ({num_labels}, {num_labels}) for a unary of {num_labels} "
+                f"labels, got {tuple(penalty.shape)}."
+            )
+        if penalty.dtype != like.dtype or penalty.device != like.device:
+            raise TypeError(
+                f"a penalty must be {like.dtype} on {like.device} like the unary, got "
+                f"{penalty.dtype} on {penalty.device}. Pass penalty.to(unary)."
+            )
+
+
+def check_pairwise(pairwise: Sequence[Sequence[Tensor]], num_kernels: int, unary: Tensor) -> None:
+    """Raise unless pairwise holds penalties for at least one iteration."""
+    if len(pairwise) == 0:
+        raise ValueError(
+            "pairwise must hold the penalties of at least one iteration, got an empty sequence. "
+            "Without kernels, pass [[]]."
+        )
+    for penalties in pairwise:
+        check_penalties(penalties, num_kernels, unary)
 
 
 def check_unary(unary: object, num_labels: int) -> None:

@@ -1,9 +1,9 @@
-"""Mean-field inference of the dense CRF.
+"""Mean-field inference of the dense CRF, and what every inference has in common.
 
 Sign convention, stated once: logits are higher for likelier labels, the
 compatibility mu is a PENALTY and is subtracted,
 
-    logits_{t+1} = unary - sum_m mu W_m (K_m q_t),   q_t = softmax(logits_t).
+    logits_{t+1} = unary - sum_m (K_m q_t) P_m',   P_m = mu W_m,   q_t = softmax(logits_t).
 
 With Potts, mu = 1 - I and a scalar weight w, this equals unary + w K q up to a
 constant over labels.
@@ -11,36 +11,223 @@ constant over labels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, ParamSpec, final, get_args
 
+import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
+from crfrnn.checks import (
+    check_between,
+    check_choice,
+    check_count,
+    check_pairwise,
+    check_positive,
+    check_rows,
+)
 from crfrnn.filtering import Filter
+
+Pairwise = Sequence[Sequence[Tensor]]  # over iterations, over kernels: (L, L) penalties
+Observer = Callable[[Tensor], None]  # is shown q_0, q_1, ...: (B, N, L) without gradient
+Memory = Literal["store", "recompute"]
+P = ParamSpec("P")
+
+
+class Inference(ABC):
+    """A way to find the marginals: frozen options, called on any number of problems."""
+
+    @abstractmethod
+    def __call__(
+        self,
+        unary: Tensor,
+        kernels: Sequence[Filter],
+        pairwise: Pairwise,
+        num_iterations: int,
+        *,
+        observe: Observer | None = None,
+    ) -> Tensor:
+        """Logits whose softmax is the marginals; arguments as in `mean_field`."""
+
+
+@final
+@dataclass(frozen=True)
+class MeanField(Inference):
+    """`mean_field` with its options."""
+
+    damping: float = 0.0
+    tolerance: float | None = None
+    memory: Memory = "store"
+
+    def __post_init__(self) -> None:
+        check_options(self.damping, self.tolerance, self.memory)
+
+    def __call__(
+        self,
+        unary: Tensor,
+        kernels: Sequence[Filter],
+        pairwise: Pairwise,
+        num_iterations: int,
+        *,
+        observe: Observer | None = None,
+    ) -> Tensor:
+        """`mean_field` on one problem."""
+        return mean_field(
+            unary,
+            kernels,
+            pairwise,
+            num_iterations,
+            damping=self.damping,
+            tolerance=self.tolerance,
+            memory=self.memory,
+            observe=observe,
+        )
 
 
 def mean_field(
-    unary: Tensor, kernels: Sequence[Filter], pairwise: Sequence[Tensor], num_iterations: int
+    unary: Tensor,
+    kernels: Sequence[Filter],
+    pairwise: Pairwise,
+    num_iterations: int,
+    *,
+    damping: float = 0.0,
+    tolerance: float | None = None,
+    memory: Memory = "store",
+    observe: Observer | None = None,
 ) -> Tensor:
     """Parallel mean-field updates (Zheng et al., ICCV 2015, algorithm 1).
 
-    One iteration: normalise, pass messages through every kernel, weight them and apply
-    the compatibility transform, add the unary. The first messages are computed from
-    q_0 = softmax(unary).
+    One iteration: normalise, weight and apply the compatibility transform, pass messages
+    through every kernel, add the unary. The first messages are computed from
+    q_0 = softmax(unary). With damping a,
+
+        logits_{t+1} = (1 - a) update(q_t) + a logits_t,
+
+    which has the same fixed points and does not oscillate where labels repel.
 
     Args:
         unary: (B, N, L) logits.
         kernels: K_m, each normalised as wanted.
-        pairwise: mu W_m, one (L, L) matrix per kernel: the penalty of label l (row) for
-            a unit of message of label l' (column).
+        pairwise: for each iteration, one (L, L) penalty mu W_m per kernel: what label l
+            (row) pays for a unit of message of label l' (column). One entry means that all
+            iterations share it; where there are fewer than iterations, the last is reused.
         num_iterations: T; 0 returns the unary.
+        damping: a, in [0, 1).
+        tolerance: an image whose q changes by at most this in one iteration keeps its logits
+            from there on; None runs all iterations. Meant for evaluation: what remains of the
+            loop depends on the data. An image gives the same result in any batch.
+        memory: what the backward pass keeps of each iteration. "store": what autograd saves,
+            which is q alone, (B, N, L), while the filters save nothing. "recompute": the
+            logits, (B, N, L), whatever the filters would save (they do where the kernels
+            learn), for one more forward pass.
+        observe: is shown q_0, ..., q_T.
 
     Returns:
         (B, N, L) logits after T updates; their softmax is the marginal q_T.
+
+    Raises:
+        ValueError: shapes that do not fit, an option outside its range.
+        TypeError: no floating-point tensor, penalties of another dtype or device.
     """
+    check_problem(unary, kernels, pairwise, num_iterations)
+    check_options(damping, tolerance, memory)
+    step = mean_field_step if memory == "store" else recomputed(mean_field_step)
     logits = unary
-    for _ in range(num_iterations):
-        q = logits.softmax(dim=-1)
-        logits = unary
-        for kernel, penalty in zip(kernels, pairwise, strict=True):
-            logits = logits - kernel(q) @ penalty.t()
+    moving = unary.new_ones(unary.shape[0], 1, 1, dtype=torch.bool)
+    show(observe, logits)
+    for penalties in per_iteration(pairwise, num_iterations):
+        previous = logits
+        logits = step(previous, unary, kernels, penalties, damping)
+        if tolerance is not None:
+            logits = torch.where(moving, logits, previous)
+            # An image that was kept has changed by 0 and so is kept again.
+            change = largest_change(logits.softmax(dim=-1), previous.softmax(dim=-1))
+            moving = change.view(-1, 1, 1) > tolerance
+        show(observe, logits)
+        if tolerance is not None and not moving.any():
+            break
     return logits
+
+
+def mean_field_step(
+    logits: Tensor,
+    unary: Tensor,
+    kernels: Sequence[Filter],
+    penalties: Sequence[Tensor],
+    damping: float,
+) -> Tensor:
+    """One iteration: logits_t -> logits_{t+1}, both (B, N, L)."""
+    update = mean_field_update(logits.softmax(dim=-1), unary, kernels, penalties)
+    return update if damping == 0 else torch.lerp(update, logits, damping)
+
+
+def mean_field_update(
+    q: Tensor, unary: Tensor, kernels: Sequence[Filter], penalties: Sequence[Tensor]
+) -> Tensor:
+    """unary - sum_m K_m (q P_m'): minus the gradient of the relaxed energy, (B, N, L).
+
+    Args:
+        q: (B, N, L); affine in q, so not only marginals.
+        unary: (B, N, L) logits.
+        kernels: K_m.
+        penalties: P_m = mu W_m, (L, L), one per kernel.
+    """
+    # K (q P'), not (K q) P': equal, because K acts on pixels and P on labels, but this order
+    # stores one (B, N, L) tensor per iteration whatever the number of kernels. The product
+    # saves q for the gradient of P, the softmax saves that same q, and the filter, linear,
+    # saves nothing. Backward, the one filtered gradient h = K' g gives both h P (to q) and
+    # h' q (to P). The other order would save every K_m q besides.
+    logits = unary
+    for kernel, penalty in zip(kernels, penalties, strict=True):
+        logits = logits - kernel(q @ penalty.t())
+    return logits
+
+
+def per_iteration(pairwise: Pairwise, num_iterations: int) -> Iterator[Sequence[Tensor]]:
+    """The penalties of iterations 0, ..., T - 1; the last entry serves what remains."""
+    for t in range(num_iterations):
+        yield pairwise[min(t, len(pairwise) - 1)]
+
+
+def largest_change(q: Tensor, previous: Tensor) -> Tensor:
+    """max_{i,l} |q - previous| of each image, (B,), without gradient."""
+    return (q.detach() - previous.detach()).abs().amax(dim=(1, 2))
+
+
+def recomputed(step: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """The step, keeping only its arguments for the backward pass, which runs it again."""
+
+    def run(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        # No iteration draws random numbers: there is no generator state to restore.
+        result: Tensor = checkpoint(
+            partial(step, **kwargs), *args, use_reentrant=False, preserve_rng_state=False
+        )
+        return result
+
+    return run
+
+
+def show(observe: Observer | None, logits: Tensor) -> None:
+    """Pass softmax(logits), without gradient, to an observer if there is one."""
+    if observe is not None:
+        observe(logits.detach().softmax(dim=-1))
+
+
+def check_problem(
+    unary: Tensor, kernels: Sequence[Filter], pairwise: Pairwise, num_iterations: int
+) -> None:
+    """Raise unless the leading arguments of an inference fit each other."""
+    check_rows(unary)
+    check_pairwise(pairwise, len(kernels), unary)
+    check_count("num_iterations", num_iterations, 0)
+
+
+def check_options(damping: float, tolerance: float | None, memory: str) -> None:
+    """Raise unless the options of `mean_field` are in their ranges."""
+    check_between("damping", damping, "[0, 1)")
+    if tolerance is not None:
+        check_positive("tolerance", tolerance, "largest change of q")
+    check_choice("memory", memory, get_args(Memory))

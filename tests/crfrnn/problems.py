@@ -1,0 +1,121 @@
+"""Small inference problems, with their kernels written out as NumPy matrices too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from crfrnn.filtering import ExactFilter, Filter, Normalization, Normalized
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Two kernels on B images of N pixels: `kernels` as filters, `dense` as (B, N, N)."""
+
+    unary: Tensor
+    features: list[Tensor]
+    kernels: list[Filter]
+    dense: list[Array]
+    penalties: list[Tensor]
+
+    def image(self, b: int) -> Problem:
+        """The problem of one image of the batch."""
+        return Problem(
+            self.unary[b : b + 1],
+            [f[b : b + 1] for f in self.features],
+            [normalized(f[b : b + 1]) for f in self.features],
+            [k[b : b + 1] for k in self.dense],
+            self.penalties,
+        )
+
+
+def random_problem(
+    batch: int = 2,
+    num_pixels: int = 6,
+    num_labels: int = 3,
+    strength: float = 1.0,
+    normalization: Normalization = "symmetric",
+    penalty: str = "any",
+) -> Problem:
+    """Random logits and features; penalties "any", "symmetric" or "potts" times a strength."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    unary = normal(batch, num_pixels, num_labels)
+    features = [normal(batch, num_pixels, d) for d in (2, 3)]
+    penalties = []
+    for _ in features:
+        matrix = normal(num_labels, num_labels)
+        if penalty == "symmetric":
+            matrix = matrix + matrix.t()
+        elif penalty == "potts":
+            matrix = 1 - torch.eye(num_labels, dtype=torch.float64)
+        penalties.append(strength * matrix)
+    return Problem(
+        unary=unary,
+        features=features,
+        kernels=[normalized(f, normalization) for f in features],
+        dense=[written_kernel(f.numpy(), normalization) for f in features],
+        penalties=penalties,
+    )
+
+
+def normalized(features: Tensor, normalization: Normalization = "symmetric") -> Filter:
+    """The exact filter of the features, normalised."""
+    return Normalized(ExactFilter(features), normalization, torch.ones_like(features[..., :1]))
+
+
+def written_kernel(features: Array, normalization: str) -> Array:
+    """exp(-|f_i - f_j|^2 / 2), normalised: (B, N, N)."""
+    kernel = np.exp(-0.5 * ((features[:, :, None] - features[:, None]) ** 2).sum(-1))
+    degree = kernel.sum(2)
+    if normalization == "symmetric":
+        return np.asarray(kernel / np.sqrt(degree[:, :, None] * degree[:, None]))
+    if normalization == "after":
+        return np.asarray(kernel / degree[:, :, None])
+    assert normalization == "none"
+    return np.asarray(kernel)
+
+
+def neighbours(q: Array, dense: list[Array], penalties: list[Array]) -> Array:
+    """sum_m sum_j sum_l' K_m[i, j] P_m[l, l'] q_j(l'): (B, N, L)."""
+    return sum(
+        (np.einsum("bij,kl,bjl->bik", k, p, q) for k, p in zip(dense, penalties, strict=True)),
+        start=np.zeros_like(q),
+    )
+
+
+def softmax(logits: Array) -> Array:
+    """Over the last axis."""
+    e = np.exp(logits - logits.max(-1, keepdims=True))
+    return np.asarray(e / e.sum(-1, keepdims=True))
+
+
+class LearntKernel(Filter):
+    """A dense K (B, N, N) that is itself differentiated, and therefore saves what it filters."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        self.matrix = matrix
+
+    def matvec(self, v: Tensor) -> Tensor:
+        return self.matrix @ v
+
+    def rmatvec(self, v: Tensor) -> Tensor:
+        return self.matrix.transpose(1, 2) @ v
+
+    def __call__(self, v: Tensor) -> Tensor:
+        return self.matrix @ v
+
+
+def learnt_kernels(features: list[Tensor]) -> list[Filter]:
+    """Kernels through which gradients reach the features."""
+    return [LearntKernel(torch.exp(-0.5 * torch.cdist(f, f).square())) for f in features]
