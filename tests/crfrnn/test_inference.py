@@ -215,7 +215,7 @@ def gradients(memory: Any, **options: Any) -> tuple[tuple[Tensor, ...], int]:
 
 @pytest.mark.parametrize("options", [{}, {"damping": 0.4}, {"tolerance": 0.2}])
 def test_gradcheck(options: dict[str, Any]) -> None:
-    problem = random_problem(num_pixels=3, strength=0.5)
+    problem = random_problem(1, 3, strength=0.5)
     untied = [problem.penalties, [2 * p for p in problem.penalties]]
     inputs = [problem.unary, *untied[0], *untied[1]]
 
