@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -40,6 +40,15 @@ def check_count(name: str, value: object, minimum: int) -> None:
     """Raise unless value is an integer (Python's or NumPy's) of at least the minimum."""
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < minimum:
         raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}.")
+
+
+def check_theta(name: str, theta: object, unit: str) -> None:
+    """Raise unless theta is a positive number, or a non-empty sequence of them."""
+    values = theta if isinstance(theta, (list, tuple)) else [theta]
+    if not values:
+        raise ValueError(f"{name} must be a number or a sequence of them, got an empty one.")
+    for value in values:
+        check_positive(name, value, unit)
 
 
 def check_between(name: str, value: object, interval: Literal["[0, 1)", "(0, 1]"]) -> None:
@@ -102,15 +111,16 @@ def check_pairwise(pairwise: Sequence[Sequence[Tensor]], num_kernels: int, unary
 
 
 def check_unary(unary: object, num_labels: int) -> None:
-    """Raise unless unary is (B, L, H, W) floating logits without NaN or +inf."""
+    """Raise unless unary is (B, L, *grid) floating logits without NaN or infinity."""
     if not isinstance(unary, Tensor):
         raise TypeError(
             f"unary must be a torch.Tensor (B, {num_labels}, H, W), got {type(unary).__name__}."
         )
-    if unary.ndim != 4 or unary.shape[1] != num_labels:
+    if not 3 <= unary.ndim <= 5 or unary.shape[1] != num_labels:
         raise ValueError(
-            f"unary must be (B, {num_labels}, H, W) logits, got {tuple(unary.shape)}. "
-            f"num_labels of this layer is {num_labels}; the label axis is axis 1."
+            f"unary must be (B, {num_labels}, H, W) logits, or with one or three axes in place of "
+            f"H, W, got {tuple(unary.shape)}. num_labels of this layer is {num_labels}; the label "
+            "axis is axis 1."
         )
     if not unary.is_floating_point():
         raise TypeError(
@@ -118,48 +128,96 @@ def check_unary(unary: object, num_labels: int) -> None:
         )
     if unary.numel() == 0:
         raise ValueError(f"unary must hold at least one pixel, got {tuple(unary.shape)}.")
-    if not torch.isfinite(unary).all():
+    if not torch.compiler.is_compiling() and not torch.isfinite(unary).all():
         raise ValueError(
             "unary must be finite, got NaN or infinite values. Probabilities of exactly 0 have "
             "an infinite logarithm: clamp them first, for example p.clamp_min(1e-5).log()."
         )
 
 
-def check_image(image: object, unary: Tensor) -> None:
-    """Raise unless image is (B, 3, H, W) RGB in 0..255 on the grid of the unary."""
+def check_image(image: object, unary: Tensor, image_range: str) -> None:
+    """Raise unless image is (B, C, *grid) on the grid of the unary, in its range."""
     if not isinstance(image, Tensor):
         raise TypeError(
             f"image must be a torch.Tensor (B, 3, H, W), got {type(image).__name__}: "
             "torch.from_numpy(image).permute(2, 0, 1)[None] makes one of an (H, W, 3) array."
         )
-    expected = (unary.shape[0], 3, *unary.shape[2:])
-    if tuple(image.shape) != expected:
-        raise ValueError(
-            f"image must be {expected} to match a unary of {tuple(unary.shape)}, got "
-            f"{tuple(image.shape)}. Resize the unary to the image (bilinear) or the image to the "
-            "unary; channels come before height and width."
-        )
-    if image.device != unary.device:
-        raise ValueError(
-            f"image and unary must be on one device, got {image.device} and {unary.device}."
-        )
-    if image.requires_grad:
-        raise NotImplementedError(
-            "image requires a gradient, but the CRF does not differentiate its kernels with "
-            "respect to the image yet. Pass image.detach()."
-        )
+    check_grid("image", image, unary)
     if image.dtype == torch.uint8:
         return
     if not image.is_floating_point():
         raise TypeError(f"image must be uint8 or floating point in 0..255, got {image.dtype}.")
-    low, high = image.aminmax()
+    if torch.compiler.is_compiling():
+        return  # what follows depends on the values
+    low, high = image.detach().aminmax()
     if not (torch.isfinite(low) and torch.isfinite(high)):
         raise ValueError("image must be finite, got NaN or infinite values.")
-    if low < 0 or high > 255 or 0 < high <= 1:  # all 0 is a black image in either range
+    # All 0 is a black image in either range.
+    if image_range == "0..255" and (low < 0 or high > 255 or 0 < high <= 1):
         raise ValueError(
-            f"image must be RGB in 0..255, got values in {low:.4g}..{high:.4g}. theta_beta is in "
+            f"image must be in 0..255, got values in {low:.4g}..{high:.4g}. theta_beta is in "
             "grey levels of 0..255: pass the image as it was before normalisation (uint8, or "
-            "floating point multiplied back to 0..255 with the mean added again)."
+            "floating point multiplied back to 0..255 with the mean added again). For a guide in "
+            "other units, build the layer with image_range='any' and theta_beta in these units."
+        )
+
+
+def check_guides(guides: object, names: Sequence[str], unary: Tensor) -> None:
+    """Raise unless guides hold one finite (B, C, *grid) tensor for each name."""
+    given = {} if guides is None else guides
+    if not isinstance(given, Mapping):
+        raise TypeError(
+            "guides must be a mapping from the names of the further kernels to tensors, got "
+            f"{type(given).__name__}: pass guides={{name: tensor}}."
+        )
+    if set(given) != set(names):
+        raise ValueError(
+            f"guides must be given for {sorted(names)}, the kernels that take one, got "
+            f"{sorted(map(str, given))}."
+        )
+    for name, guide in given.items():
+        if not isinstance(guide, Tensor) or not guide.is_floating_point():
+            came = guide.dtype if isinstance(guide, Tensor) else type(guide).__name__
+            raise TypeError(
+                f"guide {name!r} must be a floating-point tensor (B, C, *grid), got {came}."
+            )
+        check_grid(f"guide {name!r}", guide, unary)
+
+
+def check_mask(mask: object, unary: Tensor) -> None:
+    """Raise unless mask is None or (B, *grid) bool."""
+    if mask is None:
+        return
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        came = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+        raise TypeError(f"mask must be a bool tensor, True for pixels of an image, got {came}.")
+    expected = (unary.shape[0], *unary.shape[2:])
+    if tuple(mask.shape) != expected:
+        raise ValueError(
+            f"mask must be {expected} for a unary of {tuple(unary.shape)}, got "
+            f"{tuple(mask.shape)}: one value for each pixel, without a channel axis."
+        )
+    if mask.device != unary.device:
+        raise ValueError(
+            f"mask and unary must be on one device, got {mask.device} and {unary.device}."
+        )
+
+
+def check_grid(name: str, guide: Tensor, unary: Tensor) -> None:
+    """Raise unless guide is (B, C, *grid) for the B and the grid of the unary, on its device."""
+    expected = (unary.shape[0], *unary.shape[2:])
+    if guide.ndim != unary.ndim or (guide.shape[0], *guide.shape[2:]) != expected:
+        shape = ", ".join(["(B", "C", *map(str, unary.shape[2:])]) + ")"
+        raise ValueError(
+            f"{name} must be {shape} with B = {unary.shape[0]} to match a unary of "
+            f"{tuple(unary.shape)}, got {tuple(guide.shape)}. Resize the unary to the image "
+            "(bilinear) or the image to the unary; channels come before height and width."
+        )
+    if guide.shape[1] == 0:
+        raise ValueError(f"{name} must have at least one channel, got {tuple(guide.shape)}.")
+    if guide.device != unary.device:
+        raise ValueError(
+            f"{name} and unary must be on one device, got {guide.device} and {unary.device}."
         )
 
 
@@ -167,7 +225,7 @@ def check_features(features: Tensor) -> None:
     """Raise unless features are (B, N, d) and finite."""
     if features.ndim != 3 or features.shape[2] == 0:
         raise ValueError(f"features must be (B, N, d), got {tuple(features.shape)}.")
-    if not torch.isfinite(features).all():
+    if not torch.compiler.is_compiling() and not torch.isfinite(features).all():
         raise ValueError(
             "features must be finite, got NaN or infinite values. Check the guide, and that no "
             "theta is 0."

@@ -3,66 +3,90 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from crfrnn.checks import (
+    check_between,
     check_choice,
     check_count,
     check_finite,
+    check_guides,
     check_image,
+    check_mask,
     check_positive,
+    check_theta,
     check_unary,
 )
-from crfrnn.compatibility import (
-    Compatibility,
-    KernelWeights,
-    initial_kernel_weight,
-    penalty_matrix,
-    potts,
-    weight_matrix,
-)
-from crfrnn.filtering import NORMALIZATIONS, Filter, Normalization, Normalized
-from crfrnn.inference import mean_field
-from crfrnn.kernels import (
-    BilateralFilterName,
-    SpatialFilterName,
-    bilateral_kernel,
-    spatial_kernel,
-)
+from crfrnn.compatibility import CompatibilityForm, KernelWeights
+from crfrnn.filtering import FeaturesGradient, Filter, LatticeAccuracyName, Normalization
+from crfrnn.frank_wolfe import FrankWolfe
+from crfrnn.inference import Inference, MeanField
+from crfrnn.kernels import FilterName, KernelConfig, Theta
+from crfrnn.mixture import log_mixture
+from crfrnn.param_groups import param_groups
+from crfrnn.potentials import PairwisePotentials
 from crfrnn.presets import preset
+from crfrnn.rows import rows_scaled
+
+ImageRange = Literal["0..255", "any"]
 
 
 class CrfRnn(nn.Module):
     """A dense CRF unrolled as mean-field iterations (CRF-as-RNN).
 
     Energy: E(x) = sum_i -unary_i(x_i) + sum_{i<j} mu(x_i, x_j) sum_m w^(m) k^(m)(f_i, f_j)
-    with a spatial and a bilateral Gaussian kernel (Krahenbuhl and Koltun, NIPS 2011),
-    and the update
+    with a spatial and a bilateral Gaussian kernel, and any further ones (Krahenbuhl and
+    Koltun, NIPS 2011), and the update
 
         logits_{t+1} = unary - sum_m mu W_m (K_m q_t),   q_t = softmax(logits_t)
 
     (Zheng et al., ICCV 2015). unary is logits, higher = likelier; mu is a penalty and
-    is subtracted. The kernels include the self term. The filters are built once per
-    forward and serve every iteration and the backward pass.
+    is subtracted. The filters are built once per forward and serve every iteration and
+    the backward pass. Grids of one, two and three axes.
 
     Args:
         num_labels: L.
-        theta_alpha: bilateral kernel, position, pixels of the grid the CRF runs on.
-        theta_beta: bilateral kernel, colour, grey levels of 0..255.
-        theta_gamma: spatial kernel, position, pixels of the grid the CRF runs on.
+        theta_alpha: bilateral kernel, position, pixels of the grid the CRF runs on; one for
+            all axes, or one for each in the order of the grid (anisotropic voxels).
+        theta_beta: bilateral kernel, colour, grey levels of 0..255; one for all channels, or
+            one for each.
+        theta_gamma: spatial kernel, position, pixels, as theta_alpha.
         bilateral_weight: start value of w for the bilateral kernel.
-        spatial_weight: start value of w for the spatial kernel. With both at 0 the layer
-            returns the unary: the identity start.
+        spatial_weight: start value of w for the spatial kernel. With all weights at 0 the
+            layer returns the unary: the identity start.
+        further_kernels: by name, kernels over guides of their own.
         kernel_weights: learnable form of each w: "scalar", "class" (L,) or "matrix" (L, L).
-        compatibility: "full" learns mu from a Potts start, "potts" keeps 1 - I.
+        nonnegative: keep every kernel weight at 0 or above.
+        compatibility: "full", "symmetric", "diagonal" and "low_rank" learn mu from a Potts
+            start, "potts" keeps 1 - I.
+        compatibility_rank: of "low_rank".
+        untied: parameters of their own for each of the num_iterations; evaluation reuses
+            the last where it takes more.
         normalization: "symmetric" D^-1/2 K D^-1/2, "after" D^-1 K, "before" K D^-1, "none".
+        self_term: whether a pixel sends a message to itself, as in every dense CRF in use;
+            False needs filters that know the term exactly, so not the lattice.
+        learn_theta: learn every theta, through its logarithm.
         num_iterations: T in train mode. The paper uses 5: gradients vanish for more.
         num_iterations_eval: T in eval mode. The paper uses 10.
-        spatial_filter: "separable" (exact, fast), "exact" (O(N^2)) or "lattice".
-        bilateral_filter: "lattice" or "exact" (O(N^2)).
+        inference: how the marginals are found: `MeanField`, `FrankWolfe` or
+            `ImplicitMeanField`, with their options (damping, tolerance, memory, ...).
+        spatial_filter: "separable" (exact, fast), "exact" (O(N^2)), "lattice" or "window".
+        bilateral_filter: "lattice", "exact" (O(N^2)) or "window".
+        window_radius: of "window", steps on each side of a pixel.
+        window_dilation: of "window", pixels in a step.
+        lattice_accuracy: "standard", or "fine": three times closer to exact, ten times dearer.
+        features_gradient: what theta and guides receive through a lattice: the derivative of
+            the "gaussian", or of the "lattice" itself.
+        learn_step: learn the step of `FrankWolfe` in each of the num_iterations.
+        image_range: "0..255" refuses an image that cannot be that; "any" takes every guide,
+            with theta_beta in its units.
+        unary_mixture: m in train mode: the layer returns log((1 - m) q + m softmax(unary)),
+            which keeps a gradient alive past a CRF that is sure and wrong. 0 in eval mode.
         unary_scale: start value of a positive factor on the unary.
         output_scale: start value of a positive factor on the returned logits. It leaves the
             argmax alone and lets the likelihood be calibrated without weakening the CRF:
@@ -70,25 +94,39 @@ class CrfRnn(nn.Module):
         learn_unary_scale: learn the first factor, through its logarithm.
         learn_output_scale: learn the second factor, through its logarithm.
 
-    Shapes: unary (B, L, H, W), image (B, 3, H, W) -> logits (B, L, H, W).
+    Shapes: unary (B, L, *grid), image (B, C, *grid) -> logits (B, L, *grid).
     """
 
     def __init__(
         self,
         num_labels: int,
         *,
-        theta_alpha: float = 80.0,
-        theta_beta: float = 13.0,
-        theta_gamma: float = 3.0,
+        theta_alpha: Theta = 80.0,
+        theta_beta: Theta = 13.0,
+        theta_gamma: Theta = 3.0,
         bilateral_weight: float = 10.0,
         spatial_weight: float = 3.0,
+        further_kernels: Mapping[str, KernelConfig] | None = None,
         kernel_weights: KernelWeights = "class",
-        compatibility: Compatibility = "full",
+        nonnegative: bool = False,
+        compatibility: CompatibilityForm = "full",
+        compatibility_rank: int | None = None,
+        untied: bool = False,
         normalization: Normalization = "symmetric",
+        self_term: bool = True,
+        learn_theta: bool = False,
         num_iterations: int = 5,
         num_iterations_eval: int = 10,
-        spatial_filter: SpatialFilterName = "separable",
-        bilateral_filter: BilateralFilterName = "lattice",
+        inference: Inference | None = None,
+        spatial_filter: FilterName = "separable",
+        bilateral_filter: FilterName = "lattice",
+        window_radius: int = 3,
+        window_dilation: int = 1,
+        lattice_accuracy: LatticeAccuracyName = "standard",
+        features_gradient: FeaturesGradient = "gaussian",
+        learn_step: bool = False,
+        image_range: ImageRange = "0..255",
+        unary_mixture: float = 0.0,
         unary_scale: float = 1.0,
         output_scale: float = 1.0,
         learn_unary_scale: bool = False,
@@ -98,48 +136,68 @@ class CrfRnn(nn.Module):
         check_count("num_labels", num_labels, 1)
         check_count("num_iterations", num_iterations, 0)
         check_count("num_iterations_eval", num_iterations_eval, 0)
-        check_positive("theta_alpha", theta_alpha, "pixels")
-        check_positive("theta_beta", theta_beta, "grey levels of 0..255")
-        check_positive("theta_gamma", theta_gamma, "pixels")
+        check_theta("theta_alpha", theta_alpha, "pixels")
+        check_theta("theta_beta", theta_beta, "grey levels of 0..255")
+        check_theta("theta_gamma", theta_gamma, "pixels")
         check_finite("bilateral_weight", bilateral_weight)
         check_finite("spatial_weight", spatial_weight)
+        check_choice("spatial_filter", spatial_filter, get_args(FilterName))
+        check_choice("bilateral_filter", bilateral_filter, ["lattice", "exact", "window"])
+        check_choice("image_range", image_range, get_args(ImageRange))
+        check_between("unary_mixture", unary_mixture, "[0, 1)")
         check_positive("unary_scale", unary_scale, "a factor")
         check_positive("output_scale", output_scale, "a factor")
-        check_choice("kernel_weights", kernel_weights, ["scalar", "class", "matrix"])
-        check_choice("compatibility", compatibility, ["potts", "full"])
-        check_choice("normalization", normalization, NORMALIZATIONS)
-        check_choice("spatial_filter", spatial_filter, ["separable", "exact", "lattice"])
-        check_choice("bilateral_filter", bilateral_filter, ["lattice", "exact"])
+        configs = {
+            "spatial": KernelConfig(theta_gamma, None, spatial_weight, spatial_filter),
+            "bilateral": KernelConfig(theta_alpha, theta_beta, bilateral_weight, bilateral_filter),
+            **(further_kernels or {}),
+        }
         self.num_labels = num_labels
-        self.normalization = normalization
         self.num_iterations = num_iterations
         self.num_iterations_eval = num_iterations_eval
-        self.spatial_filter = spatial_filter
-        self.bilateral_filter = bilateral_filter
-        self.kernel_weights = kernel_weights
+        self.inference = MeanField() if inference is None else inference
+        self.image_range = image_range
+        self.unary_mixture = unary_mixture
 
-        # Buffers, not plain numbers, so that a loaded state brings its own widths.
-        self.theta_alpha: Tensor
-        self.theta_beta: Tensor
-        self.theta_gamma: Tensor
-        self.register_buffer("theta_alpha", torch.tensor(float(theta_alpha)))
-        self.register_buffer("theta_beta", torch.tensor(float(theta_beta)))
-        self.register_buffer("theta_gamma", torch.tensor(float(theta_gamma)))
+        self.potentials = PairwisePotentials(
+            num_labels,
+            configs,
+            kernel_weights=kernel_weights,
+            nonnegative=nonnegative,
+            compatibility=compatibility,
+            compatibility_rank=compatibility_rank,
+            num_sets=max(1, num_iterations) if untied else None,
+            normalization=normalization,
+            self_term=self_term,
+            learn_theta=learn_theta,
+            window_radius=window_radius,
+            window_dilation=window_dilation,
+            lattice_accuracy=lattice_accuracy,
+            features_gradient=features_gradient,
+        )
+        self.step_logit = self._steps() if learn_step else None
+        self.log_unary_scale = self._log_scale("log_unary_scale", unary_scale, learn_unary_scale)
+        self.log_output_scale = self._log_scale(
+            "log_output_scale", output_scale, learn_output_scale
+        )
 
-        def weight(value: float) -> nn.Parameter:
-            return nn.Parameter(initial_kernel_weight(kernel_weights, value, num_labels))
+    def _steps(self) -> nn.Parameter:
+        """The logit of each iteration's step: a step is between 0 and 1."""
+        if not isinstance(self.inference, FrankWolfe) or not isinstance(self.inference.step, float):
+            raise ValueError(
+                "learn_step needs inference=FrankWolfe(step=NUMBER), the number it starts at, "
+                f"got {self.inference!r}."
+            )
+        start = torch.full((max(1, self.num_iterations),), self.inference.step)
+        return nn.Parameter(start.clamp(0.01, 0.99).logit())
 
-        self.spatial_weight = weight(spatial_weight)
-        self.bilateral_weight = weight(bilateral_weight)
-        self.compatibility: Tensor
-        if compatibility == "full":
-            self.compatibility = nn.Parameter(potts(num_labels))
-        else:  # a buffer: no requires_grad_() makes a fixed Potts model learn
-            self.register_buffer("compatibility", potts(num_labels))
-        self.log_unary_scale = nn.Parameter(torch.tensor(math.log(unary_scale)))
-        self.log_unary_scale.requires_grad_(learn_unary_scale)
-        self.log_output_scale = nn.Parameter(torch.tensor(math.log(output_scale)))
-        self.log_output_scale.requires_grad_(learn_output_scale)
+    def _log_scale(self, name: str, value: float, learn: bool) -> Tensor:
+        """A parameter where it learns, else a buffer, which no requires_grad_() makes learn."""
+        log_scale = torch.tensor(math.log(value))
+        if learn:
+            return nn.Parameter(log_scale)
+        self.register_buffer(name, log_scale)
+        return log_scale
 
     @classmethod
     def from_preset(cls, name: str, num_labels: int, **options: Any) -> CrfRnn:
@@ -153,136 +211,79 @@ class CrfRnn(nn.Module):
         published = {k: v for k, v in vars(preset(name)).items() if k != "source"}
         return cls(num_labels, **{**published, **options})
 
-    def forward(self, unary: Tensor, image: Tensor) -> Tensor:
+    def forward(
+        self,
+        unary: Tensor,
+        image: Tensor,
+        guides: Mapping[str, Tensor] | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
         """Refine logits with the image's edges.
 
         Args:
-            unary: (B, L, H, W) logits, any floating dtype; computed in at least float32.
-            image: (B, 3, H, W) RGB in 0..255, uint8 or floating point.
+            unary: (B, L, *grid) logits, any floating dtype; computed in at least float32.
+            image: (B, C, *grid) in 0..255 (RGB: C = 3), uint8 or floating point.
+            guides: of the further kernels, by their names: (B, C, *grid).
+            mask: (B, *grid) bool, True for a pixel of an image, False for padding, which
+                neither sends nor receives and keeps its unary. None: no padding.
 
         Returns:
-            (B, L, H, W) logits in the dtype of `unary`; softmax gives the marginals.
+            (B, L, *grid) logits in the dtype of `unary`; softmax gives the marginals.
 
         Raises:
             ValueError: shapes that differ, values that are not finite, an image that
                 cannot be 0..255, a width too small for the lattice.
             TypeError: no tensor, integer logits, an image of another dtype.
-            NotImplementedError: `image` requires a gradient.
         """
         check_unary(unary, self.num_labels)
-        check_image(image, unary)
+        check_image(image, unary, self.image_range)
+        check_guides(guides, self.potentials.guide_names(), unary)
+        check_mask(mask, unary)
         with torch.autocast(unary.device.type, enabled=False):
             precise = torch.promote_types(unary.dtype, torch.float32)
-            kernels = self.build_kernels(image.to(precise))
+            kernels = self.potentials.build_kernels(image.to(precise), guides, mask)
             return self.infer(unary.to(precise), kernels).to(unary.dtype)
 
     def infer(self, unary: Tensor, kernels: list[Filter]) -> Tensor:
         """`forward` with kernels already built: one build may serve many weights.
 
         Args:
-            unary: (B, L, H, W) logits, float32 or float64.
-            kernels: of `build_kernels`, for images of the same grid.
+            unary: (B, L, *grid) logits, float32 or float64.
+            kernels: of `potentials.build_kernels`, for images of the same grid.
         """
         num_iterations = self.num_iterations if self.training else self.num_iterations_eval
-        pairwise = [penalty.to(unary.dtype) for penalty in self.pairwise()]
-        rows = unary.flatten(2).transpose(1, 2).contiguous() * self.log_unary_scale.exp()
-        logits = mean_field(rows, kernels, pairwise, num_iterations)
-        logits = logits * self.log_output_scale.exp()
+        rows = unary.flatten(2).transpose(1, 2).contiguous()
+        rows = rows_scaled(rows, self.log_unary_scale.exp())
+        penalties = self.potentials.penalties(rows.dtype)
+        logits = self._strategy()(rows, kernels, penalties, num_iterations)
+        if self.training and self.unary_mixture > 0:
+            logits = log_mixture(logits, rows, self.unary_mixture)
+        logits = rows_scaled(logits, self.log_output_scale.exp())
         return logits.transpose(1, 2).reshape(unary.shape)
 
-    def build_kernels(self, image: Tensor) -> list[Filter]:
-        """The normalised filters of a batch of images: [spatial, bilateral].
+    def _strategy(self) -> Inference:
+        """The inference, with its steps where they learn."""
+        if self.step_logit is None:
+            return self.inference
+        assert isinstance(self.inference, FrankWolfe)  # checked in __init__
+        return replace(self.inference, step=self.step_logit.sigmoid())
 
-        They depend on the image and theta alone.
-
-        Args:
-            image: (B, 3, H, W) floating point RGB in 0..255.
-        """
-        batch, _, height, width = image.shape
-        spatial = spatial_kernel(
-            batch, (height, width), float(self.theta_gamma), self.spatial_filter, image
-        )
-        bilateral = bilateral_kernel(
-            image, float(self.theta_alpha), float(self.theta_beta), self.bilateral_filter
-        )
-        ones = image.new_ones(batch, height * width, 1)
-        return [Normalized(kernel, self.normalization, ones) for kernel in (spatial, bilateral)]
-
-    def pairwise(self) -> list[Tensor]:
-        """mu W_m of the spatial and the bilateral kernel: two (L, L) penalties."""
-        return [
-            penalty_matrix(self.compatibility, weight)
-            for weight in (self.spatial_weight, self.bilateral_weight)
-        ]
-
-    def kernel_weight_matrices(self) -> dict[str, Tensor]:
-        """W_m as (L, L), whatever its learnable form, by the kernel's name."""
-        return {
-            "spatial": weight_matrix(self.spatial_weight.detach(), self.num_labels),
-            "bilateral": weight_matrix(self.bilateral_weight.detach(), self.num_labels),
-        }
-
-    def param_groups(
-        self,
-        base_lr: float,
-        *,
-        kernel_multiplier: float = 1e4,
-        compatibility_multiplier: float = 1e3,
-    ) -> list[dict[str, Any]]:
-        """Optimiser groups with the learning rates of the CRF-as-RNN recipe.
-
-        The paper trains with SGD, momentum 0.99, batch 1 and a loss SUMMED over pixels,
-        lr 1e-13 for the network; the multipliers are those of its released solver. For a
-        loss AVERAGED over about 500 x 500 pixels that lr is 2.5e-8, and so 2.5e-4 for the
-        kernel weights and 2.5e-5 for the compatibility. With Adam the multipliers do not
-        carry over: give smaller ones.
-
-        Args:
-            base_lr: learning rate of the network, for a mean loss.
-            kernel_multiplier: of the kernel weights and of the two scales.
-            compatibility_multiplier: of the compatibility.
-
-        Returns:
-            Groups {"name", "params", "lr", "weight_decay": 0}; groups with nothing to
-            learn are left out.
-        """
-        weights: list[Tensor] = [
-            self.spatial_weight,
-            self.bilateral_weight,
-            self.log_unary_scale,
-            self.log_output_scale,
-        ]
-        groups: list[tuple[str, list[Tensor], float]] = [
-            ("crf_kernel_weights", weights, base_lr * kernel_multiplier),
-            ("crf_compatibility", [self.compatibility], base_lr * compatibility_multiplier),
-        ]
-        return [
-            {"name": name, "params": learnt, "lr": lr, "weight_decay": 0.0}
-            for name, params, lr in groups
-            if (learnt := [p for p in params if p.requires_grad])
-        ]
+    def param_groups(self, base_lr: float, **multipliers: float) -> list[dict[str, Any]]:
+        """Optimiser groups with the learning rates of CRF-as-RNN: see `crfrnn.param_groups`."""
+        return param_groups(self, base_lr, **multipliers)
 
     def extra_repr(self) -> str:
-        """The configuration in the words of `CrfRnn(...)`; of weights, their present mean."""
-        weights = self.kernel_weight_matrices()
-        learnt = isinstance(self.compatibility, nn.Parameter)
+        """What the parts below do not say, in the words of `CrfRnn(...)`."""
         values: dict[str, object] = {
-            "theta_alpha": float(self.theta_alpha),
-            "theta_beta": float(self.theta_beta),
-            "theta_gamma": float(self.theta_gamma),
-            "bilateral_weight": weights["bilateral"].diagonal().mean().item(),
-            "spatial_weight": weights["spatial"].diagonal().mean().item(),
-            "kernel_weights": self.kernel_weights,
-            "compatibility": "full" if learnt else "potts",
-            "normalization": self.normalization,
             "num_iterations": self.num_iterations,
             "num_iterations_eval": self.num_iterations_eval,
-            "spatial_filter": self.spatial_filter,
-            "bilateral_filter": self.bilateral_filter,
+            "inference": self.inference,
+            "image_range": self.image_range,
+            "unary_mixture": self.unary_mixture,
             "unary_scale": self.log_unary_scale.exp().item(),
             "output_scale": self.log_output_scale.exp().item(),
-            "learn_unary_scale": self.log_unary_scale.requires_grad,
-            "learn_output_scale": self.log_output_scale.requires_grad,
+            "learn_unary_scale": isinstance(self.log_unary_scale, nn.Parameter),
+            "learn_output_scale": isinstance(self.log_output_scale, nn.Parameter),
         }
         shown = (
             f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v!r}" for k, v in values.items()

@@ -185,7 +185,7 @@ def check_options(
             "step must be floating point of shape () or (T,), got "
             f"{tuple(step.shape)} of {step.dtype}."
         )
-    elif not ((step > 0) & (step <= 1)).all():
+    elif not torch.compiler.is_compiling() and not ((step > 0) & (step <= 1)).all():
         raise ValueError(
             f"step must be in (0, 1], got {step.detach().cpu().tolist()}. A step that is learnt "
             "stays inside as raw.sigmoid()."

@@ -106,8 +106,8 @@ def implicit_mean_field(
 ) -> Tensor:
     """The fixed point of mean field, with the gradient of the fixed point itself.
 
-    It converges for any smooth problem with weak enough penalties (J contracts) and, with
-    damping, for many that are not; where it does not, the residual says so and a warning is
+    It converges where the penalties are weak enough for J to contract and, with damping, in
+    many cases where they are not; where it does not, the residual says so and a warning is
     given. Strong attraction has several fixed points: the gradient is that of the one that
     was reached from softmax(unary).
 
@@ -151,7 +151,7 @@ def implicit_mean_field(
     report.forward_residual = largest_change(update.softmax(dim=-1), logits.softmax(dim=-1))
     report.backward_residual, report.backward_iterations = None, 0
     warn_above(tolerance, report.forward_residual, "forward", num_iterations)
-    if not (kernels and update.requires_grad and torch.is_grad_enabled()):
+    if not (kernels and update.requires_grad):
         return update  # nothing to differentiate, or no neighbours: the unary itself
 
     # The second graph of f: from z alone, where that of `update` starts at all but z.

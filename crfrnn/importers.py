@@ -19,7 +19,7 @@ from torch import Tensor
 
 from crfrnn.arrays import Array
 from crfrnn.crf import CrfRnn
-from crfrnn.kernels import SpatialFilterName
+from crfrnn.kernels import FilterName
 
 SPATIAL = "spatial_ker_weights"
 BILATERAL = "bilateral_ker_weights"
@@ -36,7 +36,7 @@ def from_crfasrnn(
     theta_gamma: float = 3.0,
     num_iterations: int = 5,
     num_iterations_eval: int = 10,
-    spatial_filter: SpatialFilterName = "lattice",
+    spatial_filter: FilterName = "lattice",
 ) -> CrfRnn:
     """A `CrfRnn` that computes what a trained PyTorch CRF-as-RNN layer computes.
 
@@ -87,9 +87,9 @@ def from_crfasrnn(
 def _assign(crf: CrfRnn, matrices: Mapping[str, Tensor]) -> None:
     """The one place where their names and signs meet ours."""
     with torch.no_grad():
-        crf.spatial_weight.copy_(matrices[SPATIAL])
-        crf.bilateral_weight.copy_(matrices[BILATERAL])
-        crf.compatibility.copy_(-matrices[COMPATIBILITY])
+        crf.potentials.weight("spatial").copy_(matrices[SPATIAL])
+        crf.potentials.weight("bilateral").copy_(matrices[BILATERAL])
+        next(crf.potentials.compatibility.parameters()).copy_(-matrices[COMPATIBILITY])
 
 
 def _only_prefix(state: Mapping[str, Any]) -> str:

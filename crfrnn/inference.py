@@ -30,6 +30,7 @@ from crfrnn.checks import (
     check_rows,
 )
 from crfrnn.filtering import Filter
+from crfrnn.rows import rows_product
 
 Pairwise = Sequence[Sequence[Tensor]]  # over iterations, over kernels: (L, L) penalties
 Observer = Callable[[Tensor], None]  # is shown q_0, q_1, ...: (B, N, L) without gradient
@@ -182,7 +183,7 @@ def mean_field_update(
     # h' q (to P). The other order would save every K_m q besides.
     logits = unary
     for kernel, penalty in zip(kernels, penalties, strict=True):
-        logits = logits - kernel(q @ penalty.t())
+        logits = logits - kernel(rows_product(q, penalty.t()))
     return logits
 
 

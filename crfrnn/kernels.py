@@ -1,72 +1,209 @@
-"""The two Gaussian kernels of the dense CRF, and how they bind to an image.
+"""Gaussian kernels over position and guide, and how they bind to a batch of images.
 
-    spatial:   exp(-|p_i - p_j|^2 / (2 theta_gamma^2))
-    bilateral: exp(-|p_i - p_j|^2 / (2 theta_alpha^2) - |I_i - I_j|^2 / (2 theta_beta^2))
+    k(f_i, f_j) = exp(-|p_i - p_j|^2 / (2 theta_position^2) - |g_i - g_j|^2 / (2 theta_guide^2))
 
-Krahenbuhl and Koltun, NIPS 2011, section 2. Positions are in pixels of the grid
-that the CRF runs on, colours in grey levels of 0..255. Both include the self term
-k(f_i, f_i) = 1, as every dense CRF in use does.
+Krahenbuhl and Koltun, NIPS 2011, section 2. Without a guide this is the spatial kernel
+(theta_gamma), with the image as the guide the bilateral one (theta_alpha, theta_beta).
+Positions are in pixels of the grid that the CRF runs on, colours in grey levels of 0..255.
+All kernels include the self term k(f_i, f_i) = 1 unless told otherwise, as every dense CRF
+in use does.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, cast, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from crfrnn.checks import check_features
-from crfrnn.filtering import ExactFilter, Filter, LatticeFilter, SeparableFilter
+from crfrnn.checks import check_choice, check_count, check_features, check_theta
+from crfrnn.filtering import (
+    ExactFilter,
+    FeaturesGradient,
+    Filter,
+    LatticeAccuracyName,
+    LatticeFilter,
+    SeparableFilter,
+    WindowFilter,
+)
+from crfrnn.rows import rows_product
 
-SpatialFilterName = Literal["separable", "lattice", "exact"]
-BilateralFilterName = Literal["lattice", "exact"]
+FilterName = Literal["separable", "lattice", "exact", "window"]
+Theta = float | Sequence[float]
 
 
-def spatial_kernel(
-    batch: int, shape: tuple[int, int], theta_gamma: float, method: SpatialFilterName, like: Tensor
-) -> Filter:
-    """The spatial kernel on a (H, W) grid.
+@dataclass(frozen=True)
+class KernelConfig:
+    """A kernel beside the spatial and the bilateral one, over a guide of its own.
+
+    Attributes:
+        theta_position: pixels, one for all axes or one for each in the order of the grid;
+            None leaves the position out.
+        theta_guide: in units of the guide, one for all channels or one for each; None makes
+            this another spatial kernel, without a guide.
+        weight: start value of its kernel weight.
+        filter: how it is summed; "separable" goes with a kernel without a guide.
+    """
+
+    theta_position: Theta | None = None
+    theta_guide: Theta | None = None
+    weight: float = 1.0
+    filter: FilterName = "lattice"
+
+
+class GaussianKernel(nn.Module):
+    """One kernel: its widths, which may learn, and the filter they make with a guide.
 
     Args:
-        batch: B.
-        shape: (H, W).
-        theta_gamma: standard deviation, pixels.
-        method: "separable" is exact and fast; "exact" sums all pairs; "lattice" is what
-            implementations with a lattice for everything compute.
-        like: gives dtype and device.
+        theta_position: pixels, see `KernelConfig`.
+        theta_guide: in units of the guide, see `KernelConfig`.
+        filter_name: "separable" (exact, fast, no guide), "lattice" (approximate, fast),
+            "exact" (O(N^2)) or "window" (pixels further away are left out).
+        learn_theta: learn the widths, through their logarithms.
+        window_radius: of "window", steps on each side of a pixel.
+        window_dilation: of "window", pixels in a step.
+        lattice_accuracy: of "lattice": "standard", or "fine", three times closer and dearer.
+        features_gradient: what widths and guide receive through a lattice: the derivative of
+            the Gaussian, or of the lattice itself.
     """
-    if method == "separable":
-        return SeparableFilter(shape, (theta_gamma, theta_gamma), like)
-    features = (positions(shape, like) / theta_gamma).expand(batch, -1, -1)
-    return general_filter(features, method)
+
+    def __init__(
+        self,
+        *,
+        theta_position: Theta | None,
+        theta_guide: Theta | None,
+        filter_name: FilterName,
+        learn_theta: bool = False,
+        window_radius: int = 3,
+        window_dilation: int = 1,
+        lattice_accuracy: LatticeAccuracyName = "standard",
+        features_gradient: FeaturesGradient = "gaussian",
+    ) -> None:
+        super().__init__()
+        check_choice("filter", filter_name, get_args(FilterName))
+        check_choice("lattice_accuracy", lattice_accuracy, get_args(LatticeAccuracyName))
+        check_choice("features_gradient", features_gradient, get_args(FeaturesGradient))
+        check_count("window_radius", window_radius, 0)
+        check_count("window_dilation", window_dilation, 1)
+        if theta_position is None and theta_guide is None:
+            raise ValueError(
+                "a kernel needs theta_position, theta_guide or both, got neither: without a width "
+                "every pixel would be every other's neighbour."
+            )
+        if filter_name == "separable" and (theta_guide is not None or theta_position is None):
+            raise ValueError(
+                "the separable filter takes a kernel over position alone, got a theta_guide. "
+                "Use 'lattice', 'exact' or 'window'."
+            )
+        self.filter_name = filter_name
+        self.learn_theta = learn_theta
+        self.window_radius = window_radius
+        self.window_dilation = window_dilation
+        self.lattice_accuracy = lattice_accuracy
+        self.features_gradient = features_gradient
+        self.has_position = theta_position is not None
+        self.has_guide = theta_guide is not None
+        self._register("log_theta_position", theta_position, "pixels")
+        self._register("log_theta_guide", theta_guide, "units of the guide")
+
+    def _register(self, name: str, theta: Theta | None, unit: str) -> None:
+        """A parameter where it learns, else a buffer, which no requires_grad_() makes learn."""
+        if theta is None:
+            return
+        check_theta(name.removeprefix("log_"), theta, unit)
+        log_theta = torch.tensor(theta, dtype=torch.float64).log().float()
+        if self.learn_theta:
+            self.register_parameter(name, nn.Parameter(log_theta))
+        else:
+            self.register_buffer(name, log_theta)
+
+    def log_theta(self, of: Literal["position", "guide"]) -> Tensor:
+        """Logarithms of the widths, in pixels or units of the guide: (), (ndim,) or (C,)."""
+        return cast(Tensor, getattr(self, f"log_theta_{of}"))
+
+    def forward(
+        self, shape: Sequence[int], guide: Tensor | None, valid: Tensor, *, masked: bool
+    ) -> Filter:
+        """The unnormalised filter of a batch of images.
+
+        Args:
+            shape: the grid, for example (H, W).
+            guide: (B, C, *shape), or None for a kernel over position alone.
+            valid: (B, N, 1), 1 for a pixel of an image and 0 for padding; gives the dtype.
+            masked: whether `valid` holds a 0.
+        """
+        if self.filter_name == "separable":
+            theta = widths(self.log_theta("position").exp(), len(shape), valid)
+            return SeparableFilter(theta, shape)
+        features = self.features(shape, guide, valid, masked=masked)
+        if self.filter_name == "lattice":
+            return LatticeFilter(features, self.lattice_accuracy, gradient=self.features_gradient)
+        if self.filter_name == "exact":
+            return ExactFilter(features)
+        return WindowFilter(features, shape, self.window_radius, self.window_dilation)
+
+    def features(
+        self, shape: Sequence[int], guide: Tensor | None, valid: Tensor, *, masked: bool
+    ) -> Tensor:
+        """f, position and guide in units of theta: (B, N, d), N in row-major order.
+
+        The last axis of the grid comes first, as (x, y) does. Padding takes the features of
+        the image's first pixel: it would otherwise add vertices to a lattice.
+        """
+        columns, scales = [], []
+        if self.has_position:
+            columns.append(positions(shape, valid).expand(valid.shape[0], -1, -1))
+            scales.append(widths(self.log_theta("position").exp(), len(shape), valid).flip(0))
+        if self.has_guide:
+            assert guide is not None  # checked by the layer
+            columns.append(guide.to(valid.dtype).flatten(2).transpose(1, 2))
+            scales.append(widths(self.log_theta("guide").exp(), guide.shape[1], valid))
+        raw = torch.cat(columns, dim=2)
+        if masked:
+            first = valid.argmax(1, keepdim=True).expand(-1, -1, raw.shape[2])
+            raw = torch.where(valid > 0, raw, raw.gather(1, first))
+        features = rows_product(raw, torch.diag(torch.cat(scales).reciprocal()))
+        check_features(features)
+        return features
+
+    def extra_repr(self) -> str:
+        """The configuration in the words of the constructor."""
+        position = rounded(self.log_theta("position").exp()) if self.has_position else None
+        guide = rounded(self.log_theta("guide").exp()) if self.has_guide else None
+        shown = [f"theta_position={position}", f"theta_guide={guide}"]
+        shown += [f"filter_name={self.filter_name!r}", f"learn_theta={self.learn_theta}"]
+        if self.filter_name == "window":
+            shown.append(f"window_radius={self.window_radius}")
+            shown.append(f"window_dilation={self.window_dilation}")
+        if self.filter_name == "lattice":
+            shown.append(f"lattice_accuracy={self.lattice_accuracy!r}")
+            shown.append(f"features_gradient={self.features_gradient!r}")
+        return ", ".join(shown)
 
 
-def bilateral_kernel(
-    image: Tensor, theta_alpha: float, theta_beta: float, method: BilateralFilterName
-) -> Filter:
-    """The bilateral kernel of an image.
+def widths(theta: Tensor, count: int, like: Tensor) -> Tensor:
+    """One width for each axis or channel: (count,)."""
+    if theta.ndim == 1 and theta.shape[0] != count:
+        raise ValueError(
+            f"theta must be one number, or one for each of the {count} axes or channels, got "
+            f"{theta.shape[0]}."
+        )
+    return theta.to(like.dtype).expand(count)
 
-    Args:
-        image: (B, C, H, W), 0..255.
-        theta_alpha: standard deviation of the position, pixels.
-        theta_beta: standard deviation of the colour, grey levels of 0..255.
-        method: "lattice", or "exact" for the O(N^2) sum.
+
+def rounded(theta: Tensor) -> float | list[float]:
+    """Plain numbers without the last digits, which the logarithm has cost."""
+    values = [float(f"{t:.6g}") for t in theta.detach().double().reshape(-1).tolist()]
+    return values if theta.ndim else values[0]
+
+
+def positions(shape: Sequence[int], like: Tensor) -> Tensor:
+    """(x, y) of each pixel of a (H, W) grid in row-major order: (HW, 2), pixels.
+
+    Grids of one and three axes likewise, the last axis first.
     """
-    batch, _, height, width = image.shape
-    position = positions((height, width), image) / theta_alpha
-    colour = image.flatten(2).transpose(1, 2) / theta_beta
-    features = torch.cat([position.expand(batch, -1, -1), colour], dim=2)
-    return general_filter(features, method)
-
-
-def general_filter(features: Tensor, method: Literal["lattice", "exact"]) -> Filter:
-    """The unit-variance Gaussian kernel over any features, (B, N, d)."""
-    check_features(features)
-    return LatticeFilter(features) if method == "lattice" else ExactFilter(features)
-
-
-def positions(shape: tuple[int, int], like: Tensor) -> Tensor:
-    """(x, y) of each pixel of a (H, W) grid in row-major order: (HW, 2), pixels."""
-    rows, columns = (torch.arange(n, dtype=like.dtype, device=like.device) for n in shape)
-    y, x = torch.meshgrid(rows, columns, indexing="ij")
-    return torch.stack([x.flatten(), y.flatten()], dim=1)
+    axes = [torch.arange(n, dtype=like.dtype, device=like.device) for n in shape]
+    grid = torch.meshgrid(axes, indexing="ij")
+    return torch.stack([axis.flatten() for axis in reversed(grid)], dim=1)

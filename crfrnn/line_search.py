@@ -26,7 +26,7 @@ def line_search(
         phi'(gamma) = gamma c - <u(x), d> + lambda <R'(x + gamma d), d>.
 
     By the choice of s, phi'(0) <= 0 and phi'(1) <= c. Where c <= 0, the whole of it is at
-    most 0 and the answer is 1: so it is for every direction where Potts meets a positive
+    most 0 and the answer is 1: so it is for every direction where attractive Potts meets a positive
     definite kernel, and there the search costs a filtering and changes nothing. Where c > 0,
     phi is convex: "l2" has its minimum in closed form, "entropy" by Newton's method on phi'
     inside a bracket. (For "entropy" the closed form of the quadratic part alone would not
@@ -48,15 +48,15 @@ def line_search(
     """
     curvature = inner(d, response)
     if regularizer == "l2":
-        slope = temperature * inner(x, d) - inner(update, d)
         curvature = curvature + temperature * inner(d, d)
-        inside = curvature > -slope
-        # 1 where it is not used: 0 / 0 at a fixed point would turn its gradient to NaN.
-        gamma = -slope / torch.where(inside, curvature, 1)
+    convex = curvature > 0
+    # 1 where it is not used: 0 / 0 at a fixed point would turn its gradient to NaN.
+    curvature = torch.where(convex, curvature, 1)
+    if regularizer == "l2":
+        gamma = (inner(update, d) - temperature * inner(x, d)) / curvature
     else:
-        inside = curvature > 0
-        gamma = entropy_step(x, d, update, torch.where(inside, curvature, 1), temperature)
-    return torch.where(inside, gamma.clamp(0, 1), 1)
+        gamma = entropy_step(x, d, update, curvature, temperature)
+    return torch.where(convex, gamma.clamp(0, 1), 1)
 
 
 def entropy_step(

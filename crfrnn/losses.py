@@ -17,21 +17,16 @@ everywhere here, so that an undecided pixel pays a little by itself.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from crfrnn.checks import check_choice, check_features, check_image, check_positive
-from crfrnn.filtering import (
-    NORMALIZATIONS,
-    ExactFilter,
-    Filter,
-    LatticeFilter,
-    Normalization,
-    Normalized,
-)
+from crfrnn.checks import check_choice, check_image, check_mask, check_theta
+from crfrnn.filtering import NORMALIZATIONS, Filter, Normalization, Normalized
+from crfrnn.kernels import GaussianKernel
 
 LossForm = Literal["dense_crf", "normalized_cut"]
 Reduction = Literal["mean", "sum", "none"]
@@ -100,8 +95,8 @@ def cut_and_volume(s: Tensor, kernel: Filter, valid: Tensor) -> tuple[Tensor, Te
 class DenseCrfLoss(nn.Module):
     """The regularised losses of Tang et al. on the bilateral kernel of an image.
 
-    The gradient reaches the logits through the true transpose of the filter; the image
-    gets none.
+    The gradient reaches the logits, and an image that requires one, through the true
+    transpose of the filter.
 
     Args:
         form: "dense_crf" (`dense_crf_loss`) or "normalized_cut" (`normalized_cut_loss`).
@@ -131,16 +126,17 @@ class DenseCrfLoss(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("form", form, get_args(LossForm))
-        check_positive("theta_alpha", theta_alpha, "pixels")
-        check_positive("theta_beta", theta_beta, "grey levels of 0..255")
         if normalization is None:
             normalization = "symmetric" if form == "dense_crf" else "none"
         check_choice("normalization", normalization, NORMALIZATIONS)
         check_choice("method", method, get_args(LossFilterName))
         check_choice("reduction", reduction, get_args(Reduction))
         self.form = form
-        self.theta_alpha = float(theta_alpha)
-        self.theta_beta = float(theta_beta)
+        check_theta("theta_alpha", theta_alpha, "pixels")
+        check_theta("theta_beta", theta_beta, "grey levels of 0..255")
+        self.kernel = GaussianKernel(
+            theta_position=theta_alpha, theta_guide=theta_beta, filter_name=method
+        )
         self.normalization = normalization
         self.method = method
         self.reduction = reduction
@@ -162,10 +158,9 @@ class DenseCrfLoss(nn.Module):
             ValueError: shapes or devices that differ, values that are not finite, an image
                 that cannot be 0..255, a width too small for the lattice.
             TypeError: no tensor, a dtype that is not as above.
-            NotImplementedError: `image` requires a gradient.
         """
         check_logits(logits)
-        check_image(image, logits)
+        check_image(image, logits, "0..255")
         check_mask(mask, logits)
         with torch.autocast(logits.device.type, enabled=False):
             precise = torch.promote_types(logits.dtype, torch.float32)
@@ -183,46 +178,17 @@ class DenseCrfLoss(nn.Module):
             image: (B, 3, H, W) floating point RGB in 0..255.
             mask: (B, HW) bool, or None.
         """
-        features = bilateral_features(image, self.theta_alpha, self.theta_beta)
-        senders = features.new_ones(*features.shape[:2], 1)
+        batch, _, *shape = image.shape
+        valid = image.new_ones(batch, math.prod(shape), 1)
         if mask is not None:
-            features = features_of_valid_pixels(features, mask)
-            # An image without a valid pixel keeps a degree that can be divided by.
-            senders = (mask | ~mask.any(1, keepdim=True))[..., None].to(features.dtype)
-        check_features(features)
-        kernel = (LatticeFilter if self.method == "lattice" else ExactFilter)(features)
-        return Normalized(kernel, self.normalization, senders)
+            valid = mask[..., None].to(valid.dtype)
+        masked = mask is not None
+        kernel = self.kernel(shape, image, valid, masked=masked)
+        return Normalized(kernel, self.normalization, valid, masked=masked)
 
     def extra_repr(self) -> str:
         """The configuration in the words of the constructor."""
-        return (
-            f"{self.form!r}, theta_alpha={self.theta_alpha:.4g}, theta_beta={self.theta_beta:.4g}, "
-            f"normalization={self.normalization!r}, method={self.method!r}, "
-            f"reduction={self.reduction!r}"
-        )
-
-
-def bilateral_features(image: Tensor, theta_alpha: float, theta_beta: float) -> Tensor:
-    """(x, y) / theta_alpha and colour / theta_beta of each pixel: (B, HW, 2 + C)."""
-    batch, _, height, width = image.shape
-    rows, columns = (
-        torch.arange(n, dtype=image.dtype, device=image.device) for n in (height, width)
-    )
-    y, x = torch.meshgrid(rows, columns, indexing="ij")
-    position = torch.stack([x.flatten(), y.flatten()], dim=1) / theta_alpha
-    colour = image.flatten(2).transpose(1, 2) / theta_beta
-    return torch.cat([position.expand(batch, -1, -1), colour], dim=2)
-
-
-def features_of_valid_pixels(features: Tensor, mask: Tensor) -> Tensor:
-    """Every invalid pixel moved onto a valid one of its image: (B, N, d).
-
-    With nothing to send it is then invisible to any filter: it adds no lattice vertex and
-    does not stretch the lattice's range, and its degree is one that can be divided by.
-    """
-    first = mask.to(torch.uint8).argmax(1)  # of an image without a valid pixel: any
-    stand_in = features[torch.arange(len(first), device=first.device), first]
-    return features.where(mask[..., None], stand_in[:, None])
+        return f"{self.form!r}, normalization={self.normalization!r}, reduction={self.reduction!r}"
 
 
 def check_logits(logits: object) -> None:
@@ -240,26 +206,4 @@ def check_logits(logits: object) -> None:
         raise ValueError(
             "logits must be finite, got NaN or infinite values. Of probabilities, pass "
             "p.clamp_min(1e-5).log()."
-        )
-
-
-def check_mask(mask: object, logits: Tensor) -> None:
-    """Raise unless mask is None or (B, H, W) bool on the grid of the logits."""
-    if mask is None:
-        return
-    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-        got = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-        raise TypeError(
-            f"mask must be a bool tensor, True where a pixel is valid, got {got}. "
-            "Of labels, pass labels != 255."
-        )
-    expected = (logits.shape[0], *logits.shape[2:])
-    if tuple(mask.shape) != expected:
-        raise ValueError(
-            f"mask must be {expected} to match logits of {tuple(logits.shape)}, got "
-            f"{tuple(mask.shape)}. It has no label axis."
-        )
-    if mask.device != logits.device:
-        raise ValueError(
-            f"mask and logits must be on one device, got {mask.device} and {logits.device}."
         )

@@ -199,6 +199,6 @@ def refined(
         same = list(group)
         crfs: list[CrfRnn] = [build_crf(s, len(coarse[0])).eval() for s in same]
         small_unary = shrink(unary, same[0].resolution)
-        kernels = crfs[0].build_kernels(shrink_image(image, same[0].resolution))
+        kernels = crfs[0].potentials.build_kernels(shrink_image(image, same[0].resolution))
         for setting, crf in zip(same, crfs, strict=True):
             yield setting, stretch(crf.infer(small_unary, kernels), image.shape[2:])

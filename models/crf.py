@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from crfrnn import CrfRnn
-from crfrnn.compatibility import Compatibility, KernelWeights
+from crfrnn.compatibility import CompatibilityForm, KernelWeights
 from crfrnn.filtering import Normalization
-from crfrnn.kernels import BilateralFilterName, SpatialFilterName
+from crfrnn.kernels import FilterName
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,12 @@ class CrfForm:
     """
 
     kernel_weights: KernelWeights = "class"
-    compatibility: Compatibility = "full"
+    compatibility: CompatibilityForm = "full"
     normalization: Normalization = "after"
     num_iterations: int = 5
     num_iterations_eval: int = 10
-    spatial_filter: SpatialFilterName = "separable"
-    bilateral_filter: BilateralFilterName = "lattice"
+    spatial_filter: FilterName = "separable"
+    bilateral_filter: FilterName = "lattice"
     learn_unary_scale: bool = False
     learn_output_scale: bool = False
     resolution: int = 1

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crfrnn.kernels import rounded
 from models.crf import CrfConfig, build_crf
 from models.deeplabv3 import DeepLabV3, DeepLabV3Config
 from models.resize import pad_to_stride, shrink, shrink_image, stretch
@@ -144,17 +145,19 @@ class Segmenter(nn.Module):
         """
         if self.crf is None:
             return None
+        potentials = self.crf.potentials
+        weights = potentials.kernel_weight_matrices()
         return {
-            "theta_alpha": float(self.crf.theta_alpha) * self.resolution,
-            "theta_beta": float(self.crf.theta_beta),
-            "theta_gamma": float(self.crf.theta_gamma) * self.resolution,
-            "normalization": self.crf.normalization,
+            "theta_alpha": rounded(potentials.theta_alpha * self.resolution),
+            "theta_beta": rounded(potentials.theta_beta),
+            "theta_gamma": rounded(potentials.theta_gamma * self.resolution),
+            "normalization": potentials.normalization,
             "num_iterations": self.crf.num_iterations_eval,
             "resolution": self.resolution,
             "unary_scale": self.crf.log_unary_scale.exp().item(),
             "output_scale": self.crf.log_output_scale.exp().item(),
-            "kernel_weights": {k: w.tolist() for k, w in self.crf.kernel_weight_matrices().items()},
-            "compatibility": self.crf.compatibility.tolist(),
+            "kernel_weights": {name: w.tolist() for name, w in weights.items()},
+            "compatibility": potentials.compatibility().tolist(),
         }
 
     def train(self, mode: bool = True) -> Segmenter:

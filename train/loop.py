@@ -216,7 +216,7 @@ def crf_values(segmenter: Segmenter) -> dict[str, float]:
     crf = segmenter.crf
     if crf is None:
         return {}
-    weights = crf.kernel_weight_matrices()
+    weights = crf.potentials.kernel_weight_matrices()
     return {
         **{f"crf/{name}_weight": w.diagonal().mean().item() for name, w in weights.items()},
         "crf/unary_scale": crf.log_unary_scale.exp().item(),

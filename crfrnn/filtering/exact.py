@@ -8,37 +8,38 @@ O(N^2) time and O(N) memory, on any device, in any floating dtype.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from crfrnn.filtering.linear import Filter
-
-TILE = 1 << 22  # kernel values held at a time: 16 MB in float32
+TILE = 2048  # pixels on each side of the part of K that is held at a time: 16 MB in float32
 
 
-class ExactFilter(Filter):
-    """K v by the sum itself, tile by tile. K is symmetric.
+def exact_filter(features: Tensor, v: Tensor) -> Tensor:
+    """K v, tile by tile. K is symmetric: this is K' v as well.
 
     Args:
         features: (B, N, d), already divided by theta.
+        v: (B, N, L).
+
+    Returns:
+        (B, N, L).
     """
+    return torch.stack([_one_image(f, x) for f, x in zip(features, v, strict=True)])
 
-    def __init__(self, features: Tensor) -> None:
-        self.features = features.detach()
 
-    def matvec(self, v: Tensor) -> Tensor:
-        """K v: (B, N, L)."""
-        num_pixels = v.shape[1]
-        rows = max(1, TILE // num_pixels)
-        return torch.stack(
-            [
-                torch.cat([gaussian(tile, f) @ v_b for tile in f.split(rows)])
-                for f, v_b in zip(self.features, v, strict=True)
-            ]
-        )
+def _one_image(features: Tensor, v: Tensor) -> Tensor:
+    """K v of one image, (N, L); the order of every sum is fixed by TILE alone.
 
-    def rmatvec(self, v: Tensor) -> Tensor:
-        """K' v = K v: (B, N, L)."""
-        return self.matvec(v)
+    Each tile is two products at once: a single one would be cut up by the number of threads.
+    """
+    out = torch.zeros_like(v)
+    for receivers, total in zip(torch.split(features, TILE), torch.split(out, TILE), strict=True):
+        half = -(-receivers.shape[0] // 2)
+        even = F.pad(receivers, (0, 0, 0, 2 * half - receivers.shape[0]))
+        for senders, sent in zip(torch.split(features, TILE), torch.split(v, TILE), strict=True):
+            tile = gaussian(even, senders).reshape(2, half, -1)
+            total += torch.bmm(tile, sent.expand(2, -1, -1)).flatten(0, 1)[: total.shape[0]]
+    return out
 
 
 def gaussian(a: Tensor, b: Tensor) -> Tensor:

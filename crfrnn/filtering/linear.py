@@ -9,9 +9,8 @@ forward and backward. All filters act on pixel-major rows, v: (B, N, L).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-import torch
 from torch import Tensor
 
 Normalization = Literal["symmetric", "after", "before", "none"]
@@ -19,40 +18,34 @@ NORMALIZATIONS: tuple[str, ...] = get_args(Normalization)
 
 
 class Filter(ABC):
-    """The linear map v -> K v on (B, N, L) rows, with its transpose.
-
-    Subclasses implement `matvec` (K v) and `rmatvec` (K' v) without regard to
-    autograd; calling the filter is differentiable in v to any order, because the
-    gradient of K v is K' g and that of K' v is K g.
-    """
+    """The linear map v -> K v on (B, N, L) rows, differentiable in v and in what K is made of."""
 
     @abstractmethod
-    def matvec(self, v: Tensor) -> Tensor:
+    def __call__(self, v: Tensor) -> Tensor:
         """K v for v of shape (B, N, L)."""
 
     @abstractmethod
-    def rmatvec(self, v: Tensor) -> Tensor:
+    def transpose(self, v: Tensor) -> Tensor:
         """K' v for v of shape (B, N, L)."""
 
+
+class WithoutSelf(Filter):
+    """K - I: no pixel sends a message to itself, only to the others.
+
+    Args:
+        kernel: unnormalised, with ones on its diagonal: any filter but the lattice.
+    """
+
+    def __init__(self, kernel: Filter) -> None:
+        self.kernel = kernel
+
     def __call__(self, v: Tensor) -> Tensor:
-        """K v, differentiable in v."""
-        return _Apply.apply(v, self, False)  # type: ignore[no-any-return]
+        """K v - v: (B, N, L)."""
+        return self.kernel(v) - v
 
-
-class _Apply(torch.autograd.Function):
-    """K v or K' v, whose gradient is the other one."""
-
-    @staticmethod
-    def forward(ctx: Any, v: Tensor, operator: Filter, transposed: bool) -> Tensor:
-        ctx.operator, ctx.transposed = operator, transposed
-        # Gradients arrive expanded (stride 0) or permuted: settle it once, here.
-        v = v.contiguous()
-        return operator.rmatvec(v) if transposed else operator.matvec(v)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (grad,) = grads
-        return _Apply.apply(grad, ctx.operator, not ctx.transposed), None, None
+    def transpose(self, v: Tensor) -> Tensor:
+        """K' v - v: (B, N, L)."""
+        return self.kernel.transpose(v) - v
 
 
 class Normalized(Filter):
@@ -65,35 +58,45 @@ class Normalized(Filter):
     | "before"    | K D^-1              | D^-1 K'             |
     | "none"      | K                   | K'                  |
 
+    Where a mask is given, 1 stands for the valid pixels in D, and the others neither send
+    nor receive.
+
     Args:
         kernel: the unnormalised filter K, on (B, N, L) rows.
         normalization: one of the names above.
-        ones: (B, N, 1), of ones: gives the shape, dtype and device of D.
+        valid: (B, N, 1), 1 for a pixel of an image and 0 for padding; gives dtype and device.
+        masked: whether `valid` holds a 0.
     """
 
-    def __init__(self, kernel: Filter, normalization: Normalization, ones: Tensor) -> None:
+    def __init__(
+        self, kernel: Filter, normalization: Normalization, valid: Tensor, *, masked: bool = False
+    ) -> None:
         self.kernel = kernel
         self.normalization = normalization
-        self.before: Tensor | None = None  # multiplies v ahead of K, (B, N, 1)
-        self.after: Tensor | None = None  # multiplies K v, (B, N, 1)
+        # Factors of v ahead of K and of K v, (B, N, 1).
+        self.before: Tensor | None = valid if masked else None
+        self.after: Tensor | None = valid if masked else None
         if normalization == "none":
             return
-        degree = kernel.matvec(ones)
-        if normalization == "symmetric":
-            self.before = self.after = degree.rsqrt()
-        elif normalization == "after":
-            self.after = degree.reciprocal()
-        else:
-            self.before = degree.reciprocal()
+        degree = kernel(valid)
+        # A pixel without a neighbour has degree 0, and nothing to receive.
+        alone = degree == 0
+        degree = degree.masked_fill(alone, 1.0)
+        factor = degree.rsqrt() if normalization == "symmetric" else degree.reciprocal()
+        factor = (factor * valid if masked else factor).masked_fill(alone, 0.0)
+        if normalization != "after":
+            self.before = factor
+        if normalization != "before":
+            self.after = factor
 
-    def matvec(self, v: Tensor) -> Tensor:
+    def __call__(self, v: Tensor) -> Tensor:
         """Scale, filter, scale: (B, N, L)."""
-        return _scale(self.kernel.matvec(_scale(v, self.before)), self.after)
+        return _scaled(self.kernel(_scaled(v, self.before)), self.after)
 
-    def rmatvec(self, v: Tensor) -> Tensor:
+    def transpose(self, v: Tensor) -> Tensor:
         """The same three steps from the end: (B, N, L)."""
-        return _scale(self.kernel.rmatvec(_scale(v, self.after)), self.before)
+        return _scaled(self.kernel.transpose(_scaled(v, self.after)), self.before)
 
 
-def _scale(v: Tensor, factor: Tensor | None) -> Tensor:
+def _scaled(v: Tensor, factor: Tensor | None) -> Tensor:
     return v if factor is None else v * factor

@@ -1,75 +1,83 @@
 """The spatial Gaussian on a pixel grid, exact and separable.
 
-    exp(-|p_i - p_j|^2 / (2 theta^2)) is a product over axes, so K is a Kronecker
-    product of one small Toeplitz matrix per axis: K = G_y (x) G_x.
-
-The sum stops at the image's border, as the exact O(N^2) sum does: nothing is
-padded, mirrored or renormalised.
+exp(-|p_i - p_j|^2 / (2 theta^2)) is a product over axes, so K is a convolution along one
+axis after the other. The sum stops at the image's border, as the exact O(N^2) sum does:
+nothing is padded, mirrored or renormalised.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from crfrnn.filtering.linear import Filter
 
-BLOCK = 64  # output positions of one banded product
-
-
-class SeparableFilter(Filter):
-    """K v by one banded matrix product per axis. K is symmetric.
-
-    A tap below half a unit in the last place of the largest tap (1) is left out;
-    their sum is lost in rounding.
+def separable_filter(theta: Tensor, v: Tensor, shape: Sequence[int]) -> Tensor:
+    """K v by one convolution per axis. K is symmetric: this is K' v as well.
 
     Args:
+        theta: (ndim,), one standard deviation per axis, pixels.
+        v: (B, N, L), N = the grid in row-major order.
         shape: the grid, for example (H, W).
-        theta: one standard deviation per axis, in pixels.
-        like: gives dtype and device.
+
+    Returns:
+        (B, N, L).
     """
-
-    def __init__(self, shape: tuple[int, ...], theta: tuple[float, ...], like: Tensor) -> None:
-        self.shape = shape
-        epsilon = torch.finfo(like.dtype).eps / 2
-        self.radii = [math.ceil(t * math.sqrt(-2 * math.log(epsilon))) for t in theta]
-        self.matrices = [toeplitz(n, t, like) for n, t in zip(shape, theta, strict=True)]
-
-    def matvec(self, v: Tensor) -> Tensor:
-        """K v: (B, N, L), N = the grid in row-major order."""
-        batch, _, labels = v.shape
-        before, after = batch, v[0].numel()
-        for size, radius, matrix in zip(self.shape, self.radii, self.matrices, strict=True):
-            after //= size
-            v = banded_product(matrix, v.reshape(before, size, after), radius)
-            before *= size
-        return v.reshape(batch, -1, labels)
-
-    def rmatvec(self, v: Tensor) -> Tensor:
-        """K' v = K v: (B, N, L)."""
-        return self.matvec(v)
+    for axis, taps in enumerate(gaussian_taps(theta, shape)):
+        v = convolve(v, taps, shape, axis)
+    return v
 
 
-def toeplitz(size: int, theta: float, like: Tensor) -> Tensor:
-    """G[i, j] = exp(-(i - j)^2 / (2 theta^2)): (size, size)."""
-    position = torch.arange(size, dtype=like.dtype, device=like.device) / theta
-    return (position[:, None] - position).square_().mul_(-0.5).exp_()
+def separable_theta_grad(theta: Tensor, v: Tensor, grad: Tensor, shape: Sequence[int]) -> Tensor:
+    """d <grad, K v> / d theta: (ndim,).
 
-
-def banded_product(matrix: Tensor, x: Tensor, radius: int) -> Tensor:
-    """matrix @ x for (n, n) and (batch, n, m), reading only a band of `radius`.
-
-    Blocks of rows need a little more than their own columns: for a narrow kernel
-    this saves most of the dense product, and each block is still one large matmul.
+    Along its own axis, d/dtheta exp(-r^2 / (2 theta^2)) = r^2 / theta^3 times itself.
     """
-    size = matrix.shape[0]
-    if size <= BLOCK + 2 * radius:
-        return matrix @ x
-    out = torch.empty_like(x)
-    for start in range(0, size, BLOCK):
-        rows = slice(start, start + BLOCK)
-        columns = slice(max(0, start - radius), start + BLOCK + radius)
-        out[:, rows] = matrix[rows, columns] @ x[:, columns]
-    return out
+    every = gaussian_taps(theta, shape)
+    result = torch.zeros_like(theta)
+    for axis, taps in enumerate(every):
+        derivative = taps * offsets(taps).square() / theta[axis] ** 3
+        filtered = v
+        for other, kernel in enumerate([*every[:axis], derivative, *every[axis + 1 :]]):
+            filtered = convolve(filtered, kernel, shape, other)
+        # Over labels first: the sum of everything at once depends on the number of threads.
+        result[axis] = (grad * filtered).sum(2).reshape(-1, v.shape[1]).sum(1).sum()
+    return result
+
+
+def gaussian_taps(theta: Tensor, shape: Sequence[int]) -> list[Tensor]:
+    """exp(-r^2 / (2 theta^2)) for r = -radius..radius along each axis.
+
+    A tap below half a unit in the last place of the largest tap (1) is left out; their sum is
+    lost in rounding. No radius needs to pass the grid's own length.
+    """
+    epsilon = torch.finfo(theta.dtype).eps / 2
+    taps = []
+    for width, size in zip(theta.tolist(), shape, strict=True):
+        radius = min(size - 1, math.ceil(width * math.sqrt(-2 * math.log(epsilon))))
+        position = torch.arange(-radius, radius + 1, dtype=theta.dtype, device=theta.device)
+        taps.append((position / width).square_().mul_(-0.5).exp_())
+    return taps
+
+
+def offsets(taps: Tensor) -> Tensor:
+    """r of each tap: -radius..radius."""
+    radius = taps.numel() // 2
+    return torch.arange(-radius, radius + 1, dtype=taps.dtype, device=taps.device)
+
+
+def convolve(v: Tensor, taps: Tensor, shape: Sequence[int], axis: int) -> Tensor:
+    """Correlate v (B, N, L) with taps along one axis of the grid; zero outside it.
+
+    The rows are what torch calls a channels-last picture, of which a depthwise convolution
+    is fast and sums in one order whatever the number of threads.
+    """
+    batch, num_pixels, labels = v.shape
+    before, size = batch * math.prod(shape[:axis]), shape[axis]
+    picture = v.reshape(before, size, -1, labels).permute(0, 3, 1, 2)
+    kernel = taps.reshape(1, 1, -1, 1).expand(labels, -1, -1, -1)
+    out = F.conv2d(picture, kernel, padding=(taps.numel() // 2, 0), groups=labels)
+    return out.permute(0, 2, 3, 1).reshape(batch, num_pixels, labels)

@@ -106,14 +106,11 @@ class LearntKernel(Filter):
     def __init__(self, matrix: Tensor) -> None:
         self.matrix = matrix
 
-    def matvec(self, v: Tensor) -> Tensor:
-        return self.matrix @ v
-
-    def rmatvec(self, v: Tensor) -> Tensor:
-        return self.matrix.transpose(1, 2) @ v
-
     def __call__(self, v: Tensor) -> Tensor:
         return self.matrix @ v
+
+    def transpose(self, v: Tensor) -> Tensor:
+        return self.matrix.transpose(1, 2) @ v
 
 
 def learnt_kernels(features: list[Tensor]) -> list[Filter]:

@@ -172,7 +172,7 @@ def test_diagonal_start_is_potts_up_to_a_constant_over_labels() -> None:
 
     def run(form: Any) -> Tensor:
         mu = build_compatibility(form, 4).double()()
-        return mean_field(unary, [kernel], [mu @ weight], 3)
+        return mean_field(unary, [kernel], [[mu @ weight]], 3)
 
     difference = run("diagonal") - run("potts")
     assert difference.abs().amin() > 0.1

@@ -16,10 +16,18 @@ from crfrnn.implicit import (
     implicit_mean_field,
 )
 from crfrnn.inference import mean_field
-from tests.crfrnn.problems import learnt_kernels, random_problem
+from tests.crfrnn.problems import LearntKernel, learnt_kernels, random_problem
 
 TIGHT: dict[str, Any] = {"damping": 0.3, "tolerance": 1e-13}
 PROBLEM = random_problem(strength=0.3)  # weak enough for J to contract
+
+
+class CountingKernel(LearntKernel):
+    calls = 0
+
+    def __call__(self, v: Tensor) -> Tensor:
+        self.calls += 1
+        return super().__call__(v)
 
 
 def infer(problem: Any = PROBLEM, num_iterations: int = 200, **options: Any) -> Tensor:
@@ -143,6 +151,16 @@ def test_memory_does_not_grow_with_the_iterations() -> None:
         counts.append((len(saved), report.forward_iterations))
     assert counts[0][0] == counts[1][0]
     assert counts[0][1] < counts[1][1]
+
+
+def test_evaluation_makes_no_second_graph() -> None:
+    """Filterings: one per update, one that finds it still, the result; learning, one more."""
+    for learning in (False, True):
+        unary = PROBLEM.unary.clone().requires_grad_(learning)
+        kernel = CountingKernel(torch.from_numpy(PROBLEM.dense[0]))
+        report = FixedPointReport()
+        implicit_mean_field(unary, [kernel], [PROBLEM.penalties[:1]], 100, report=report)
+        assert kernel.calls == report.forward_iterations + 2 + learning
 
 
 # the report

@@ -182,13 +182,18 @@ def test_strategy_is_the_function() -> None:
 
 
 class Saved(torch.autograd.graph.saved_tensors_hooks):
-    """Collects the tensors of (B, N, L) that autograd saves inside the context."""
+    """Collects the tensors of (B, N, L) that autograd saves inside the context.
+
+    What a filter is built from is there anyway, once for all iterations.
+    """
 
     def __init__(self) -> None:
         self.tensors: list[Tensor] = []
 
         def pack(tensor: Tensor) -> Tensor:
-            if tensor.numel() == PROBLEM.unary.numel():
+            kept = {f.untyped_storage().data_ptr() for f in PROBLEM.features}
+            own = tensor.untyped_storage().data_ptr() not in kept
+            if own and tensor.numel() == PROBLEM.unary.numel():
                 self.tensors.append(tensor)
             return tensor
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from crfrnn import CrfRnn
+from crfrnn.potentials import PairwisePotentials
 from data import Sample, SegmentationDataset
 from eval.inference import coarse_unaries, evaluate
 from eval.posthoc import (
@@ -91,13 +91,13 @@ def test_scores_are_those_of_the_segmenter_with_that_crf(network, coarse) -> Non
 
 def test_settings_that_share_widths_share_filters(network, coarse, monkeypatch) -> None:
     builds: list[int] = []
-    build = CrfRnn.build_kernels
+    build = PairwisePotentials.build_kernels
 
     def counting(self, image):
         builds.append(1)
         return build(self, image)
 
-    monkeypatch.setattr(CrfRnn, "build_kernels", counting)
+    monkeypatch.setattr(PairwisePotentials, "build_kernels", counting)
     settings = [replace(BASE, bilateral_weight=w, kernel_weights="scalar") for w in (1.0, 2.0, 3.0)]
     settings.append(replace(settings[0], theta_alpha=20.0))
     assert len(list(score_image(network, Squares()[0], coarse["a"], settings))) == 4

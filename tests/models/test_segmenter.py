@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from crfrnn import CrfRnn
+from crfrnn.kernels import rounded
 from models import CrfConfig, DeepLabV3Config, Segmenter, SegmenterConfig
 from models.crf import build_crf
 from models.resize import pad_to_stride, shrink, stretch
@@ -69,9 +70,9 @@ def test_the_crf_sees_the_image_as_it_is() -> None:
 def test_lower_resolution_rescales_positions_once() -> None:
     crf = build_crf(replace(CRF, resolution=2), 3)
     assert isinstance(crf, CrfRnn)
-    assert float(crf.theta_alpha) == CRF.theta_alpha / 2
-    assert float(crf.theta_gamma) == CRF.theta_gamma / 2
-    assert float(crf.theta_beta) == CRF.theta_beta
+    assert rounded(crf.potentials.theta_alpha) == CRF.theta_alpha / 2
+    assert rounded(crf.potentials.theta_gamma) == CRF.theta_gamma / 2
+    assert rounded(crf.potentials.theta_beta) == CRF.theta_beta
 
 
 def test_description_is_in_pixels_of_the_full_resolution() -> None:

@@ -62,10 +62,10 @@ def test_each_arm_changes_what_it_learns_and_nothing_else(world, arm, network, c
     if crf:
         learnt = changed(model, before, "crf.")
         assert learnt == [
-            "crf.spatial_weight",
-            "crf.bilateral_weight",
-            "crf.compatibility",
             "crf.log_output_scale",
+            "crf.potentials.kernel_weights.spatial.diagonal",
+            "crf.potentials.kernel_weights.bilateral.diagonal",
+            "crf.potentials.compatibility.matrix",
         ]
 
 

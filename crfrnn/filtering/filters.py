@@ -1,0 +1,137 @@
+"""The unnormalised filters, each one operator with what it was built from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from crfrnn.checks import check_choice
+from crfrnn.filtering import lattice_ops, ops
+from crfrnn.filtering.accuracy import LatticeAccuracyName
+from crfrnn.filtering.linear import Filter
+
+FeaturesGradient = Literal["gaussian", "lattice"]
+
+
+class ExactFilter(Filter):
+    """K v by the sum over all pairs: O(N^2) time, O(N) memory. K is symmetric.
+
+    Args:
+        features: (B, N, d), already divided by theta.
+    """
+
+    def __init__(self, features: Tensor) -> None:
+        self.features = features
+
+    def __call__(self, v: Tensor) -> Tensor:
+        """K v: (B, N, L)."""
+        result: Tensor = ops.exact_filter(self.features, v.contiguous())
+        return result
+
+    def transpose(self, v: Tensor) -> Tensor:
+        """K' v = K v: (B, N, L)."""
+        return self(v)
+
+
+class WindowFilter(Filter):
+    """K v over a window around each pixel. K is symmetric.
+
+    Args:
+        features: (B, N, d), already divided by theta; N = the grid in row-major order.
+        shape: the grid, for example (H, W).
+        radius: steps on each side of a pixel.
+        dilation: pixels in a step.
+    """
+
+    def __init__(
+        self, features: Tensor, shape: Sequence[int], radius: int, dilation: int = 1
+    ) -> None:
+        self.features = features
+        self.shape = list(shape)
+        self.radius = radius
+        self.dilation = dilation
+
+    def __call__(self, v: Tensor) -> Tensor:
+        """K v: (B, N, L)."""
+        result: Tensor = ops.window_filter(
+            self.features, v.contiguous(), self.shape, self.radius, self.dilation
+        )
+        return result
+
+    def transpose(self, v: Tensor) -> Tensor:
+        """K' v = K v: (B, N, L)."""
+        return self(v)
+
+
+class SeparableFilter(Filter):
+    """K v of the spatial kernel by one convolution per axis, exact. K is symmetric.
+
+    Args:
+        theta: (ndim,), one standard deviation per axis, pixels.
+        shape: the grid, for example (H, W).
+    """
+
+    def __init__(self, theta: Tensor, shape: Sequence[int]) -> None:
+        self.theta = theta
+        self.shape = list(shape)
+
+    def __call__(self, v: Tensor) -> Tensor:
+        """K v: (B, N, L)."""
+        result: Tensor = ops.separable_filter(self.theta, v.contiguous(), self.shape)
+        return result
+
+    def transpose(self, v: Tensor) -> Tensor:
+        """K' v = K v: (B, N, L)."""
+        return self(v)
+
+
+class LatticeFilter(Filter):
+    """K v on a permutohedral lattice, built once from the features.
+
+    Args:
+        features: (B, N, d), already divided by theta.
+        accuracy: "standard", or "fine" for about a third or less of its error, some ten times
+            the vertices and about as many times the time (`accuracy.py`).
+        gradient: what the features receive: the derivative of the Gaussian, filtered by the
+            lattice ("gaussian"), or that of the lattice itself ("lattice"), which is
+            piecewise constant, cheaper, and further from the exact sum's.
+
+    Raises:
+        LatticeOverflowError: theta is so small that the keys do not fit.
+    """
+
+    def __init__(
+        self,
+        features: Tensor,
+        accuracy: LatticeAccuracyName = "standard",
+        *,
+        gradient: FeaturesGradient = "gaussian",
+    ) -> None:
+        check_choice("gradient", gradient, get_args(FeaturesGradient))
+        self.accuracy = accuracy
+        through_lattice = gradient == "lattice"
+        source = features if through_lattice else features.detach()
+        *tables, _ = lattice_ops.build_lattice(source, accuracy)
+        self.features = features.detach() if through_lattice else features
+        self.tables = tables
+
+    @property
+    def num_vertices(self) -> int:
+        """M, of the whole batch."""
+        return len(self.tables[4])
+
+    def __call__(self, v: Tensor) -> Tensor:
+        """K v: (B, N, L)."""
+        result: Tensor = lattice_ops.lattice_filter(
+            self.features, v.contiguous(), *self.tables, self.accuracy, False
+        )
+        return result
+
+    def transpose(self, v: Tensor) -> Tensor:
+        """K' v: (B, N, L)."""
+        result: Tensor = lattice_ops.lattice_filter(
+            self.features, v.contiguous(), *self.tables, self.accuracy, True
+        )
+        return result

@@ -1,0 +1,157 @@
+"""The registered operators of the permutohedral lattice: build, filter, and both gradients.
+
+A lattice is seven plain tensors here (`Lattice`, and the rank), because an operator takes and
+returns tensors; its number of vertices depends on the data, which the fake kernel says.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from crfrnn.filtering import lattice, simplex
+from crfrnn.filtering.accuracy import named
+from crfrnn.filtering.lattice import Lattice
+from crfrnn.filtering.ops import Grads, gaussian_features_grad
+
+
+@torch.library.custom_op("crfrnn::build_lattice", mutates_args=())
+def build_lattice(
+    features: Tensor, accuracy: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """`lattice.build_lattice`: the fields of `Lattice` in order, and the rank."""
+    tables, rank = lattice.build_lattice(features, named(accuracy))
+    return *tables, rank
+
+
+@build_lattice.register_fake
+def _(
+    features: Tensor, accuracy: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    batch, num_pixels, dim = features.shape
+    pixels, size = batch * num_pixels, dim + 1
+    vertices = torch.library.get_ctx().new_dynamic_size()
+    index = features.new_empty(0, dtype=torch.int32)
+    return (
+        index.new_empty(pixels, size),
+        features.new_empty(pixels, size),
+        index.new_empty(pixels * size),
+        features.new_empty(pixels * size),
+        index.new_empty(vertices),
+        index.new_empty(size, vertices + 1, 2 * named(accuracy).reach + 1),
+        index.new_empty(pixels, size, dtype=torch.int8),
+    )
+
+
+def _save_build(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    *tables, rank = output
+    ctx.shape, ctx.accuracy = inputs[0].shape, inputs[1]
+    ctx.save_for_backward(rank)
+    # splat_weights repeats slice_weights; the gradient takes one way, through the latter.
+    ctx.mark_non_differentiable(Lattice(*tables).splat_weights)
+
+
+def _build_backward(ctx: Any, *grads: Tensor) -> Grads:
+    (rank,) = ctx.saved_tensors
+    weights_grad = Lattice(*grads[:-1]).slice_weights
+    return barycentric_features_grad(rank, weights_grad, ctx.accuracy).reshape(ctx.shape), None
+
+
+build_lattice.register_autograd(_build_backward, setup_context=_save_build)
+
+
+@torch.library.custom_op("crfrnn::barycentric_features_grad", mutates_args=())
+def barycentric_features_grad(rank: Tensor, grad: Tensor, accuracy: str) -> Tensor:
+    """`simplex.barycentric_features_grad`; not differentiable itself."""
+    return simplex.barycentric_features_grad(rank, grad, named(accuracy).scale)
+
+
+@barycentric_features_grad.register_fake
+def _(rank: Tensor, grad: Tensor, accuracy: str) -> Tensor:
+    return grad.new_empty(grad.shape[0], grad.shape[1] - 1)
+
+
+@torch.library.custom_op("crfrnn::lattice_filter", mutates_args=())
+def lattice_filter(
+    features: Tensor,
+    v: Tensor,
+    slice_vertices: Tensor,
+    slice_weights: Tensor,
+    splat_pixels: Tensor,
+    splat_weights: Tensor,
+    splat_offsets: Tensor,
+    stencils: Tensor,
+    accuracy: str,
+    transposed: bool,
+) -> Tensor:
+    """`lattice.lattice_filter`.
+
+    The lattice is given; `features` is here for the gradient of the Gaussian, `slice_weights`
+    takes that of the lattice. The caller detaches one of the two.
+    """
+    tables = (slice_vertices, slice_weights, splat_pixels, splat_weights, splat_offsets, stencils)
+    return lattice.lattice_filter(Lattice(*tables), v, named(accuracy), transposed=transposed)
+
+
+@lattice_filter.register_fake
+def _(features: Tensor, v: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(v, memory_format=torch.contiguous_format)
+
+
+@torch.library.custom_op("crfrnn::lattice_weights_grad", mutates_args=())
+def lattice_weights_grad(
+    v: Tensor,
+    grad: Tensor,
+    slice_vertices: Tensor,
+    slice_weights: Tensor,
+    splat_pixels: Tensor,
+    splat_weights: Tensor,
+    splat_offsets: Tensor,
+    stencils: Tensor,
+    accuracy: str,
+    transposed: bool,
+) -> Tensor:
+    """`lattice.lattice_weights_grad`; not differentiable itself."""
+    tables = (slice_vertices, slice_weights, splat_pixels, splat_weights, splat_offsets, stencils)
+    return lattice.lattice_weights_grad(
+        Lattice(*tables), v, grad, named(accuracy), transposed=transposed
+    )
+
+
+@lattice_weights_grad.register_fake
+def _(v: Tensor, grad: Tensor, slice_vertices: Tensor, slice_weights: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(slice_weights)
+
+
+def _save_lattice(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    features, v, *tables, ctx.accuracy, ctx.transposed = inputs
+    to_features, _, _, to_weights = ctx.needs_input_grad[:4]
+    ctx.save_for_backward(features, v if to_features or to_weights else None, *tables)
+
+
+def _lattice_backward(ctx: Any, grad: Tensor) -> Grads:
+    features, v, *tables = ctx.saved_tensors
+    grad = grad.contiguous()
+
+    def kernel(x: Tensor) -> Tensor:
+        result: Tensor = lattice_filter(features, x, *tables, ctx.accuracy, ctx.transposed)
+        return result
+
+    def adjoint(x: Tensor) -> Tensor:
+        result: Tensor = lattice_filter(features, x, *tables, ctx.accuracy, not ctx.transposed)
+        return result
+
+    options = (ctx.accuracy, ctx.transposed)
+    to_features, to_v, _, to_weights = ctx.needs_input_grad[:4]
+    return (
+        gaussian_features_grad(kernel, adjoint, features, v, grad) if to_features else None,
+        adjoint(grad) if to_v else None,
+        None,
+        lattice_weights_grad(v, grad, *tables, *options) if to_weights else None,
+        *(None,) * 6,
+    )
+
+
+lattice_filter.register_autograd(_lattice_backward, setup_context=_save_lattice)
