@@ -17,9 +17,9 @@ from typing import Any
 
 from eval.arms import ArmName
 from eval.checkpoint import load_segmenter, read_checkpoint
+from eval.provenance import provenance
 from models import CrfConfig, Segmenter
 from train.differences import differences
-from train.provenance import provenance
 
 
 @dataclass(frozen=True)
