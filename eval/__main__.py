@@ -1,4 +1,4 @@
-"""Command line: `python -m eval run CHECKPOINT` and `python -m eval readme`."""
+"""Command line: `python -m eval run CHECKPOINT`, and `filters` and `readme` in its place."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from rich.table import Table
 import data
 from data import SegmentationDataset, Split, VocConfig
 from eval.checkpoint import load_segmenter, read_checkpoint
+from eval.filter_table import markdown_table
+from eval.filters import FiltersOptions, measure
 from eval.inference import coarse_unaries, evaluate
-from eval.readme import replace_block
-from eval.table import markdown_block
+from eval.readme import block_of, replace_block
 from models import Segmenter
 
 
@@ -91,12 +92,20 @@ def score_table(title: str, scores: dict[str, Any]) -> Table:
     return table
 
 
+def filters(options: FiltersOptions) -> None:
+    """Measure error and cost of the filters, and write them down."""
+    results = measure(options)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(results) + "\n", encoding="utf-8")
+    print(markdown_table(results))
+
+
 @dataclass(frozen=True)
 class ReadmeOptions:
     """Write the tables of a README anew from stored results.
 
     Attributes:
-        results: results.json files; each fills the block of its own name, without .json.
+        results: files of results; each fills the block of its own name, without .json.
         readme: the Markdown file.
     """
 
@@ -109,14 +118,17 @@ def readme(options: ReadmeOptions) -> None:
     text = options.readme.read_text(encoding="utf-8")
     for path in options.results:
         try:
-            block = markdown_block(json.loads(path.read_text(encoding="utf-8")))
+            block = block_of(json.loads(path.read_text(encoding="utf-8")))
         except (KeyError, TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} is not a results.json that `train` wrote.") from error
+            raise ValueError(
+                f"{path} is not a results file that `train` or `eval filters` wrote."
+            ) from error
         text = replace_block(text, path.stem, block)
     options.readme.write_text(text, encoding="utf-8")
 
 
 USAGE = """usage: python -m eval run CHECKPOINT [--split SPLIT] [--data.root DIR] [--out FILE]
+       python -m eval filters --out FILE [--repeats N]
        python -m eval readme RESULTS.json [RESULTS.json ...] [--readme FILE]"""
 
 
@@ -133,10 +145,14 @@ def main(arguments: list[str]) -> None:
     try:
         if command == "run":
             run(tyro.cli(RunOptions, prog="python -m eval run", args=rest))
+        elif command == "filters":
+            filters(tyro.cli(FiltersOptions, prog="python -m eval filters", args=rest))
         elif command == "readme":
             readme(tyro.cli(ReadmeOptions, prog="python -m eval readme", args=rest))
         else:
-            raise ValueError(f"unknown command {command!r}: choose run or readme.\n{USAGE}")
+            raise ValueError(
+                f"unknown command {command!r}: choose run, filters or readme.\n{USAGE}"
+            )
     except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error
 

@@ -10,6 +10,23 @@ A block lies between two comments on lines of their own:
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from eval import filter_table, table
+
+
+def block_of(results: Mapping[str, Any]) -> str:
+    """The block that a results file fills: of the filters, or of a comparison of arms.
+
+    Args:
+        results: the content of the file; "kind" tells which, and is absent in a comparison.
+
+    Raises:
+        KeyError: something is missing: this is not a results file.
+    """
+    filters = results.get("kind") == "filters"
+    return filter_table.markdown_block(results) if filters else table.markdown_block(results)
 
 
 def replace_block(text: str, name: str, block: str) -> str:

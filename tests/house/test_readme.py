@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.readme import check_block
-from eval.table import markdown_block
+from eval.readme import block_of, check_block
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -24,7 +23,7 @@ def test_the_example_runs() -> None:
 
 @pytest.mark.parametrize("path", RESULTS, ids=[path.stem for path in RESULTS])
 def test_tables_are_those_of_the_stored_results(path: Path) -> None:
-    check_block(README, path.stem, markdown_block(json.loads(path.read_text(encoding="utf-8"))))
+    check_block(README, path.stem, block_of(json.loads(path.read_text(encoding="utf-8"))))
 
 
 def test_every_block_has_its_results() -> None:
