@@ -180,8 +180,8 @@ def builders(kernel: Kernel, image: Tensor) -> dict[str, Callable[[], Filter]]:
         "lattice, fine": lambda: LatticeFilter(features, accuracy="fine"),
     }
     if kernel.theta_colour is None:
-        theta = (kernel.theta_position, kernel.theta_position)
-        ways["separable"] = lambda: SeparableFilter((height, width), theta, image)
+        theta = image.new_full((2,), kernel.theta_position)
+        ways["separable"] = lambda: SeparableFilter(theta, (height, width))
     ways[EXACT] = lambda: ExactFilter(features)
     return ways
 

@@ -97,7 +97,7 @@ def build_lattice(features: Tensor, accuracy: LatticeAccuracy) -> tuple[Lattice,
         splat_offsets=(num_pixels_of.cumsum(0) - num_pixels_of).to(index),
         stencils=torch.stack(stencils).to(index),
     )
-    return tables, simplex.rank.t().to(torch.int8)
+    return tables, simplex.rank.t().to(torch.int8).contiguous()
 
 
 def lattice_filter(

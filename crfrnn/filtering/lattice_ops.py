@@ -50,7 +50,8 @@ def _save_build(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -
     ctx.shape, ctx.accuracy = inputs[0].shape, inputs[1]
     ctx.save_for_backward(rank)
     # splat_weights repeats slice_weights; the gradient takes one way, through the latter.
-    ctx.mark_non_differentiable(Lattice(*tables).splat_weights)
+    slice_weights = Lattice(*tables).slice_weights
+    ctx.mark_non_differentiable(*(table for table in output if table is not slice_weights))
 
 
 def _build_backward(ctx: Any, *grads: Tensor) -> Grads:
