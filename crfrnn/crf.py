@@ -23,9 +23,10 @@ from crfrnn.checks import (
     check_unary,
 )
 from crfrnn.compatibility import CompatibilityForm, KernelWeights
+from crfrnn.diagnostics import Record, trace
 from crfrnn.filtering import FeaturesGradient, Filter, LatticeAccuracyName, Normalization
 from crfrnn.frank_wolfe import FrankWolfe
-from crfrnn.inference import Inference, MeanField
+from crfrnn.inference import Inference, MeanField, Pairwise
 from crfrnn.kernels import FilterName, KernelConfig, Theta
 from crfrnn.mixture import log_mixture
 from crfrnn.param_groups import param_groups
@@ -77,8 +78,7 @@ class CrfRnn(nn.Module):
             `ImplicitMeanField`, with their options (damping, tolerance, memory, ...).
         spatial_filter: "separable" (exact, fast), "exact" (O(N^2)), "lattice" or "window".
         bilateral_filter: "lattice", "exact" (O(N^2)) or "window".
-        window_radius: of "window", steps on each side of a pixel.
-        window_dilation: of "window", pixels in a step.
+        window_radius, window_dilation: of "window", steps on each side, and pixels in a step.
         lattice_accuracy: "standard", or "fine": three times closer to exact, ten times dearer.
         features_gradient: what theta and guides receive through a lattice: the derivative of
             the "gaussian", or of the "lattice" itself.
@@ -88,11 +88,9 @@ class CrfRnn(nn.Module):
         unary_mixture: m in train mode: the layer returns log((1 - m) q + m softmax(unary)),
             which keeps a gradient alive past a CRF that is sure and wrong. 0 in eval mode.
         unary_scale: start value of a positive factor on the unary.
-        output_scale: start value of a positive factor on the returned logits. It leaves the
-            argmax alone and lets the likelihood be calibrated without weakening the CRF:
-            mean-field marginals are overconfident.
-        learn_unary_scale: learn the first factor, through its logarithm.
-        learn_output_scale: learn the second factor, through its logarithm.
+        output_scale: start value of a positive factor on the returned logits: it calibrates
+            the likelihood, mean-field marginals being overconfident, and leaves the argmax.
+        learn_unary_scale, learn_output_scale: learn them, through their logarithms.
 
     Shapes: unary (B, L, *grid), image (B, C, *grid) -> logits (B, L, *grid).
     """
@@ -251,15 +249,24 @@ class CrfRnn(nn.Module):
             unary: (B, L, *grid) logits, float32 or float64.
             kernels: of `potentials.build_kernels`, for images of the same grid.
         """
-        num_iterations = self.num_iterations if self.training else self.num_iterations_eval
-        rows = unary.flatten(2).transpose(1, 2).contiguous()
-        rows = rows_scaled(rows, self.log_unary_scale.exp())
-        penalties = self.potentials.penalties(rows.dtype)
-        logits = self._strategy()(rows, kernels, penalties, num_iterations)
+        rows, pairwise, num_iterations = self._problem(unary)
+        logits = self._strategy()(rows, kernels, pairwise, num_iterations)
         if self.training and self.unary_mixture > 0:
             logits = log_mixture(logits, rows, self.unary_mixture)
         logits = rows_scaled(logits, self.log_output_scale.exp())
         return logits.transpose(1, 2).reshape(unary.shape)
+
+    def trace(self, unary: Tensor, kernels: list[Filter]) -> list[Record]:
+        """Energies, divergence and change in every iteration of `infer`, without gradient."""
+        rows, pairwise, num_iterations = self._problem(unary)
+        return trace(self._strategy(), rows, kernels, pairwise, num_iterations)
+
+    def _problem(self, unary: Tensor) -> tuple[Tensor, Pairwise, int]:
+        """The unary as rows (B, N, L), the penalties, and the number of iterations."""
+        rows = unary.flatten(2).transpose(1, 2).contiguous()
+        rows = rows_scaled(rows, self.log_unary_scale.exp())
+        num_iterations = self.num_iterations if self.training else self.num_iterations_eval
+        return rows, self.potentials.penalties(rows.dtype), num_iterations
 
     def _strategy(self) -> Inference:
         """The inference, with its steps where they learn."""

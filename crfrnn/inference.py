@@ -30,7 +30,7 @@ from crfrnn.checks import (
     check_rows,
 )
 from crfrnn.filtering import Filter
-from crfrnn.rows import rows_product
+from crfrnn.rows_ops import rows_product
 
 Pairwise = Sequence[Sequence[Tensor]]  # over iterations, over kernels: (L, L) penalties
 Observer = Callable[[Tensor], None]  # is shown q_0, q_1, ...: (B, N, L) without gradient

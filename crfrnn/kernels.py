@@ -28,7 +28,7 @@ from crfrnn.filtering import (
     SeparableFilter,
     WindowFilter,
 )
-from crfrnn.rows import rows_product
+from crfrnn.rows_ops import rows_product
 
 FilterName = Literal["separable", "lattice", "exact", "window"]
 Theta = float | Sequence[float]
@@ -164,7 +164,7 @@ class GaussianKernel(nn.Module):
         if masked:
             first = valid.argmax(1, keepdim=True).expand(-1, -1, raw.shape[2])
             raw = torch.where(valid > 0, raw, raw.gather(1, first))
-        features = rows_product(raw, torch.diag(torch.cat(scales).reciprocal()))
+        features: Tensor = rows_product(raw, torch.diag(torch.cat(scales).reciprocal()))
         check_features(features)
         return features
 

@@ -1,8 +1,11 @@
-"""Products of pixel rows with small matrices, the same bits however the work is split."""
+"""Products of pixel rows with small matrices, the same bits however the work is split.
+
+One large product is cut up by the number of threads and of images, and the cuts show in the
+last bits. Here every product is of CHUNK rows of one image, and a sum over pixels is a sum
+over chunks. Two chunks at least: a batch of one takes another path through the library.
+"""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,52 +14,37 @@ from torch import Tensor
 CHUNK = 512  # rows in one product
 
 
-def rows_product(v: Tensor, matrix: Tensor) -> Tensor:
-    """v @ matrix for rows v (B, N, L) and a small matrix (L, K): (B, N, K).
-
-    One large product is cut up by the number of threads and of images, and the cuts show in
-    the last bits. Here every product is of CHUNK rows of one image, in the forward pass and
-    in the gradient of the matrix, which is a sum over chunks.
-    """
-    return _RowsProduct.apply(v, matrix)  # type: ignore[no-any-return]
-
-
-class _RowsProduct(torch.autograd.Function):
-    """Saves v as it came: the softmax before it has saved the same tensor."""
-
-    @staticmethod
-    def forward(ctx: Any, v: Tensor, matrix: Tensor) -> Tensor:
-        ctx.save_for_backward(v, matrix)
-        batch, num_pixels, _ = v.shape
-        padded = chunks(v)
-        product = torch.bmm(padded, matrix.expand(padded.shape[0], -1, -1))
-        own = product[: batch * padded_length(v) // CHUNK]
-        return own.reshape(batch, padded_length(v), -1)[:, :num_pixels]
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        v, matrix = ctx.saved_tensors
-        (grad,) = grads
-        to_v, to_matrix = ctx.needs_input_grad
-        return (
-            rows_product(grad, matrix.t()) if to_v else None,
-            torch.bmm(chunks(v).transpose(1, 2), chunks(grad)).sum(0) if to_matrix else None,
-        )
+def product(v: Tensor, matrix: Tensor) -> Tensor:
+    """v @ matrix for rows v (B, N, L) and a small matrix (L, K): (B, N, K)."""
+    out = v.new_empty(*v.shape[:2], matrix.shape[1])
+    for rows, result in zip(v, out, strict=True):
+        body, rest = split(rows)
+        if body.shape[0]:
+            whole = result[: body.shape[0] * CHUNK].view(*body.shape[:2], matrix.shape[1])
+            torch.bmm(body, matrix.expand(body.shape[0], -1, -1), out=whole)
+        remaining = result[body.shape[0] * CHUNK :]
+        small = torch.bmm(rest, matrix.expand(2, -1, -1)).flatten(0, 1)
+        remaining.copy_(small[: remaining.shape[0]])
+    return out
 
 
-def chunks(v: Tensor) -> Tensor:
-    """Rows (B, N, L) as (chunks, CHUNK, L), each of one image, filled up with zeros.
+def inner(a: Tensor, b: Tensor) -> Tensor:
+    """sum_i a_i b_i' over all rows of a (B, N, L) and b (B, N, K): (L, K)."""
+    sums = []
+    for a_rows, b_rows in zip(a, b, strict=True):
+        for a_chunks, b_chunks in zip(split(a_rows), split(b_rows), strict=True):
+            sums.append(torch.bmm(a_chunks.transpose(1, 2), b_chunks).sum(0))
+    return torch.stack(sums).sum(0)
 
-    At least two: a batch of one takes another path through the library.
-    """
-    padded = F.pad(v, (0, 0, 0, padded_length(v) - v.shape[1]))
-    padded = padded.reshape(-1, CHUNK, v.shape[2])
-    return padded if padded.shape[0] > 1 else F.pad(padded, (0, 0, 0, 0, 0, 1))
 
-
-def padded_length(v: Tensor) -> int:
-    """N, rounded up to whole chunks."""
-    return -(-v.shape[1] // CHUNK) * CHUNK
+def split(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows (N, L) as whole chunks (C, CHUNK, L), a view, and the rest (2, CHUNK, L) with zeros."""
+    count = rows.shape[0] // CHUNK
+    count = count if count > 1 else 0
+    body, rest = rows[: count * CHUNK], rows[count * CHUNK :]
+    rest = F.pad(rest, (0, 0, 0, 2 * CHUNK - rest.shape[0]))
+    width = rows.shape[1]
+    return body.reshape(count, CHUNK, width), rest.reshape(2, CHUNK, width)
 
 
 def rows_scaled(v: Tensor, factor: Tensor) -> Tensor:

@@ -7,7 +7,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from eval import wording
+from eval.filter_gradients import markdown_table as gradient_table
 from eval.filters import BASELINE, EXACT
+
+GRADIENT_LEGEND = (
+    "What widths and guide receive through the lattice, beside the exact kernel's gradient, on a "
+    "small image with theta_alpha shrunk in proportion: cosine of the image's gradient, relative "
+    "error of that of (theta_alpha, theta_beta), means over photographs and inputs; gaussian: the "
+    "Gaussian's own derivative, filtered by the lattice (the default); lattice: the derivative of "
+    "the lattice itself."
+)
 
 
 def markdown_block(results: Mapping[str, Any]) -> str:
@@ -34,6 +43,10 @@ def markdown_block(results: Mapping[str, Any]) -> str:
             markdown_table(results),
             "",
             legend(results),
+            "",
+            gradient_table(results["gradients"]),
+            "",
+            GRADIENT_LEGEND,
         ]
     )
 

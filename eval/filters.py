@@ -22,7 +22,14 @@ from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
-from crfrnn.filtering import ExactFilter, Filter, LatticeFilter, SeparableFilter
+from crfrnn.filtering import (
+    ExactFilter,
+    Filter,
+    LatticeFilter,
+    SeparableFilter,
+    WindowFilter,
+)
+from eval.filter_gradients import FORMS, gradient_errors
 from eval.provenance import provenance
 
 EXACT = "exact"
@@ -63,6 +70,7 @@ class FiltersOptions:
     Attributes:
         out: the JSON file to write.
         photos: files of scikit-image's folder of data.
+        gradient_shape: height and width at which gradients are measured.
         error_shape: height and width at which errors, and the exact sum's time, are measured.
         time_shape: height and width at which the other filters are timed.
         labels: channels of a timed input.
@@ -71,13 +79,13 @@ class FiltersOptions:
 
     out: Path
     photos: tuple[str, ...] = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
+    gradient_shape: Shape = (48, 64)
     error_shape: Shape = (150, 200)
     time_shape: Shape = (342, 500)
     labels: int = 21
     repeats: int = 7
 
 
-@torch.no_grad()
 def measure(options: FiltersOptions, kernels: tuple[Kernel, ...] = KERNELS) -> dict[str, Any]:
     """Errors and times of every kernel and filter, with what made them.
 
@@ -95,6 +103,7 @@ def measure(options: FiltersOptions, kernels: tuple[Kernel, ...] = KERNELS) -> d
         **origin,
         "started": started,
         "config": config,
+        "gradients": [gradients(k, options) for k in kernels if k.theta_colour is not None],
         "kernels": [
             {
                 **asdict(kernel),
@@ -112,6 +121,23 @@ def measure(options: FiltersOptions, kernels: tuple[Kernel, ...] = KERNELS) -> d
     }
 
 
+def gradients(kernel: Kernel, options: FiltersOptions) -> dict[str, Any]:
+    """`gradient_errors` on a small image, theta_alpha shrunk with it, mean over all cases."""
+    assert kernel.theta_colour is not None
+    shrunk = kernel.theta_position * options.gradient_shape[0] / options.error_shape[0]
+    cases = [
+        gradient_errors(photograph(photo, options.gradient_shape), shrunk, kernel.theta_colour, v)
+        for photo in options.photos
+        for v in inputs(options.gradient_shape).values()
+    ]
+    means: dict[str, Any] = {
+        form: {key: float(np.mean([case[form][key] for case in cases])) for key in cases[0][form]}
+        for form in FORMS
+    }
+    return {**asdict(kernel), **means}
+
+
+@torch.no_grad()
 def errors(kernel: Kernel, options: FiltersOptions) -> dict[str, Any]:
     """Error of each filter on each photograph and input, and its vertices a pixel.
 
@@ -140,6 +166,7 @@ def errors(kernel: Kernel, options: FiltersOptions) -> dict[str, Any]:
     return {"errors": found, "vertices": vertices}
 
 
+@torch.no_grad()
 def seconds(
     kernel: Kernel, options: FiltersOptions, shape: Shape, without: tuple[str, ...] = ()
 ) -> dict[str, dict[str, list[float]]]:
@@ -178,6 +205,7 @@ def builders(kernel: Kernel, image: Tensor) -> dict[str, Callable[[], Filter]]:
     ways: dict[str, Callable[[], Filter]] = {
         BASELINE: lambda: LatticeFilter(features),
         "lattice, fine": lambda: LatticeFilter(features, accuracy="fine"),
+        "window 7 x 7": lambda: WindowFilter(features, (height, width), radius=3),
     }
     if kernel.theta_colour is None:
         theta = image.new_full((2,), kernel.theta_position)

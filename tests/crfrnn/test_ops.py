@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from crfrnn import CrfRnn
+from crfrnn import CrfRnn, rows_ops
 from crfrnn.filtering import lattice_ops, ops
 from crfrnn.frank_wolfe import FrankWolfe
 from crfrnn.inference import MeanField
@@ -36,6 +36,8 @@ def tables(accuracy: str) -> list[Tensor]:
 @pytest.mark.parametrize(
     ("operator", "arguments"),
     [
+        (rows_ops.rows_product, lambda: (rows(5), torch.ones(5, 3, requires_grad=True))),
+        (rows_ops.rows_inner, lambda: (rows(5), rows(3))),
         (ops.exact_filter, lambda: (rows(5), rows(3))),
         (ops.window_filter, lambda: (rows(5), rows(3), SHAPE, 1, 2)),
         (

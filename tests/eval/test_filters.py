@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from eval.__main__ import main
+from eval.filter_gradients import markdown_table as gradient_table
 from eval.filter_table import factor, markdown_block, markdown_table
 from eval.filters import FiltersOptions, Kernel, inputs, measure, photograph, relative_error
 from eval.readme import block_of
@@ -17,11 +18,15 @@ from eval.readme import block_of
 OPTIONS = FiltersOptions(
     out=Path("results/filters.json"),
     photos=("coffee.png", "chelsea.png"),
+    gradient_shape=(12, 16),
     error_shape=(24, 32),
     time_shape=(30, 40),
     labels=3,
     repeats=2,
 )
+
+
+WINDOW = "window 7 x 7"
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +36,13 @@ def results() -> dict[str, Any]:
 
 def test_every_filter_is_measured_on_every_photo_and_input(results: dict[str, Any]) -> None:
     bilateral, spatial = results["kernels"]
-    assert set(bilateral["errors"]) == {"lattice", "lattice, fine"}
-    assert set(spatial["errors"]) == {"lattice", "lattice, fine", "separable"}
+    assert set(bilateral["errors"]) == {"lattice", "lattice, fine", WINDOW}
+    assert set(spatial["errors"]) == {
+        "lattice",
+        "lattice, fine",
+        WINDOW,
+        "separable",
+    }
     for photos in bilateral["errors"].values():
         assert set(photos) == set(OPTIONS.photos)
         assert all(set(found) == set(inputs((24, 32))) for found in photos.values())
@@ -43,9 +53,19 @@ def test_every_filter_is_measured_on_every_photo_and_input(results: dict[str, An
 def test_every_filter_is_timed_in_every_round(results: dict[str, Any]) -> None:
     bilateral, spatial = results["kernels"]
     assert set(bilateral["seconds"]) == {"32 x 24", "40 x 30"}
-    assert set(bilateral["seconds"]["32 x 24"]) == {"lattice", "lattice, fine", "exact"}
+    assert set(bilateral["seconds"]["32 x 24"]) == {
+        "lattice",
+        "lattice, fine",
+        WINDOW,
+        "exact",
+    }
     # The exact sum would take minutes at the larger size.
-    assert set(spatial["seconds"]["40 x 30"]) == {"lattice", "lattice, fine", "separable"}
+    assert set(spatial["seconds"]["40 x 30"]) == {
+        "lattice",
+        "lattice, fine",
+        WINDOW,
+        "separable",
+    }
     for size in bilateral["seconds"].values():
         for taken in size.values():
             assert all(len(taken[stage]) == OPTIONS.repeats for stage in ("build", "apply"))
@@ -63,6 +83,15 @@ def test_measured_numbers_are_in_their_order(results: dict[str, Any]) -> None:
     for photo in OPTIONS.photos:
         vertices = bilateral["vertices"]
         assert 0 < vertices["lattice"][photo] < vertices["lattice, fine"][photo]
+
+
+def test_gradients_are_compared_in_both_forms(results: dict[str, Any]) -> None:
+    (row,) = results["gradients"]  # the spatial kernel has no guide
+    assert (row["theta_position"], row["theta_colour"]) == (12, 13)
+    for form in ("gaussian", "lattice"):
+        assert 0 < row[form]["cosine"] <= 1
+        assert row[form]["theta"] > 0
+    assert gradient_table([row]).splitlines()[2].startswith("| bilateral 12/13 | 0.")
 
 
 def test_results_say_where_they_come_from(results: dict[str, Any]) -> None:
@@ -95,16 +124,18 @@ def test_table_has_one_row_for_each_kernel_and_filter(results: dict[str, Any]) -
     assert [row[:2] for row in rows] == [
         ["bilateral 12/13", "lattice"],
         ["bilateral 12/13", "lattice, fine"],
+        ["bilateral 12/13", WINDOW],
         ["bilateral 12/13", "exact"],
         ["spatial 3", "lattice"],
         ["spatial 3", "lattice, fine"],
+        ["spatial 3", WINDOW],
         ["spatial 3", "separable"],
         ["spatial 3", "exact"],
     ]
     assert all(len(row) == 9 for row in rows)
     assert rows[0][4] == "–"  # the baseline is not compared with itself
     assert rows[0][6].startswith("1 (")
-    assert rows[2][2:8] == ["0", "0", "–", "–", "–", "–"]
+    assert rows[3][2:8] == ["0", "0", "–", "–", "–", "–"]
 
 
 def test_times_are_compared_round_by_round(results: dict[str, Any]) -> None:

@@ -1,0 +1,66 @@
+"""The registered operator of `rows.product`, differentiable to any order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from crfrnn import rows
+
+
+@torch.library.custom_op("crfrnn::rows_product", mutates_args=())
+def rows_product(v: Tensor, matrix: Tensor) -> Tensor:
+    """`rows.product`: v @ matrix, (B, N, L) and (L, K) -> (B, N, K)."""
+    return rows.product(v.contiguous(), matrix)
+
+
+@rows_product.register_fake
+def _(v: Tensor, matrix: Tensor) -> Tensor:
+    return v.new_empty(*v.shape[:2], matrix.shape[1])
+
+
+def _save_product(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    v, matrix = inputs
+    # The softmax before it has saved the same v.
+    ctx.save_for_backward(v if ctx.needs_input_grad[1] else None, matrix)
+
+
+def _product_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    v, matrix = ctx.saved_tensors
+    to_v, to_matrix = ctx.needs_input_grad
+    return (
+        rows_product(grad, matrix.t()) if to_v else None,
+        rows_inner(v, grad) if to_matrix else None,
+    )
+
+
+rows_product.register_autograd(_product_backward, setup_context=_save_product)
+
+
+@torch.library.custom_op("crfrnn::rows_inner", mutates_args=())
+def rows_inner(a: Tensor, b: Tensor) -> Tensor:
+    """`rows.inner`: sum_i a_i b_i', (B, N, L) and (B, N, K) -> (L, K)."""
+    return rows.inner(a.contiguous(), b.contiguous())
+
+
+@rows_inner.register_fake
+def _(a: Tensor, b: Tensor) -> Tensor:
+    return a.new_empty(a.shape[2], b.shape[2])
+
+
+def _save_inner(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _inner_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    a, b = ctx.saved_tensors
+    to_a, to_b = ctx.needs_input_grad
+    return (
+        rows_product(b, grad.t()) if to_a else None,
+        rows_product(a, grad) if to_b else None,
+    )
+
+
+rows_inner.register_autograd(_inner_backward, setup_context=_save_inner)

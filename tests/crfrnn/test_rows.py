@@ -1,0 +1,47 @@
+"""Products of rows: against the plain product, and the same bits however they are split."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from crfrnn.rows import CHUNK
+from crfrnn.rows_ops import rows_inner, rows_product
+
+
+@pytest.mark.parametrize("num_pixels", [1, CHUNK, CHUNK + 1, 2 * CHUNK, 5 * CHUNK + 7])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_equals_the_plain_product(num_pixels: int, batch: int) -> None:
+    v = torch.randn(batch, num_pixels, 5, dtype=torch.float64)
+    w = torch.randn(batch, num_pixels, 4, dtype=torch.float64)
+    matrix = torch.randn(5, 4, dtype=torch.float64)
+    torch.testing.assert_close(rows_product(v, matrix), v @ matrix, rtol=1e-12, atol=1e-12)
+    expected = torch.einsum("bnl,bnk->lk", v, w)
+    # Sums of up to 7700 terms of order one in another order.
+    torch.testing.assert_close(rows_inner(v, w), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_gradient() -> None:
+    v = torch.randn(2, 3, 2, dtype=torch.float64, requires_grad=True)
+    matrix = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(rows_product, (v, matrix))
+    assert torch.autograd.gradgradcheck(rows_product, (v, matrix))
+    assert torch.autograd.gradcheck(rows_inner, (v, torch.randn_like(v)))
+
+
+@pytest.mark.parametrize("labels", [2, 9, 21, 150])
+def test_threads_and_other_images_do_not_change_the_bits(labels: int) -> None:
+    v, grad = torch.randn(2, 3, 3000, labels)
+    matrix = torch.randn(labels, labels)
+    threads = torch.get_num_threads()
+    try:
+        results = []
+        for count in (1, 2, 3, 4):
+            torch.set_num_threads(count)
+            results.append((rows_product(v, matrix), rows_inner(v, grad)))
+    finally:
+        torch.set_num_threads(threads)
+    for product, inner in results[1:]:
+        assert torch.equal(product, results[0][0])
+        assert torch.equal(inner, results[0][1])
+    assert torch.equal(rows_product(v[1:2], matrix), results[0][0][1:2])
