@@ -138,7 +138,7 @@ def test_unknown_override_suggests_the_nearest(capsys) -> None:
         (["ran"], "unknown command 'ran'"),
         (["run", "absent.pt"], r"no checkpoint at absent\.pt"),
         (["run", "pyproject.toml"], "damaged or is no checkpoint"),
-        (["readme", "pyproject.toml"], r"pyproject\.toml is not a results\.json"),
+        (["readme", "pyproject.toml"], r"pyproject\.toml is not a results file"),
     ],
 )
 def test_bad_evaluations(arguments, message) -> None:
