@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crfrnn.filtering import lattice, simplex
+from crfrnn.filtering import cpu, lattice, simplex
 from crfrnn.filtering.accuracy import named
 from crfrnn.filtering.lattice import Lattice
 from crfrnn.filtering.ops import Grads, gaussian_features_grad
@@ -23,6 +23,14 @@ def build_lattice(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """`lattice.build_lattice`: the fields of `Lattice` in order, and the rank."""
     tables, rank = lattice.build_lattice(features, named(accuracy))
+    return *tables, rank
+
+
+@build_lattice.register_kernel("cpu")
+def _(
+    features: Tensor, accuracy: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    tables, rank = cpu.build_lattice(features, named(accuracy))
     return *tables, rank
 
 
@@ -94,6 +102,12 @@ def lattice_filter(
     """
     tables = (slice_vertices, slice_weights, splat_pixels, splat_weights, splat_offsets, stencils)
     return lattice.lattice_filter(Lattice(*tables), v, named(accuracy), transposed=transposed)
+
+
+@lattice_filter.register_kernel("cpu")
+def _(features: Tensor, v: Tensor, *rest: Any) -> Tensor:
+    *tables, accuracy, transposed = rest
+    return cpu.lattice_filter(Lattice(*tables), v, named(accuracy), transposed=transposed)
 
 
 @lattice_filter.register_fake

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crfrnn.filtering import exact, separable, window
+from crfrnn.filtering import cpu, exact, separable, window
 
 Grads = tuple[Any, ...]
 
@@ -141,6 +141,11 @@ window_filter.register_autograd(_window_backward, setup_context=_save_window)
 def separable_filter(theta: Tensor, v: Tensor, shape: Sequence[int]) -> Tensor:
     """`separable.separable_filter`."""
     return separable.separable_filter(theta, v, shape)
+
+
+@separable_filter.register_kernel("cpu")
+def _(theta: Tensor, v: Tensor, shape: Sequence[int]) -> Tensor:
+    return cpu.separable_filter(theta, v, shape)
 
 
 @separable_filter.register_fake

@@ -1,0 +1,51 @@
+// The three stages of the lattice filter on rows [begin, end): the twin of filtering/lattice.py.
+
+namespace {
+
+using crfrnn::Lattice;
+
+// W' v for some of the vertices: (BN, L) -> (M + 1, L).
+void splat(const Lattice& lattice, int64_t labels, const float* v, float* values, int64_t begin,
+           int64_t end) {
+    by_groups_and_rows(labels, begin, end, [&](auto group, int64_t first, int64_t last) {
+        for (int64_t vertex = first; vertex < last; ++vertex) {
+            auto sum = group.zero();
+            const int64_t stop = lattice.splat_end(vertex);
+            for (int64_t entry = lattice.splat_offsets[vertex]; entry < stop; ++entry)
+                group.add(sum, lattice.splat_weights[entry],
+                          v + lattice.splat_pixels[entry] * labels);
+            group.store_row(values + vertex * labels, sum);
+        }
+    });
+}
+
+// One direction of the blur for some of the vertices: (M + 1, L) -> (M + 1, L).
+void blur(const int32_t* stencil, const float* taps, int width, int64_t labels,
+          const float* values, float* blurred, int64_t begin, int64_t end) {
+    by_groups_and_rows(labels, begin, end, [&](auto group, int64_t first, int64_t last) {
+        for (int64_t vertex = first; vertex < last; ++vertex) {
+            const int32_t* rows = stencil + vertex * width;
+            auto sum = group.zero();
+            for (int k = 0; k < width; ++k) group.add(sum, taps[k], values + rows[k] * labels);
+            group.store_row(blurred + vertex * labels, sum);
+        }
+    });
+}
+
+// W values, with the gain, for some of the pixels: (M + 1, L) -> (BN, L).
+void slice_(const Lattice& lattice, int64_t labels, const float* values, float* filtered,
+            int64_t begin, int64_t end) {
+    const int size = lattice.size;
+    by_groups_and_rows(labels, begin, end, [&](auto group, int64_t first, int64_t last) {
+        for (int64_t pixel = first; pixel < last; ++pixel) {
+            const int32_t* vertices = lattice.slice_vertices + pixel * size;
+            const float* weights = lattice.slice_weights + pixel * size;
+            auto sum = group.zero();
+            for (int k = 0; k < size; ++k)
+                group.add(sum, weights[k] * lattice.gain, values + vertices[k] * labels);
+            group.store_row(filtered + pixel * labels, sum);
+        }
+    });
+}
+
+}  // namespace

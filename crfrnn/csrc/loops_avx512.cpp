@@ -1,0 +1,29 @@
+// The inner loops for x86-64 with AVX-512 as well.
+#if defined(__x86_64__)
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "loops.h"
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512vl,avx512bw,avx512dq"))), apply_to = function)
+#else
+#pragma GCC target("avx2,fma,avx512f,avx512vl,avx512bw,avx512dq")
+#endif
+
+#include "rows.h"
+#include "lattice_rows.h"
+#include "separable_rows.h"
+
+namespace crfrnn {
+const Loops loops_avx512 = {"AVX-512", splat, blur, slice_, convolve};
+}
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+
+#endif

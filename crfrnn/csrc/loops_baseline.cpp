@@ -1,0 +1,15 @@
+// The inner loops for the instruction set that every machine of the platform has.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "loops.h"
+
+#include "rows.h"
+#include "lattice_rows.h"
+#include "separable_rows.h"
+
+namespace crfrnn {
+const Loops loops_baseline = {"baseline", splat, blur, slice_, convolve};
+}
