@@ -13,7 +13,7 @@ override STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test install lint types clean
+.PHONY: help demo test install lint types sanitize clean
 
 help:
 	@echo "make demo     set up .venv, then train and compare all arms on the embedded data set"
@@ -21,6 +21,7 @@ help:
 	@echo "make install  set up .venv only"
 	@echo "make lint     ruff: rules and format"
 	@echo "make types    mypy"
+	@echo "make sanitize the native code under the address, undefined-behaviour and thread sanitizers"
 	@echo "make clean    remove .venv, caches and build outputs; runs/ stays"
 	@echo
 	@echo "PYTHON=python3.12 chooses the interpreter of .venv (3.10 or later; now: $(PYTHON))"
@@ -40,6 +41,16 @@ lint: $(STAMP)
 
 types: $(STAMP)
 	@$(BIN)/python -m mypy
+
+# Without .venv: a C++ compiler is all it needs.
+sanitize:
+	@mkdir -p build
+	@for checks in address,undefined thread; do \
+		$(CXX) -std=gnu++17 -O1 -g -Wall -Wextra -Werror -Wno-psabi -pthread -Icrfrnn/csrc \
+			-fsanitize=$$checks -fno-sanitize-recover=all \
+			crfrnn/csrc/*.cpp tests/crfrnn/native_driver.cpp -o build/native_driver && \
+		echo "$$checks:" && ./build/native_driver || exit 1; \
+	done
 
 # An environment whose pip does not answer (interrupted, or its interpreter is gone) is made anew.
 $(STAMP): pyproject.toml

@@ -1,0 +1,123 @@
+// Every native function on small random problems, for `make sanitize`; 0 if all is as it should be.
+#include <cmath>
+#include <cstdio>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "build.h"
+#include "loops.h"
+
+using namespace crfrnn;
+
+extern "C" {
+int crfrnn_build_start(const Points*, int64_t, int64_t, int, int32_t*, int, LatticeBuild**,
+                       int64_t*);
+int crfrnn_build_finish(LatticeBuild*, const float*, int32_t*, float*, int32_t*, int32_t*, int,
+                        int);
+int crfrnn_lattice_filter(const Lattice*, int64_t, int, const float*, float*, float*, float*, int);
+int crfrnn_separable_filter(const float*, const int64_t*, const int64_t*, int, int64_t, int64_t,
+                            const float*, float*, float*, int);
+}
+
+namespace {
+
+std::vector<float> random_floats(std::size_t count, float scale) {
+    static thread_local std::mt19937 generator(1);
+    std::uniform_real_distribution<float> uniform(0.0f, scale);
+    std::vector<float> floats(count);
+    for (float& x : floats) x = uniform(generator);
+    return floats;
+}
+
+void demand(bool holds, const char* what) {
+    if (holds) return;
+    std::printf("not so: %s\n", what);
+    std::exit(1);
+}
+
+// The lattice of `batch` images of `num_pixels` pixels, filtered.
+std::vector<float> lattice_result(const std::vector<float>& features, int dim, int64_t batch,
+                                  int64_t num_pixels, const std::vector<float>& v, int64_t labels,
+                                  int threads) {
+    const int64_t pixels = batch * num_pixels;
+    const int size = dim + 1;
+    std::vector<float> scales(dim), weights(pixels * size), splat_weights(pixels * size);
+    for (int j = 1; j <= dim; ++j)
+        scales[j - 1] = std::sqrt(2.0f / 3) * size / std::sqrt(static_cast<float>(j * (j + 1)));
+    std::vector<int8_t> rank(pixels * size);
+    std::vector<int32_t> digits(pixels * dim), vertices(pixels * size), splat_pixels(pixels * size);
+    const Points points{dim, features.data(), scales.data(), 1e5f, weights.data(), rank.data(),
+                        digits.data()};
+    LatticeBuild* build = nullptr;
+    int64_t rows = 0;
+    demand(crfrnn_build_start(&points, batch, num_pixels, 1, vertices.data(), threads, &build,
+                              &rows) == 0, "the lattice fits");
+    std::vector<int32_t> offsets(rows), stencils(size * (rows + 1) * 3);
+    crfrnn_build_finish(build, weights.data(), splat_pixels.data(), splat_weights.data(),
+                        offsets.data(), stencils.data(), 1, threads);
+    const float taps[] = {0.5f, 0.5f, 1.0f};
+    const Lattice lattice{pixels, rows, size, 3, vertices.data(), weights.data(),
+                          splat_pixels.data(), splat_weights.data(), offsets.data(),
+                          stencils.data(), taps, 0.9f};
+    std::vector<float> values((rows + 1) * labels), blurred(values.size()), filtered(v.size());
+    for (const int transposed : {0, 1})
+        crfrnn_lattice_filter(&lattice, labels, transposed, v.data(), values.data(), blurred.data(),
+                              filtered.data(), threads);
+
+    // The other instruction set: the same sums but for fused roundings.
+    std::vector<float> plain(values.size());
+    loops_baseline.splat(lattice, labels, v.data(), plain.data(), 0, rows);
+    loops().splat(lattice, labels, v.data(), values.data(), 0, rows);
+    for (int64_t k = 0; k < rows * labels; ++k)
+        demand(std::fabs(plain[k] - values[k]) <= 1e-4f * plain[k] + 1e-6f, "baseline agrees");
+    return filtered;
+}
+
+void lattices() {
+    for (int dim = 1; dim <= MAX_DIM; ++dim)
+        for (const int64_t labels : {1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 21, 24, 31, 33, 150}) {
+            const int64_t batch = 2, num_pixels = dim == 2 ? 9001 : 61;
+            const auto features = random_floats(batch * num_pixels * dim, 4.0f);
+            const auto v = random_floats(batch * num_pixels * labels, 1.0f);
+            const auto single = lattice_result(features, dim, batch, num_pixels, v, labels, 1);
+            demand(single == lattice_result(features, dim, batch, num_pixels, v, labels, 3),
+                   "three threads give the bits of one");
+        }
+}
+
+void separables() {
+    const std::vector<std::vector<int64_t>> shapes{{9, 13}, {1, 1}, {200, 3}, {3, 90}, {2, 3, 40}};
+    for (const auto& shape : shapes)
+        for (const int64_t labels : {1, 2, 3, 5, 8, 21, 70, 150}) {
+            std::vector<float> taps;
+            std::vector<int64_t> radii;
+            int64_t count = 2 * labels;
+            for (const int64_t side : shape) {
+                const int64_t radius = std::min<int64_t>(side - 1, 7);
+                taps.insert(taps.end(), 3, 0.0f);
+                taps.insert(taps.end(), 2 * radius + 1, 0.5f);
+                taps.insert(taps.end(), 3, 0.0f);
+                radii.push_back(radius);
+                count *= side;
+            }
+            const auto v = random_floats(count, 1.0f);
+            std::vector<float> scratch(count), single(count), several(count);
+            for (const int threads : {1, 4})
+                crfrnn_separable_filter(taps.data(), radii.data(), shape.data(), shape.size(), 2,
+                                        labels, v.data(), scratch.data(),
+                                        (threads == 1 ? single : several).data(), threads);
+            demand(single == several, "four threads give the bits of one");
+        }
+}
+
+}  // namespace
+
+int main() {
+    lattices();
+    separables();
+    std::thread other(lattices);
+    lattices();
+    other.join();
+    std::printf("%s: all is well\n", loops().instructions);
+}

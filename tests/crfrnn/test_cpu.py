@@ -1,0 +1,293 @@
+"""The native CPU path against the plain functions of the same names, on the same tables."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from crfrnn.__main__ import main
+from crfrnn.filtering import LatticeFilter, LatticeOverflowError, SeparableFilter, cpu
+from crfrnn.filtering import lattice as plain_lattice
+from crfrnn.filtering import separable as plain_separable
+from crfrnn.filtering.accuracy import LatticeAccuracyName, named
+from crfrnn.filtering.lattice import Lattice
+
+LABELS = [1, 2, 3, 8, 21, 24, 150, 257]
+STANDARD = named("standard")
+
+# Sums of non-negative terms: each of at most 100 roundings (the pixels around a vertex, 3 taps in
+# each of d + 1 blurs, d + 1 vertices) is off by at most 2^-24 of the sum so far. Both paths add in
+# the same order, and differ by the roundings that a fused multiply-add leaves out.
+ROUNDINGS = 100 * 2**-24
+
+
+@pytest.fixture(autouse=True)
+def _native() -> None:
+    if cpu.library_path() is None:
+        pytest.skip("the native library is not built: pip install -e . with a C++ compiler")
+
+
+@pytest.fixture
+def _threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def random_features(batch: int, num_pixels: int, dim: int) -> Tensor:
+    generator = torch.Generator().manual_seed(dim)
+    return torch.randn(batch, num_pixels, dim, generator=generator) * 2
+
+
+def random_rows(batch: int, num_pixels: int, num_labels: int) -> Tensor:
+    generator = torch.Generator().manual_seed(num_labels)
+    return torch.rand(batch, num_pixels, num_labels, generator=generator)
+
+
+def both_lattices(features: Tensor, accuracy: LatticeAccuracyName = "standard") -> list[Lattice]:
+    numbers = named(accuracy)
+    return [
+        build(features, numbers)[0] for build in (cpu.build_lattice, plain_lattice.build_lattice)
+    ]
+
+
+def named_rows(lattice: Lattice) -> tuple[object, object]:
+    """Lists of pixels and stencils, with every vertex named after its corners, not its row."""
+    corners: list[list[int]] = [[] for _ in range(len(lattice.splat_offsets) + 1)]
+    for corner, row in enumerate(lattice.slice_vertices.reshape(-1).tolist()):
+        corners[row].append(corner)
+    names = [tuple(own) for own in corners]  # none for the missing neighbour
+    pixels = torch.tensor_split(lattice.splat_pixels, lattice.splat_offsets[1:].long())
+    lists = {(name, *own.tolist()) for name, own in zip(names, pixels, strict=False)}
+    stencils = {
+        (direction, *(names[row] for row in rows))
+        for direction, stencil in enumerate(lattice.stencils.tolist())
+        for rows in stencil
+    }
+    return lists, stencils
+
+
+@pytest.mark.parametrize("dim", range(1, 9))
+def test_lattice_is_the_plain_one_up_to_the_order_of_its_vertices(dim: int) -> None:
+    features = random_features(2, 150, dim)
+    native, native_rank = cpu.build_lattice(features, STANDARD)
+    plain, plain_rank = plain_lattice.build_lattice(features, STANDARD)
+    assert torch.equal(native_rank, plain_rank)
+    # The rounding of the plain path, operation by operation; other processors than x86-64 fuse
+    # some, and a weight is off by the rounding of a coordinate of some 10 cells.
+    torch.testing.assert_close(native.slice_weights, plain.slice_weights, rtol=0, atol=1e-5)
+    assert len(native.splat_offsets) == len(plain.splat_offsets)
+    assert named_rows(native) == named_rows(plain)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("num_labels", LABELS)
+@pytest.mark.parametrize("dim", range(1, 9))
+def test_lattice_filter_is_the_plain_one(dim: int, num_labels: int, transposed: bool) -> None:
+    native, plain = both_lattices(random_features(2, 150, dim))
+    v = random_rows(2, 150, num_labels)
+    torch.testing.assert_close(
+        cpu.lattice_filter(native, v, STANDARD, transposed=transposed),
+        plain_lattice.lattice_filter(plain, v, STANDARD, transposed=transposed),
+        rtol=ROUNDINGS,
+        atol=0,
+    )
+
+
+@pytest.mark.parametrize("num_labels", [1, 21])
+def test_fine_lattice_filter_is_the_plain_one(num_labels: int) -> None:
+    native, plain = both_lattices(random_features(2, 150, 3), "fine")
+    v = random_rows(2, 150, num_labels)
+    fine = named("fine")
+    torch.testing.assert_close(
+        cpu.lattice_filter(native, v, fine, transposed=False),
+        plain_lattice.lattice_filter(plain, v, fine, transposed=False),
+        rtol=ROUNDINGS,
+        atol=0,
+    )
+
+
+@pytest.mark.parametrize(
+    "shape", [(9, 13), (75, 2), (1, 1), (1, 90), (3, 4, 5), (2, 3, 2, 5), (7,)]
+)
+@pytest.mark.parametrize("num_labels", LABELS)
+def test_separable_filter_is_the_plain_one(shape: tuple[int, ...], num_labels: int) -> None:
+    theta = torch.linspace(0.7, 4.0, len(shape))
+    v = random_rows(2, math.prod(shape), num_labels)
+    torch.testing.assert_close(
+        cpu.separable_filter(theta, v, shape),
+        plain_separable.separable_filter(theta, v, shape),
+        rtol=ROUNDINGS,
+        atol=0,
+    )
+
+
+def test_a_large_image_in_many_chunks() -> None:
+    """More pixels than one chunk of the build holds, and more work than one thread takes."""
+    grid = torch.cartesian_prod(torch.arange(90.0), torch.arange(110.0))
+    features = torch.cat([grid / 20, (grid / 7).sin()], dim=1)[None]
+    native, plain = both_lattices(features)
+    v = random_rows(1, 9900, 21)
+    torch.testing.assert_close(
+        cpu.lattice_filter(native, v, STANDARD, transposed=False),
+        plain_lattice.lattice_filter(plain, v, STANDARD, transposed=False),
+        rtol=1e-5,  # some thousand pixels around a vertex: 10 times ROUNDINGS at most
+        atol=0,
+    )
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        torch.tensor([[[0.0] * 5, [1e5] * 5]]),  # too far for the keys
+        torch.tensor([[[0.0] * 2, [1e9] * 2]]),  # too far for float32
+        torch.tensor([[[0.0] * 2, [math.nan] * 2]]),
+    ],
+)
+def test_overflow_is_the_plain_error(features: Tensor) -> None:
+    with pytest.raises(LatticeOverflowError) as plain:
+        plain_lattice.build_lattice(features, STANDARD)
+    with pytest.raises(LatticeOverflowError) as native:
+        cpu.build_lattice(features, STANDARD)
+    assert str(native.value) == str(plain.value)
+
+
+@pytest.mark.parametrize("num_labels", [1, 2, 21])
+def test_transpose_is_the_adjoint(num_labels: int) -> None:
+    lattice, _ = cpu.build_lattice(random_features(2, 300, 5), STANDARD)
+    x, y = torch.rand(2, 2, 300, num_labels)
+    left = (cpu.lattice_filter(lattice, x, STANDARD, transposed=False).double() * y).sum()
+    right = (x * cpu.lattice_filter(lattice, y, STANDARD, transposed=True).double()).sum()
+    torch.testing.assert_close(left, right, rtol=1e-5, atol=0)  # ROUNDINGS
+
+
+def everything(features: Tensor, v: Tensor, shape: tuple[int, ...]) -> list[Tensor]:
+    """Both filters, both ways, through the operators, with gradients."""
+    v = v.clone().requires_grad_()
+    bilateral, spatial = LatticeFilter(features), SeparableFilter(torch.tensor([3.0, 2.0]), shape)
+    filtered = bilateral(v), bilateral.transpose(v), spatial(v)
+    (grad,) = torch.autograd.grad([x.square().sum() for x in filtered], v)
+    return [*bilateral.tables, *filtered, grad]
+
+
+@pytest.mark.usefixtures("_threads")
+@pytest.mark.parametrize("num_labels", [2, 21])
+def test_the_same_bits_for_any_number_of_threads(num_labels: int) -> None:
+    features, v = random_features(2, 90 * 70, 3), random_rows(2, 90 * 70, num_labels)
+    torch.set_num_threads(1)
+    single = everything(features, v, (90, 70))
+    for threads in (2, 3, 4, 8):
+        torch.set_num_threads(threads)
+        several = everything(features, v, (90, 70))
+        assert all(torch.equal(a, b) for a, b in zip(single, several, strict=True)), threads
+
+
+@pytest.mark.usefixtures("_threads")
+def test_from_four_python_threads_at_once() -> None:
+    torch.set_num_threads(2)
+    features = [random_features(1, 60 * 50, d) for d in (2, 3, 4, 5)]
+    v = [random_rows(1, 60 * 50, n) for n in (21, 2, 8, 5)]
+    shapes = [(60, 50)] * 4
+    alone = [everything(*each) for each in zip(features, v, shapes, strict=True)]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            together = list(pool.map(everything, features, v, shapes))
+            for one, other in zip(alone, together, strict=True):
+                assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+@pytest.mark.timeout(60)
+@pytest.mark.usefixtures("_threads")
+def test_in_a_forked_child() -> None:
+    torch.set_num_threads(2)
+    features, v = random_features(1, 60 * 50, 3), random_rows(1, 60 * 50, 21)
+    lattice, _ = cpu.build_lattice(features, STANDARD)
+    parent = cpu.lattice_filter(lattice, v, STANDARD, transposed=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # other threads of the test process
+        child = os.fork()
+    if child == 0:
+        # Compared by NumPy: torch's own thread pool does not survive a fork.
+        again, _ = cpu.build_lattice(features, STANDARD)
+        filtered = cpu.lattice_filter(again, v, STANDARD, transposed=False)
+        os._exit(0 if np.array_equal(filtered.numpy(), parent.numpy()) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_layout_of_the_input_does_not_matter() -> None:
+    lattice, _ = cpu.build_lattice(random_features(1, 150, 3), STANDARD)
+    v = torch.rand(1, 7, 150).transpose(1, 2)
+    theta = torch.tensor([3.0, 2.0])
+    assert torch.equal(
+        cpu.lattice_filter(lattice, v, STANDARD, transposed=False),
+        cpu.lattice_filter(lattice, v.contiguous(), STANDARD, transposed=False),
+    )
+    assert torch.equal(
+        cpu.separable_filter(theta, v, (10, 15)),
+        cpu.separable_filter(theta, v.contiguous(), (10, 15)),
+    )
+    features = random_features(3, 150, 1).permute(2, 1, 0)
+    strided, compact = (
+        cpu.build_lattice(f, STANDARD)[0] for f in (features, features.contiguous())
+    )
+    assert all(torch.equal(a, b) for a, b in zip(strided, compact, strict=True))
+
+
+def test_one_pixel() -> None:
+    native, plain = both_lattices(torch.zeros(1, 1, 5))
+    v = torch.rand(1, 1, 3)
+    torch.testing.assert_close(
+        cpu.lattice_filter(native, v, STANDARD, transposed=False),
+        plain_lattice.lattice_filter(plain, v, STANDARD, transposed=False),
+        rtol=ROUNDINGS,
+        atol=0,
+    )
+
+
+def test_float64_is_the_plain_path() -> None:
+    features, v = random_features(1, 50, 3).double(), random_rows(1, 50, 3).double()
+    native, plain = both_lattices(features)
+    assert all(torch.equal(a, b) for a, b in zip(native, plain, strict=True))
+    assert torch.equal(
+        cpu.lattice_filter(native, v, STANDARD, transposed=False),
+        plain_lattice.lattice_filter(plain, v, STANDARD, transposed=False),
+    )
+
+
+def test_without_the_library_the_plain_path_serves_with_one_warning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    features, v = random_features(1, 50, 3), random_rows(1, 50, 3)
+    _, plain = both_lattices(features)
+    monkeypatch.setattr(cpu, "library_path", lambda: None)
+    cpu.library.cache_clear()
+    try:
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            absent, _ = cpu.build_lattice(features, STANDARD)
+            filtered = cpu.lattice_filter(absent, v, STANDARD, transposed=False)
+            cpu.separable_filter(torch.tensor([1.0]), v, (50,))
+            assert cpu.instructions() is None
+    finally:
+        cpu.library.cache_clear()
+    (warning,) = seen
+    assert "is not built" in str(warning.message)
+    assert "Install a C++17 compiler" in str(warning.message)
+    assert all(torch.equal(a, b) for a, b in zip(absent, plain, strict=True))
+    assert torch.equal(filtered, plain_lattice.lattice_filter(plain, v, STANDARD, transposed=False))
+
+
+def test_info_says_which_paths_are_active(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info"]) == 0
+    printed = capsys.readouterr().out
+    assert f"native CPU  yes ({cpu.instructions()})" in printed
+    assert f"threads     {torch.get_num_threads()}" in printed
