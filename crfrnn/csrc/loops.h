@@ -25,6 +25,25 @@ struct Lattice {
     }
 };
 
+constexpr int MESSAGE_ROWS = 4;
+
+// What one kernel of a mean-field update filters: before * (q P').
+struct Message {
+    const float* before;           // (BN,), or null for 1
+    const float* penalty_columns;  // P' (L, L)
+    const float* diagonal;         // (L,), P's own less `between`
+    float between;                 // the one penalty between any two labels, where ...
+    bool uniform;                  // ... there is one
+    float* rows;                   // (BN, L)
+};
+
+// What the update subtracts: after * values, or after * (W values) of a lattice.
+struct Term {
+    const float* after;  // (BN,), or null for 1
+    const float* values;
+    const Lattice* lattice;  // or null
+};
+
 struct Loops {
     const char* instructions;
     void (*splat)(const Lattice&, int64_t labels, const float* v, float* values, int64_t begin,
@@ -35,6 +54,10 @@ struct Loops {
                    int64_t begin, int64_t end);
     void (*convolve)(const float* v, const float* taps, int64_t radius, int64_t size,
                      int64_t length, int64_t columns, float* out);
+    void (*messages)(const Message* all, int count, int64_t labels, const float* logits, float* q,
+                     int64_t begin, int64_t end);
+    void (*update)(const Term* terms, int count, int64_t labels, const float* unary, float* logits,
+                   int64_t begin, int64_t end);
 };
 
 extern const Loops loops_baseline, loops_avx2, loops_avx512;

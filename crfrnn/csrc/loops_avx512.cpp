@@ -17,9 +17,10 @@
 #include "rows.h"
 #include "lattice_rows.h"
 #include "separable_rows.h"
+#include "mean_field_rows.h"
 
 namespace crfrnn {
-const Loops loops_avx512 = {"AVX-512", splat, blur, slice_, convolve};
+const Loops loops_avx512 = {"AVX-512", splat, blur, slice_, convolve, messages, update};
 }
 
 #if defined(__clang__)

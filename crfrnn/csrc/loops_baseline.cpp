@@ -9,7 +9,8 @@
 #include "rows.h"
 #include "lattice_rows.h"
 #include "separable_rows.h"
+#include "mean_field_rows.h"
 
 namespace crfrnn {
-const Loops loops_baseline = {"baseline", splat, blur, slice_, convolve};
+const Loops loops_baseline = {"baseline", splat, blur, slice_, convolve, messages, update};
 }

@@ -3,10 +3,13 @@
 // A function that can fail returns 0 for success and FAILED where memory ran out.
 #include <algorithm>
 #include <cstdint>
+#include <functional>
+#include <numeric>
 #include <vector>
 
 #include "build.h"
 #include "loops.h"
+#include "scratch.h"
 #include "threads.h"
 
 using namespace crfrnn;
@@ -36,17 +39,48 @@ EnclosingSimplex enclosing_simplex() {
 
 namespace {
 
+// The spatial Gaussian on a grid.
+struct Separable {
+    int32_t axes;
+    const float* taps;     // of all axes one after another, each with 3 zeros on both sides
+    const int64_t* radii;  // (axes,)
+    const int64_t* shape;  // (axes,)
+
+    int64_t pixels() const {
+        return std::accumulate(shape, shape + axes, int64_t{1}, std::multiplies<int64_t>());
+    }
+};
+
+// A normalised kernel with its penalty: one of `lattice` and `separable`, the other null.
+struct Kernel {
+    const float* penalty;  // P (L, L)
+    const float* before;   // (BN,), or null for 1
+    const float* after;    // (BN,), or null for 1
+    const Lattice* lattice;
+    const Separable* separable;
+    int32_t transposed;
+
+    // Floats of scratch besides what it filters.
+    int64_t extra(int64_t labels, int64_t rows) const {
+        if (lattice != nullptr) return 2 * (lattice->vertices + 1) * labels;
+        return separable->axes % 2 == 1 ? rows : 0;
+    }
+};
+
 enum Status : int { DONE = 0, OVERFLOWED = 1, FAILED = 2 };
 constexpr int64_t GRAIN = 1 << 14;  // floats of a result below which a thread does not pay
 constexpr int64_t COLUMNS = 64;     // floats of a row that go down an axis together
 
 template <class Body>
 int guarded(const Body& body) {
+    int status = FAILED;
     try {
-        return body();
+        status = body();
     } catch (...) {
-        return FAILED;
+        // Told by the status: no exception may cross into C.
     }
+    Scratch::release();
+    return status;
 }
 
 // B_d ... B_0 W' v, in one of the two buffers (M + 1, L), which is returned.
@@ -92,6 +126,46 @@ void convolve_axis(const float* taps, int64_t radius, int64_t before, int64_t si
     });
 }
 
+// `separable_filter`: axes alternate between the two buffers, beginning with the first; returns
+// the one that the last axis ends in.
+const float* convolve_axes(const Separable& kernel, int64_t batch, int64_t labels, const float* v,
+                           float* const to[2], int threads) {
+    const float* taps = kernel.taps;
+    int64_t before = batch, length = kernel.pixels() * labels;
+    for (int axis = 0; axis < kernel.axes; ++axis) {
+        const int64_t radius = kernel.radii[axis], size = kernel.shape[axis];
+        length /= size;
+        convolve_axis(taps + radius + 3, radius, before, size, length, v, to[axis % 2], threads);
+        taps += 2 * (radius + 3) + 1;
+        before *= size;
+        v = to[axis % 2];
+    }
+    return v;
+}
+
+// The columns of a penalty, and whether there is one number between any two labels.
+struct Penalty {
+    std::vector<float> columns, diagonal;
+    float between = 0.0f;
+    bool uniform = true;
+
+    void read(const float* matrix, int64_t labels) {
+        columns.resize(labels * labels);
+        diagonal.resize(labels);
+        if (labels > 1) between = matrix[1];
+        for (int64_t l = 0; l < labels; ++l) {
+            for (int64_t k = 0; k < labels; ++k) {
+                columns[k * labels + l] = matrix[l * labels + k];
+                if (k != l) uniform = uniform && matrix[l * labels + k] == between;
+            }
+            diagonal[l] = matrix[l * labels + l] - between;
+        }
+    }
+    Message message(const float* before, float* rows) const {
+        return {before, columns.data(), diagonal.data(), between, uniform, rows};
+    }
+};
+
 }  // namespace
 
 extern "C" {
@@ -124,12 +198,14 @@ int crfrnn_build_finish(LatticeBuild* build, const float* weights, int32_t* spla
     });
 }
 
-// K v or K' v for v (BN, L); values and blurred are (M + 1, L) of scratch.
+// K v or K' v for v (BN, L).
 int crfrnn_lattice_filter(const Lattice* lattice, int64_t labels, int transposed, const float* v,
-                          float* values, float* blurred, float* filtered, int threads) {
+                          float* filtered, int threads) {
     return guarded([&] {
-        const float* const on_vertices =
-            splat_and_blur(*lattice, labels, v, transposed != 0, values, blurred, threads);
+        const int64_t table = (lattice->vertices + 1) * labels;
+        float* const values = Scratch::floats(2 * table);
+        const float* const on_vertices = splat_and_blur(*lattice, labels, v, transposed != 0,
+                                                        values, values + table, threads);
         parallel_rows(lattice->pixels, GRAIN / labels + 1, threads,
                       [&](int64_t begin, int64_t end) {
                           loops().slice_(*lattice, labels, on_vertices, filtered, begin, end);
@@ -138,24 +214,62 @@ int crfrnn_lattice_filter(const Lattice* lattice, int64_t labels, int transposed
     });
 }
 
-// One convolution per axis of v (B, *shape, L); taps holds those of all axes one after another,
-// each with 3 zeros on both sides. scratch has the size of v and may be null for one axis.
-int crfrnn_separable_filter(const float* taps, const int64_t* radii, const int64_t* shape,
-                            int axes, int64_t batch, int64_t labels, const float* v,
-                            float* scratch, float* out, int threads) {
+// One convolution per axis of v (B, *shape, L).
+int crfrnn_separable_filter(const Separable* kernel, int64_t batch, int64_t labels, const float* v,
+                            float* out, int threads) {
     return guarded([&] {
-        int64_t before = batch, length = labels;
-        for (int axis = 0; axis < axes; ++axis) length *= shape[axis];
-        for (int axis = 0; axis < axes; ++axis) {
-            length /= shape[axis];
-            // The last axis ends in `out`, the ones ahead of it alternate.
-            float* const to = (axes - axis) % 2 == 1 ? out : scratch;
-            convolve_axis(taps + radii[axis] + 3, radii[axis], before, shape[axis], length, v, to,
-                          threads);
-            taps += 2 * (radii[axis] + 3) + 1;
-            before *= shape[axis];
-            v = to;
+        const int64_t count = batch * kernel->pixels() * labels;
+        float* const scratch = kernel->axes > 1 ? Scratch::floats(count) : nullptr;
+        // The last axis ends in `out`, the ones ahead of it alternate.
+        float* const to[] = {kernel->axes % 2 == 1 ? out : scratch,
+                             kernel->axes % 2 == 1 ? scratch : out};
+        convolve_axes(*kernel, batch, labels, v, to, threads);
+        return DONE;
+    });
+}
+
+// unary - sum_m after_m * K_m (before_m * (softmax(logits) P_m')), all (BN, L).
+int crfrnn_mean_field_update(const Kernel* kernels, int count, int64_t batch, int64_t pixels,
+                             int64_t labels, const float* logits, const float* unary,
+                             float* updated, int threads) {
+    return guarded([&] {
+        const int64_t rows = batch * pixels * labels, padded = (labels + 7) / 8 * 8;
+        // For each kernel what it filters, then for a lattice its two tables, for an odd number
+        // of axes another buffer to alternate with.
+        std::vector<int64_t> offset{0};
+        for (int m = 0; m < count; ++m) offset.push_back(offset.back() + rows + kernels[m].extra(labels, rows));
+        float* const scratch = Scratch::floats(offset.back());
+
+        std::vector<Penalty> penalties(count);
+        std::vector<Message> to_filter(count);
+        for (int m = 0; m < count; ++m) {
+            penalties[m].read(kernels[m].penalty, labels);
+            to_filter[m] = penalties[m].message(kernels[m].before, scratch + offset[m]);
         }
+        parallel_rows(batch * pixels, GRAIN / labels + 1, threads, [&](int64_t begin, int64_t end) {
+            std::vector<float> q(MESSAGE_ROWS * padded);
+            loops().messages(to_filter.data(), count, labels, logits, q.data(), begin, end);
+        });
+
+        std::vector<Term> terms(count);
+        for (int m = 0; m < count; ++m) {
+            float* const v = scratch + offset[m];
+            float* const extra = v + rows;
+            const Lattice* const lattice = kernels[m].lattice;
+            terms[m] = {kernels[m].after, v, lattice};
+            if (lattice != nullptr) {
+                terms[m].values =
+                    splat_and_blur(*lattice, labels, v, kernels[m].transposed != 0, extra,
+                                   extra + (lattice->vertices + 1) * labels, threads);
+            } else {
+                float* const to[] = {kernels[m].separable->axes % 2 == 1 ? extra : updated, v};
+                terms[m].values =
+                    convolve_axes(*kernels[m].separable, batch, labels, v, to, threads);
+            }
+        }
+        parallel_rows(batch * pixels, GRAIN / labels + 1, threads, [&](int64_t begin, int64_t end) {
+            loops().update(terms.data(), count, labels, unary, updated, begin, end);
+        });
         return DONE;
     });
 }

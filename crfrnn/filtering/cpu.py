@@ -13,6 +13,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from ctypes import c_float, c_int, c_int32, c_int64, c_void_p
+from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -71,6 +72,25 @@ class LatticeArgument(ctypes.Structure):
     )
 
 
+class SeparableArgument(ctypes.Structure):
+    """`Separable` of csrc/native.cpp."""
+
+    _fields_ = (("axes", c_int32), ("taps", c_void_p), ("radii", c_void_p), ("shape", c_void_p))
+
+
+class KernelArgument(ctypes.Structure):
+    """`Kernel` of csrc/native.cpp."""
+
+    _fields_ = (
+        ("penalty", c_void_p),
+        ("before", c_void_p),
+        ("after", c_void_p),
+        ("lattice", c_void_p),
+        ("separable", c_void_p),
+        ("transposed", c_int32),
+    )
+
+
 def library_path() -> Path | None:
     """Where the library was built: beside the package, whatever the platform calls it."""
     folder = Path(__file__).resolve().parents[1]
@@ -90,8 +110,9 @@ def library() -> ctypes.CDLL | None:
     native.crfrnn_instructions.restype = ctypes.c_char_p
     native.crfrnn_build_start.argtypes = (p, n, n, i, p, i, p, p)
     native.crfrnn_build_finish.argtypes = (p, p, p, p, p, p, i, i)
-    native.crfrnn_lattice_filter.argtypes = (p, n, i, p, p, p, p, i)
-    native.crfrnn_separable_filter.argtypes = (p, p, p, i, n, n, p, p, p, i)
+    native.crfrnn_lattice_filter.argtypes = (p, n, i, p, p, i)
+    native.crfrnn_separable_filter.argtypes = (p, n, n, p, p, i)
+    native.crfrnn_mean_field_update.argtypes = (p, i, n, n, n, p, p, p, i)
     return native
 
 
@@ -171,48 +192,19 @@ def lattice_filter(
     if native is None or lattice.slice_vertices.dtype != torch.int32 or v.numel() == 0:
         return plain_lattice.lattice_filter(lattice, v, accuracy, transposed=transposed)
     v = v.contiguous()
-    labels = v.shape[2]
-    taps = stencil_taps(accuracy)
-    argument, tables = lattice_argument(lattice, accuracy, taps)
-    values, blurred = v.new_empty(2, tables.stencils.shape[1], labels)
+    argument, _keep = lattice_argument(lattice, accuracy)
     filtered = torch.empty_like(v)
     check_memory(
         native.crfrnn_lattice_filter(
             ctypes.byref(argument),
-            labels,
+            v.shape[2],
             transposed,
             v.data_ptr(),
-            values.data_ptr(),
-            blurred.data_ptr(),
             filtered.data_ptr(),
             torch.get_num_threads(),
         )
     )
     return filtered
-
-
-def lattice_argument(
-    lattice: Lattice, accuracy: LatticeAccuracy, taps: Tensor
-) -> tuple[LatticeArgument, Lattice]:
-    """The tables as C sees them, and the contiguous tensors that must outlive the call."""
-    tables = Lattice(*(table.contiguous() for table in lattice))
-    pixels, size = tables.slice_weights.shape
-    argument = LatticeArgument(
-        pixels,
-        tables.splat_offsets.numel(),
-        size,
-        2 * accuracy.reach + 1,
-        *(table.data_ptr() for table in tables),
-        taps.data_ptr(),
-        accuracy.gain(size - 1),
-    )
-    return argument, tables
-
-
-def stencil_taps(accuracy: LatticeAccuracy) -> Tensor:
-    """The weights of a stencil's rows: behind, ahead, ..., itself."""
-    row = [tap for tap in accuracy.taps[1:] for _ in ("behind", "ahead")] + [accuracy.taps[0]]
-    return torch.tensor(row, dtype=torch.float32)
 
 
 def separable_filter(theta: Tensor, v: Tensor, shape: Sequence[int]) -> Tensor:
@@ -221,26 +213,117 @@ def separable_filter(theta: Tensor, v: Tensor, shape: Sequence[int]) -> Tensor:
     if native is None or v.numel() == 0:
         return plain_separable.separable_filter(theta, v, shape)
     v = v.contiguous()
-    every = plain_separable.gaussian_taps(theta, shape)
-    zeros = theta.new_zeros(ZERO_TAPS)
-    taps = torch.cat([part for axis in every for part in (zeros, axis, zeros)])
-    scratch = torch.empty_like(v) if len(shape) > 1 else v
+    argument, _keep = separable_argument(theta, shape)
     filtered = torch.empty_like(v)
     check_memory(
         native.crfrnn_separable_filter(
-            taps.data_ptr(),
-            int64_array([axis.numel() // 2 for axis in every]),
-            int64_array(shape),
-            len(shape),
+            ctypes.byref(argument),
             v.shape[0],
             v.shape[2],
             v.data_ptr(),
-            scratch.data_ptr(),
             filtered.data_ptr(),
             torch.get_num_threads(),
         )
     )
     return filtered
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One term of a mean-field update: a normalised kernel, and its penalty.
+
+    Attributes:
+        penalty: P (L, L).
+        before, after: (B, N, 1), the factors of `Normalized`, or None for 1.
+        filter: the tables and accuracy of a lattice, or theta and grid of the spatial Gaussian.
+    """
+
+    penalty: Tensor
+    before: Tensor | None
+    after: Tensor | None
+    filter: tuple[Lattice, LatticeAccuracy] | tuple[Tensor, Sequence[int]]
+
+
+def mean_field_update(logits: Tensor, unary: Tensor, kernels: Sequence[Kernel]) -> Tensor:
+    """unary - sum_m K_m (softmax(logits) P_m') in as few passes as there are filters.
+
+    The caller has seen to it that `native_for` serves all of the tensors.
+
+    Args:
+        logits: (B, N, L).
+        unary: (B, N, L).
+        kernels: K_m with P_m.
+    """
+    native = library()
+    assert native is not None  # the caller's part
+    logits, unary = logits.contiguous(), unary.contiguous()
+    updated = torch.empty_like(logits)
+    keep: list[object] = []  # what the pointers point to
+    arguments = (KernelArgument * len(kernels))()
+    for argument, kernel in zip(arguments, kernels, strict=True):
+        dense = [None if x is None else x.contiguous() for x in (kernel.before, kernel.after)]
+        penalty = kernel.penalty.contiguous()
+        argument.penalty = penalty.data_ptr()
+        argument.before, argument.after = (x if x is None else x.data_ptr() for x in dense)
+        table, options = kernel.filter
+        if isinstance(table, Lattice):
+            assert isinstance(options, LatticeAccuracy)
+            lattice, tensors = lattice_argument(table, options)
+            argument.lattice = ctypes.addressof(lattice)
+            keep += [lattice, tensors]
+        else:
+            assert not isinstance(options, LatticeAccuracy)
+            separable, numbers = separable_argument(table, options)
+            argument.separable = ctypes.addressof(separable)
+            keep += [separable, numbers]
+        keep += [dense, penalty]
+    check_memory(
+        native.crfrnn_mean_field_update(
+            arguments,
+            len(kernels),
+            *logits.shape,
+            logits.data_ptr(),
+            unary.data_ptr(),
+            updated.data_ptr(),
+            torch.get_num_threads(),
+        )
+    )
+    return updated
+
+
+def lattice_argument(
+    lattice: Lattice, accuracy: LatticeAccuracy
+) -> tuple[LatticeArgument, list[Tensor]]:
+    """The tables as C sees them, and the tensors that must outlive the call."""
+    # In the order of a stencil's rows: behind, ahead, ..., itself.
+    row = [tap for tap in accuracy.taps[1:] for _ in ("behind", "ahead")] + [accuracy.taps[0]]
+    taps = torch.tensor(row, dtype=torch.float32)
+    tables = [table.contiguous() for table in lattice]
+    pixels, size = lattice.slice_weights.shape
+    argument = LatticeArgument(
+        pixels,
+        lattice.splat_offsets.numel(),
+        size,
+        len(row),
+        *(table.data_ptr() for table in tables),
+        taps.data_ptr(),
+        accuracy.gain(size - 1),
+    )
+    return argument, [*tables, taps]
+
+
+def separable_argument(
+    theta: Tensor, shape: Sequence[int]
+) -> tuple[SeparableArgument, list[object]]:
+    """The taps of all axes as C sees them, and what must outlive the call."""
+    every = plain_separable.gaussian_taps(theta, shape)
+    zeros = theta.new_zeros(ZERO_TAPS)
+    taps = torch.cat([part for axis in every for part in (zeros, axis, zeros)])
+    radii, sizes = int64_array([axis.numel() // 2 for axis in every]), int64_array(shape)
+    argument = SeparableArgument(
+        len(shape), taps.data_ptr(), ctypes.addressof(radii), ctypes.addressof(sizes)
+    )
+    return argument, [taps, radii, sizes]
 
 
 def native_for(*tensors: Tensor) -> ctypes.CDLL | None:

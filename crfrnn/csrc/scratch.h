@@ -1,0 +1,19 @@
+// Memory for what one call leaves behind, kept by the calling thread for its next call.
+//
+// Pages that the system hands out afresh cost several times the arithmetic done on them.
+#pragma once
+
+#include <cstdint>
+
+namespace crfrnn {
+
+class Scratch {
+   public:
+    // `count` floats, not initialised; valid until the calling thread asks again.
+    static float* floats(int64_t count);
+
+    // Give back what is too large to keep; called when a call is done.
+    static void release();
+};
+
+}  // namespace crfrnn
