@@ -154,6 +154,9 @@ def train_step(
         (terms["loss"] / config.accumulate).backward()  # type: ignore[no-untyped-call]
         for name, value in terms.items():
             means[name] = means.get(name, 0.0) + value.item() / config.accumulate
+    if arm.network and config.clip_norm > 0:
+        norm = torch.nn.utils.clip_grad_norm_(segmenter.network.parameters(), config.clip_norm)
+        means["gradient_norm"] = norm.item()
     optimizer.step()
     return means
 

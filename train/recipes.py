@@ -55,6 +55,8 @@ class FitConfig:
             leaning on the CRF, and from its gradient: at the start of a joint run that is
             three to four times as long as the unary's own and mostly noise (cosine of the
             two on collage: 0.3).
+        clip_norm: length that the network's gradient is cut to; 0 leaves it. Behind a CRF a
+            few images have a gradient several times as long as the others.
     """
 
     steps: int = 100
@@ -69,12 +71,13 @@ class FitConfig:
     warmup: int = 0
     power: float = 0.9
     unary_loss: float = 4.0
+    clip_norm: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        for name in ("warmup", "unary_loss", "weight_decay"):
+        for name in ("warmup", "unary_loss", "weight_decay", "clip_norm"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}.")
         for name in ("lr", "head_multiplier", "crf_lr", "compatibility_lr", "power"):

@@ -69,6 +69,25 @@ def test_each_arm_changes_what_it_learns_and_nothing_else(world, arm, network, c
         ]
 
 
+def test_the_networks_gradient_is_cut_to_length(world, tiny) -> None:
+    """With SGD and no decay, one step moves the network by lr times the gradient."""
+    segmenter, train = world
+    sgd = {"optimizer": "sgd", "lr": 1.0, "weight_decay": 0.0, "steps": 1, "warmup": 0}
+    moved = {}
+    for clip_norm in (0.0, 1e-3):
+        model = segmenter()
+        before = [p.detach().clone() for p in model.network.parameters()]
+        config = replace(tiny.fit, **sgd, head_multiplier=1.0, clip_norm=clip_norm)
+        train(model, config=config, folder=f"clip-{clip_norm}")
+        steps = [
+            (p.detach() - b).norm() for p, b in zip(model.network.parameters(), before, strict=True)
+        ]
+        moved[clip_norm] = torch.stack(steps).norm().item()
+    assert moved[0.0] > 0.01
+    # Rounding: a step of 1e-3 on weights of order one, in float32.
+    assert moved[1e-3] == pytest.approx(1e-3, rel=1e-2)
+
+
 def test_checkpoint_rebuilds_the_model(world) -> None:
     segmenter, train = world
     model = segmenter()
