@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from typing import Literal, TypeGuard
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 
 FLOAT32 = torch.finfo(torch.float32)
 NUMBERS = (int, float, np.integer, np.floating)
+FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
@@ -24,16 +24,27 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
         raise ValueError(f"{name} must be one of {choices}, got {value!r}.{hint}")
 
 
+def check_flag(name: str, value: object) -> None:
+    """Raise unless value is True or False: "no" would count as True."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}.")
+
+
 def check_positive(name: str, value: object, unit: str) -> None:
     """Raise unless value is a number above zero, and still is one in float32."""
-    if not (isinstance(value, NUMBERS) and FLOAT32.tiny <= value <= FLOAT32.max):
+    if not (is_number(value) and FLOAT32.tiny <= value <= FLOAT32.max):
         raise ValueError(f"{name} must be a finite number above 0 ({unit}), got {value!r}.")
 
 
 def check_finite(name: str, value: object) -> None:
-    """Raise unless value is a finite number."""
-    if not (isinstance(value, NUMBERS) and math.isfinite(value)):
+    """Raise unless value is a finite number, and still is one in float32."""
+    if not (is_number(value) and abs(value) <= FLOAT32.max):
         raise ValueError(f"{name} must be a finite number, got {value!r}.")
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether value is a number of Python or NumPy; True and False are none."""
+    return isinstance(value, NUMBERS) and not isinstance(value, bool)
 
 
 def check_count(name: str, value: object, minimum: int) -> None:
@@ -47,15 +58,17 @@ def check_theta(name: str, theta: object, unit: str) -> None:
     values = theta if isinstance(theta, (list, tuple)) else [theta]
     if not values:
         raise ValueError(f"{name} must be a number or a sequence of them, got an empty one.")
+    if isinstance(theta, (np.ndarray, Tensor)):
+        raise ValueError(
+            f"{name} must be a number or a list of them ({unit}), got {theta!r}: pass its tolist()."
+        )
     for value in values:
         check_positive(name, value, unit)
 
 
 def check_between(name: str, value: object, interval: Literal["[0, 1)", "(0, 1]"]) -> None:
     """Raise unless value is a number of the interval."""
-    inside = isinstance(value, NUMBERS) and (
-        0 <= value < 1 if interval == "[0, 1)" else 0 < value <= 1
-    )
+    inside = is_number(value) and (0 <= value < 1 if interval == "[0, 1)" else 0 < value <= 1)
     if not inside:
         raise ValueError(f"{name} must be a number in {interval}, got {value!r}.")
 
@@ -87,6 +100,12 @@ def check_penalties(penalties: Sequence[Tensor] | Tensor, num_kernels: int, like
         )
     num_labels = like.shape[-1]
     for penalty in penalties:
+        if not isinstance(penalty, Tensor):
+            raise TypeError(
+                f"a penalty must be a torch.Tensor ({num_labels}, {num_labels}), got "
+                f"{type(penalty).__name__}. An inference takes one sequence of penalties for each "
+                "iteration, an energy takes that of one iteration."
+            )
         if tuple(penalty.shape) != (num_labels, num_labels):
             raise ValueError(
                 f"a penalty must be ({num_labels}, {num_labels}) for a unary of {num_labels} "
@@ -122,10 +141,11 @@ def check_unary(unary: object, num_labels: int) -> None:
             f"H, W, got {tuple(unary.shape)}. num_labels of this layer is {num_labels}; the label "
             "axis is axis 1."
         )
-    if not unary.is_floating_point():
+    if unary.dtype not in FLOATING:
         raise TypeError(
             f"unary must be floating-point logits (higher = likelier), got {unary.dtype}."
         )
+    check_dense("unary", unary)
     if unary.numel() == 0:
         raise ValueError(f"unary must hold at least one pixel, got {tuple(unary.shape)}.")
     if not torch.compiler.is_compiling() and not torch.isfinite(unary).all():
@@ -145,7 +165,7 @@ def check_image(image: object, unary: Tensor, image_range: str) -> None:
     check_grid("image", image, unary)
     if image.dtype == torch.uint8:
         return
-    if not image.is_floating_point():
+    if image.dtype not in FLOATING:
         raise TypeError(f"image must be uint8 or floating point in 0..255, got {image.dtype}.")
     if torch.compiler.is_compiling():
         return  # what follows depends on the values
@@ -176,7 +196,7 @@ def check_guides(guides: object, names: Sequence[str], unary: Tensor) -> None:
             f"{sorted(map(str, given))}."
         )
     for name, guide in given.items():
-        if not isinstance(guide, Tensor) or not guide.is_floating_point():
+        if not isinstance(guide, Tensor) or guide.dtype not in FLOATING:
             came = guide.dtype if isinstance(guide, Tensor) else type(guide).__name__
             raise TypeError(
                 f"guide {name!r} must be a floating-point tensor (B, C, *grid), got {came}."
@@ -192,6 +212,7 @@ def check_mask(mask: object, unary: Tensor) -> None:
         came = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
         raise TypeError(f"mask must be a bool tensor, True for pixels of an image, got {came}.")
     expected = (unary.shape[0], *unary.shape[2:])
+    check_dense("mask", mask)
     if tuple(mask.shape) != expected:
         raise ValueError(
             f"mask must be {expected} for a unary of {tuple(unary.shape)}, got "
@@ -219,6 +240,24 @@ def check_grid(name: str, guide: Tensor, unary: Tensor) -> None:
         raise ValueError(
             f"{name} and unary must be on one device, got {guide.device} and {unary.device}."
         )
+    check_dense(name, guide)
+
+
+def check_dense(name: str, tensor: Tensor) -> None:
+    """Raise unless the tensor holds all of its values."""
+    if tensor.layout != torch.strided:
+        raise TypeError(f"{name} must be dense, got {tensor.layout}. Pass its to_dense().")
+    if tensor.is_meta:
+        raise TypeError(f"{name} must hold values, got a tensor on the meta device.")
+
+
+def check_widths(theta: Tensor) -> None:
+    """Raise unless every theta is finite and above 0, as it was before it learnt."""
+    if not torch.compiler.is_compiling() and not ((theta > 0) & torch.isfinite(theta)).all():
+        raise ValueError(
+            f"theta must be finite and above 0, got {theta.detach().cpu().tolist()}. Where it "
+            "learns, it has diverged: lower its learning rate."
+        )
 
 
 def check_features(features: Tensor) -> None:
@@ -228,5 +267,5 @@ def check_features(features: Tensor) -> None:
     if not torch.compiler.is_compiling() and not torch.isfinite(features).all():
         raise ValueError(
             "features must be finite, got NaN or infinite values. Check the guide, and that no "
-            "theta is 0."
+            "theta is 0 or, where it learns, has diverged."
         )

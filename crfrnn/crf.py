@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -15,6 +14,7 @@ from crfrnn.checks import (
     check_choice,
     check_count,
     check_finite,
+    check_flag,
     check_guides,
     check_image,
     check_mask,
@@ -25,14 +25,14 @@ from crfrnn.checks import (
 from crfrnn.compatibility import CompatibilityForm, KernelWeights
 from crfrnn.diagnostics import Record, trace
 from crfrnn.filtering import FeaturesGradient, Filter, LatticeAccuracyName, Normalization
-from crfrnn.frank_wolfe import FrankWolfe
 from crfrnn.inference import Inference, MeanField, Pairwise
-from crfrnn.kernels import FilterName, KernelConfig, Theta
+from crfrnn.kernels import FilterName, KernelConfig, Theta, check_further_kernels
 from crfrnn.mixture import log_mixture
 from crfrnn.param_groups import param_groups
 from crfrnn.potentials import PairwisePotentials
 from crfrnn.presets import preset
 from crfrnn.rows import rows_scaled
+from crfrnn.strategy import check_inference, initial_steps, with_steps
 
 ImageRange = Literal["0..255", "any"]
 
@@ -145,15 +145,22 @@ class CrfRnn(nn.Module):
         check_between("unary_mixture", unary_mixture, "[0, 1)")
         check_positive("unary_scale", unary_scale, "a factor")
         check_positive("output_scale", output_scale, "a factor")
+        check_flag("untied", untied)
+        check_flag("learn_step", learn_step)
+        check_flag("learn_unary_scale", learn_unary_scale)
+        check_flag("learn_output_scale", learn_output_scale)
         configs = {
             "spatial": KernelConfig(theta_gamma, None, spatial_weight, spatial_filter),
             "bilateral": KernelConfig(theta_alpha, theta_beta, bilateral_weight, bilateral_filter),
-            **(further_kernels or {}),
         }
+        if further_kernels is not None:
+            check_further_kernels(further_kernels, list(configs))
+            configs.update(further_kernels)
         self.num_labels = num_labels
         self.num_iterations = num_iterations
         self.num_iterations_eval = num_iterations_eval
         self.inference = MeanField() if inference is None else inference
+        check_inference(self.inference, untied=untied)
         self.image_range = image_range
         self.unary_mixture = unary_mixture
 
@@ -173,21 +180,11 @@ class CrfRnn(nn.Module):
             lattice_accuracy=lattice_accuracy,
             features_gradient=features_gradient,
         )
-        self.step_logit = self._steps() if learn_step else None
+        self.step_logit = initial_steps(self.inference, num_iterations) if learn_step else None
         self.log_unary_scale = self._log_scale("log_unary_scale", unary_scale, learn_unary_scale)
         self.log_output_scale = self._log_scale(
             "log_output_scale", output_scale, learn_output_scale
         )
-
-    def _steps(self) -> nn.Parameter:
-        """The logit of each iteration's step: a step is between 0 and 1."""
-        if not isinstance(self.inference, FrankWolfe) or not isinstance(self.inference.step, float):
-            raise ValueError(
-                "learn_step needs inference=FrankWolfe(step=NUMBER), the number it starts at, "
-                f"got {self.inference!r}."
-            )
-        start = torch.full((max(1, self.num_iterations),), self.inference.step)
-        return nn.Parameter(start.clamp(0.01, 0.99).logit())
 
     def _log_scale(self, name: str, value: float, learn: bool) -> Tensor:
         """A parameter where it learns, else a buffer, which no requires_grad_() makes learn."""
@@ -250,30 +247,25 @@ class CrfRnn(nn.Module):
             kernels: of `potentials.build_kernels`, for images of the same grid.
         """
         rows, pairwise, num_iterations = self._problem(unary)
-        logits = self._strategy()(rows, kernels, pairwise, num_iterations)
+        inference = with_steps(self.inference, self.step_logit)
+        logits = inference(rows, kernels, pairwise, num_iterations)
         if self.training and self.unary_mixture > 0:
             logits = log_mixture(logits, rows, self.unary_mixture)
-        logits = rows_scaled(logits, self.log_output_scale.exp())
+        logits = rows_scaled(logits, self.log_output_scale.exp().to(rows.dtype))
         return logits.transpose(1, 2).reshape(unary.shape)
 
     def trace(self, unary: Tensor, kernels: list[Filter]) -> list[Record]:
         """Energies, divergence and change in every iteration of `infer`, without gradient."""
         rows, pairwise, num_iterations = self._problem(unary)
-        return trace(self._strategy(), rows, kernels, pairwise, num_iterations)
+        inference = with_steps(self.inference, self.step_logit)
+        return trace(inference, rows, kernels, pairwise, num_iterations)
 
     def _problem(self, unary: Tensor) -> tuple[Tensor, Pairwise, int]:
         """The unary as rows (B, N, L), the penalties, and the number of iterations."""
         rows = unary.flatten(2).transpose(1, 2).contiguous()
-        rows = rows_scaled(rows, self.log_unary_scale.exp())
+        rows = rows_scaled(rows, self.log_unary_scale.exp().to(rows.dtype))
         num_iterations = self.num_iterations if self.training else self.num_iterations_eval
         return rows, self.potentials.penalties(rows.dtype), num_iterations
-
-    def _strategy(self) -> Inference:
-        """The inference, with its steps where they learn."""
-        if self.step_logit is None:
-            return self.inference
-        assert isinstance(self.inference, FrankWolfe)  # checked in __init__
-        return replace(self.inference, step=self.step_logit.sigmoid())
 
     def param_groups(self, base_lr: float, **multipliers: float) -> list[dict[str, Any]]:
         """Optimiser groups with the learning rates of CRF-as-RNN: see `crfrnn.param_groups`."""

@@ -11,14 +11,22 @@ in use does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
-from crfrnn.checks import check_choice, check_count, check_features, check_theta
+from crfrnn.checks import (
+    check_choice,
+    check_count,
+    check_features,
+    check_finite,
+    check_flag,
+    check_theta,
+    check_widths,
+)
 from crfrnn.filtering import (
     ExactFilter,
     FeaturesGradient,
@@ -53,6 +61,38 @@ class KernelConfig:
     filter: FilterName = "lattice"
 
 
+def check_further_kernels(configs: object, reserved: Sequence[str]) -> None:
+    """Raise unless configs map names that a submodule can have, none reserved, to configs."""
+    if not isinstance(configs, Mapping):
+        raise TypeError(
+            "further_kernels must be a mapping from names to KernelConfig, got "
+            f"{type(configs).__name__}: pass further_kernels={{name: KernelConfig(...)}}."
+        )
+    for name, config in configs.items():
+        if not isinstance(name, str) or name == "" or "." in name or name in dir(nn.ModuleDict()):
+            raise ValueError(
+                "the name of a further kernel must be a string that can name a submodule: not "
+                f"empty, without a dot, no attribute of torch.nn.ModuleDict; got {name!r}."
+            )
+        if name in reserved:
+            raise ValueError(
+                f"the name of a further kernel must not be one of {list(reserved)}, got {name!r}: "
+                "these have arguments of their own."
+            )
+        if not isinstance(config, KernelConfig):
+            raise TypeError(
+                f"further kernel {name!r} must be a KernelConfig, got {type(config).__name__}."
+            )
+        check_choice(f"filter of kernel {name!r}", config.filter, get_args(FilterName))
+        check_finite(f"weight of kernel {name!r}", config.weight)
+        for theta, value, unit in (
+            ("theta_position", config.theta_position, "pixels"),
+            ("theta_guide", config.theta_guide, "units of the guide"),
+        ):
+            if value is not None:
+                check_theta(f"{theta} of kernel {name!r}", value, unit)
+
+
 class GaussianKernel(nn.Module):
     """One kernel: its widths, which may learn, and the filter they make with a guide.
 
@@ -85,6 +125,7 @@ class GaussianKernel(nn.Module):
         check_choice("filter", filter_name, get_args(FilterName))
         check_choice("lattice_accuracy", lattice_accuracy, get_args(LatticeAccuracyName))
         check_choice("features_gradient", features_gradient, get_args(FeaturesGradient))
+        check_flag("learn_theta", learn_theta)
         check_count("window_radius", window_radius, 0)
         check_count("window_dilation", window_dilation, 1)
         if theta_position is None and theta_guide is None:
@@ -121,7 +162,21 @@ class GaussianKernel(nn.Module):
 
     def log_theta(self, of: Literal["position", "guide"]) -> Tensor:
         """Logarithms of the widths, in pixels or units of the guide: (), (ndim,) or (C,)."""
+        if not (self.has_position if of == "position" else self.has_guide):
+            raise ValueError(f"this kernel has no theta_{of}: it was built with None.")
         return cast(Tensor, getattr(self, f"log_theta_{of}"))
+
+    def widths(self, of: Literal["position", "guide"], count: int, like: Tensor) -> Tensor:
+        """One width for each axis of the grid, or each channel of the guide: (count,)."""
+        theta = self.log_theta(of).exp()
+        if theta.ndim == 1 and theta.shape[0] != count:
+            at = "axes of the grid" if of == "position" else "channels of the guide"
+            usual = "theta_alpha, theta_gamma" if of == "position" else "theta_beta"
+            raise ValueError(
+                f"theta_{of} ({usual}) must be one number, or one for each of the {count} {at}, "
+                f"got {theta.shape[0]}."
+            )
+        return theta.to(like.dtype).expand(count)
 
     def forward(
         self, shape: Sequence[int], guide: Tensor | None, valid: Tensor, *, masked: bool
@@ -135,7 +190,8 @@ class GaussianKernel(nn.Module):
             masked: whether `valid` holds a 0.
         """
         if self.filter_name == "separable":
-            theta = widths(self.log_theta("position").exp(), len(shape), valid)
+            theta = self.widths("position", len(shape), valid)
+            check_widths(theta)
             return SeparableFilter(theta, shape)
         features = self.features(shape, guide, valid, masked=masked)
         if self.filter_name == "lattice":
@@ -155,11 +211,12 @@ class GaussianKernel(nn.Module):
         columns, scales = [], []
         if self.has_position:
             columns.append(positions(shape, valid).expand(valid.shape[0], -1, -1))
-            scales.append(widths(self.log_theta("position").exp(), len(shape), valid).flip(0))
+            scales.append(self.widths("position", len(shape), valid).flip(0))
         if self.has_guide:
-            assert guide is not None  # checked by the layer
+            if guide is None:
+                raise ValueError("a kernel with a theta_guide takes a guide, got None.")
             columns.append(guide.to(valid.dtype).flatten(2).transpose(1, 2))
-            scales.append(widths(self.log_theta("guide").exp(), guide.shape[1], valid))
+            scales.append(self.widths("guide", guide.shape[1], valid))
         raw = torch.cat(columns, dim=2)
         if masked:
             first = valid.argmax(1, keepdim=True).expand(-1, -1, raw.shape[2])
@@ -181,16 +238,6 @@ class GaussianKernel(nn.Module):
             shown.append(f"lattice_accuracy={self.lattice_accuracy!r}")
             shown.append(f"features_gradient={self.features_gradient!r}")
         return ", ".join(shown)
-
-
-def widths(theta: Tensor, count: int, like: Tensor) -> Tensor:
-    """One width for each axis or channel: (count,)."""
-    if theta.ndim == 1 and theta.shape[0] != count:
-        raise ValueError(
-            f"theta must be one number, or one for each of the {count} axes or channels, got "
-            f"{theta.shape[0]}."
-        )
-    return theta.to(like.dtype).expand(count)
 
 
 def rounded(theta: Tensor) -> float | list[float]:

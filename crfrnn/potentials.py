@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from crfrnn.checks import check_choice
+from crfrnn.checks import check_choice, check_flag, check_mask
 from crfrnn.compatibility import CompatibilityForm, KernelWeights, build_compatibility
 from crfrnn.filtering import (
     NORMALIZATIONS,
@@ -56,6 +56,7 @@ class PairwisePotentials(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("normalization", normalization, NORMALIZATIONS)
+        check_flag("self_term", self_term)
         self.normalization = normalization
         self.self_term = self_term
         self.kernels = nn.ModuleDict()
@@ -101,6 +102,11 @@ class PairwisePotentials(nn.Module):
             guides: (B, C, *grid), by the names of the further kernels.
             mask: (B, *grid) bool, False for padding; None: no padding.
         """
+        if not image.is_floating_point():
+            raise TypeError(
+                f"image must be floating point here, in the dtype of the unary, got {image.dtype}."
+            )
+        check_mask(mask, image)
         batch, _, *shape = image.shape
         masked = mask is not None
         valid = image.new_ones(batch, math.prod(shape), 1)
@@ -140,10 +146,12 @@ class PairwisePotentials(nn.Module):
 
     def kernel(self, name: str) -> GaussianKernel:
         """The kernel of that name: "spatial", "bilateral" or a further one."""
+        check_choice("kernel", name, self.kernels)
         return cast(GaussianKernel, self.kernels[name])
 
     def weight(self, name: str) -> Tensor:
         """The parameter behind that kernel's weight, in its learnable form."""
+        check_choice("kernel", name, self.kernel_weights)
         return next(self.kernel_weights[name].parameters())
 
     def kernel_weight_matrices(self) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from crfrnn import PRESETS, CrfRnn
 from crfrnn.filtering import NORMALIZATIONS, lattice
 from crfrnn.filtering.accuracy import LatticeAccuracy
+from crfrnn.frank_wolfe import FrankWolfe
 from crfrnn.kernels import rounded
 from tests.crfrnn.small_layers import random_inputs, small_crf
 
@@ -30,6 +31,15 @@ def test_shape_and_dtype_are_those_of_the_unary(shape: tuple[int, ...]) -> None:
     assert out.dtype == torch.float32
     half = CrfRnn(shape[1])(unary.half(), image)
     assert half.dtype == torch.float16
+
+
+def test_parameters_need_not_have_the_dtype_of_the_unary() -> None:
+    double = CrfRnn(3).double()
+    single, image = (x.float() for x in random_inputs())
+    out = double(single, image)
+    assert out.dtype == torch.float32
+    # The parameters are numbers of float32 in both; rounding of the products mu W differs.
+    torch.testing.assert_close(out, CrfRnn(3)(single, image), rtol=1e-5, atol=1e-5)
 
 
 def test_computes_in_float32_inside_autocast() -> None:
@@ -232,6 +242,12 @@ def test_param_groups_carry_the_recipe() -> None:
     assert [len(g["params"]) for g in groups] == [2, 1]
     fixed = CrfRnn(3, compatibility="potts").requires_grad_(requires_grad=True)
     assert [g["name"] for g in fixed.param_groups(1.0)] == ["crf_kernel_weights"]
+
+
+def test_an_integer_step_is_a_number_to_start_from() -> None:
+    crf = CrfRnn(3, learn_step=True, inference=FrankWolfe(step=1))
+    assert crf.step_logit is not None
+    assert crf.step_logit.shape == (5,)
 
 
 @pytest.mark.parametrize("how", ["state_dict", "deepcopy", "pickle"])
