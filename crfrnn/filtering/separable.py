@@ -75,6 +75,9 @@ def convolve(v: Tensor, taps: Tensor, shape: Sequence[int], axis: int) -> Tensor
     The rows are what torch calls a channels-last picture, of which a depthwise convolution
     is fast and sums in one order whatever the number of threads.
     """
+    if v.shape[2] == 1:
+        # A picture of one channel takes another path, whose sums depend on the batch.
+        return convolve(v.expand(-1, -1, 2), taps, shape, axis)[..., :1].contiguous()
     batch, num_pixels, labels = v.shape
     before, size = batch * math.prod(shape[:axis]), shape[axis]
     picture = v.reshape(before, size, -1, labels).permute(0, 3, 1, 2)

@@ -62,12 +62,6 @@ def test_shape(name: str, num_labels: int) -> None:
     assert build(name)(v).shape == v.shape
 
 
-def test_lattice_overflow_is_an_error() -> None:
-    features = torch.tensor([[[0.0] * 5, [1e5] * 5]])
-    with pytest.raises(LatticeOverflowError, match="theta is too small"):
-        LatticeFilter(features)
-
-
 def test_fine_lattice_overflows_earlier() -> None:
     """About 47 cells along each of 11 axes fit; 70, smaller and with more margin, do not."""
     features = torch.eye(12, 11, dtype=torch.float64)[None] * 26
@@ -203,6 +197,12 @@ def test_lattice_of_a_batch_is_each_image_alone(dim: int, accuracy: LatticeAccur
     together = LatticeFilter(features, accuracy)(v)
     alone = [LatticeFilter(f[None], accuracy)(w[None]) for f, w in zip(features, v, strict=True)]
     assert torch.equal(together, torch.cat(alone))
+
+
+@pytest.mark.parametrize("num_labels", [1, 2, 21])
+def test_separable_of_a_batch_is_each_image_alone(num_labels: int) -> None:
+    kernel, v = SeparableFilter(torch.tensor([3.0, 2.0]), SHAPE), torch.rand(3, 117, num_labels)
+    assert torch.equal(kernel(v), torch.cat([kernel(w[None]) for w in v]))
 
 
 def test_insertion_takes_all_neighbours_and_the_bridges_between_them() -> None:
