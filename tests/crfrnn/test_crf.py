@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from crfrnn import PRESETS, CrfRnn
-from crfrnn.filtering import NORMALIZATIONS, lattice
-from crfrnn.filtering.accuracy import LatticeAccuracy
+from crfrnn.filtering import NORMALIZATIONS
 from crfrnn.frank_wolfe import FrankWolfe
 from crfrnn.kernels import rounded
 from tests.crfrnn.small_layers import random_inputs, small_crf
@@ -107,27 +106,6 @@ def test_equals_the_paper(normalization: str, kernel_weights: str, spatial_filte
 # invariants
 
 
-def test_zero_weights_return_the_unary_exactly() -> None:
-    unary, image = random_inputs()
-    crf = CrfRnn(3, spatial_weight=0.0, bilateral_weight=0.0)
-    assert torch.equal(crf(unary, image), unary)
-
-
-def test_potts_equals_unary_plus_messages_up_to_a_constant() -> None:
-    unary, image = random_inputs()
-    crf = small_crf(kernel_weights="scalar", compatibility="potts", num_iterations=1)
-    rows = unary.flatten(2).transpose(1, 2)
-    q = rows.softmax(-1)
-    spatial, bilateral = crf.potentials.build_kernels(image)
-    expected = (
-        rows
-        + crf.potentials.weight("spatial") * spatial(q)
-        + crf.potentials.weight("bilateral") * bilateral(q)
-    )
-    ours = crf(unary, image).flatten(2).transpose(1, 2)
-    torch.testing.assert_close(ours.softmax(-1), expected.softmax(-1))
-
-
 def test_train_and_eval_have_their_own_iteration_counts() -> None:
     unary, image = random_inputs()
     crf = small_crf(num_iterations=1, num_iterations_eval=2, bilateral_filter="exact")
@@ -136,42 +114,11 @@ def test_train_and_eval_have_their_own_iteration_counts() -> None:
         torch.testing.assert_close(crf.train(mode)(unary, image), expected)
 
 
-def test_a_batch_is_each_image_alone() -> None:
-    unary, image = (x.float() for x in random_inputs(batch=3))
-    crf = small_crf().float()
-    together = crf(unary, image)
-    alone = torch.cat([crf(u[None], i[None]) for u, i in zip(unary, image, strict=True)])
-    torch.testing.assert_close(together, alone, rtol=1e-6, atol=1e-6)  # one float32 rounding
-
-
 def test_permuting_labels_permutes_the_result() -> None:
     unary, image = random_inputs(num_labels=4)
     crf = CrfRnn(4, theta_alpha=3.0, kernel_weights="scalar").double()
     order = [2, 0, 3, 1]
     torch.testing.assert_close(crf(unary[:, order], image), crf(unary, image)[:, order])
-
-
-def test_the_lattice_is_built_once_per_forward(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Built once, it serves every iteration and the backward pass (22 builds in one package)."""
-    builds: list[int] = []
-    original = lattice.build_lattice
-
-    def counting(features: Tensor, accuracy: LatticeAccuracy) -> tuple[lattice.Lattice, Tensor]:
-        builds.append(1)
-        return original(features, accuracy)
-
-    monkeypatch.setattr(lattice, "build_lattice", counting)
-    unary, image = random_inputs()
-    CrfRnn(3, num_iterations=5)(unary.requires_grad_(), image).sum().backward()
-    assert len(builds) == 1
-
-
-def test_inputs_are_not_modified() -> None:
-    unary, image = random_inputs()
-    before = unary.clone(), image.clone()
-    small_crf()(unary, image)
-    assert torch.equal(unary, before[0])
-    assert torch.equal(image, before[1])
 
 
 # gradient
