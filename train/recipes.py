@@ -141,9 +141,11 @@ def collage() -> Recipe:
     Cost: under 10 minutes on 2 CPU cores.
     Expect: the table in README.md. From one seed to the next mIoU moves by several points.
     """
-    fit = FitConfig(steps=80, lr=1.5e-4, warmup=8)
+    # From a start that has been trained long enough the CRF's loss may weigh as much as the
+    # unary's; the cut keeps the few images whose gradient it multiplies from deciding a step.
+    fit = FitConfig(steps=100, lr=3e-4, warmup=8, unary_loss=1.0, clip_norm=1.0)
     return Recipe(
-        data=CollageConfig(num_tune=60, num_report=120),
+        data=CollageConfig(num_tune=60, num_report=200),
         model=ModelConfig(
             network=DeepLabV3Config(
                 backbone="resnet10t", atrous_rates=(2,), head_channels=96, dropout=0.0
@@ -151,7 +153,7 @@ def collage() -> Recipe:
             freeze_batch_norm=False,
         ),
         augment=TransformConfig(crop_size=None, scale=None, flip=True),
-        start=FitConfig(steps=260, lr=1e-3),
+        start=FitConfig(steps=540, lr=1e-3),
         fit=fit,
         crf_fit=replace(fit, steps=30),
         crf=CrfForm(kernel_weights="class", normalization="symmetric", learn_output_scale=True),

@@ -112,8 +112,8 @@ def test_trap_04_keys_are_wide_or_refused() -> None:
     offsets = [k * 2**16 * math.sqrt(3) / 2 for k in range(5)]
     far = torch.cat([cluster + offset for offset in offsets])[None]
     v = torch.rand(1, 30, 2, dtype=torch.float64)
-    together = LatticeFilter(far)(v).split(6, dim=1)
-    for part, rows, offset in zip(together, v.split(6, dim=1), offsets, strict=True):
+    together = LatticeFilter(far)(v).split(6, dim=1)  # type: ignore[no-untyped-call]
+    for part, rows, offset in zip(together, v.split(6, dim=1), offsets, strict=True):  # type: ignore[no-untyped-call]
         alone = LatticeFilter(cluster[None] + offset)(rows)
         torch.testing.assert_close(part, alone, rtol=1e-12, atol=1e-12)
     with pytest.raises(LatticeOverflowError, match="theta is too small"):
@@ -184,7 +184,7 @@ def test_trap_08_dtype_and_axes_are_read_as_they_are() -> None:
         lambda x: x.float().double(),
         lambda x: x[..., None].repeat(1, 1, 1, 1, 2)[..., 1],
     ):
-        other: Tensor = crf(convert(unary), convert(image))
+        other: Tensor = crf(convert(unary), convert(image))  # type: ignore[no-untyped-call]
         torch.testing.assert_close(other, expected, rtol=1e-4, atol=1e-4)  # float32 in one case
     # float32 and half go in and out as such.
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
@@ -200,7 +200,7 @@ def test_trap_09_inputs_are_not_modified() -> None:
     inputs = [unary, image, guide, mask]
     before = [x.clone() for x in inputs]
     for filters in ("lattice", "exact", "window"):
-        further = {"embedding": KernelConfig(1.0, 0.5, filter=filters)}  # type: ignore[arg-type]
+        further = {"embedding": KernelConfig(1.0, 0.5, filter=filters)}
         options: dict[str, Any] = {"further_kernels": further, "learn_theta": True}
         crf = small_crf(bilateral_filter=filters, **options)
         leaves = [x.detach().requires_grad_() for x in inputs[:3]]  # share their memory
