@@ -29,23 +29,33 @@ inline Lanes<8> exponential(Lanes<8> x) {
     return x < tiny ? Lanes<8>{} : p * power;
 }
 
+inline Lanes<8> larger(Lanes<8> a, Lanes<8> b) { return a > b ? a : b; }
+
+// combine over the eight lanes, in halves.
+template <class Combine>
+inline float across(Lanes<8> lanes, const Combine& combine) {
+    float x[8];
+    store<8>(x, lanes);
+    const float a = combine(combine(x[0], x[4]), combine(x[2], x[6]));
+    return combine(a, combine(combine(x[1], x[5]), combine(x[3], x[7])));
+}
+
 // softmax of a row of logits into q, which is padded to blocks of 8 with zeros; returns its sum.
 inline float softmax(const float* logits, int64_t labels, int64_t padded, float* q) {
-    std::memcpy(q, logits, labels * sizeof(float));
+    for (int64_t l = 0; l + 8 <= labels; l += 8) store<8>(q + l, load<8>(logits + l));
+    if (labels >= 8)
+        store<8>(q + labels - 8, load<8>(logits + labels - 8));
+    else
+        for (int64_t l = 0; l < labels; ++l) q[l] = logits[l];
     for (int64_t l = labels; l < padded; ++l) q[l] = logits[0];
     Lanes<8> most = load<8>(q);
-    for (int64_t l = 8; l < padded; l += 8) {
-        const Lanes<8> x = load<8>(q + l);
-        most = x > most ? x : most;
-    }
-    float largest = most[0];
-    for (int lane = 1; lane < 8; ++lane) largest = most[lane] > largest ? most[lane] : largest;
+    for (int64_t l = 8; l < padded; l += 8) most = larger(most, load<8>(q + l));
+    const float largest = across(most, [](float a, float b) { return a > b ? a : b; });
     for (int64_t l = 0; l < padded; l += 8) store<8>(q + l, exponential(load<8>(q + l) - largest));
     for (int64_t l = labels; l < padded; ++l) q[l] = 0.0f;
     Lanes<8> sums = {};
     for (int64_t l = 0; l < padded; l += 8) sums += load<8>(q + l);
-    float sum = 0.0f;
-    for (int lane = 0; lane < 8; ++lane) sum += sums[lane];
+    const float sum = across(sums, [](float a, float b) { return a + b; });
     const float scale = 1.0f / sum;
     for (int64_t l = 0; l < padded; l += 8) store<8>(q + l, load<8>(q + l) * scale);
     return sum * scale;
