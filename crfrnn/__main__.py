@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 
 import crfrnn
-from crfrnn.filtering import cpu
+from crfrnn.filtering.native import instructions
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,12 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def info() -> dict[str, str]:
     """What `python -m crfrnn info` prints."""
-    instructions = cpu.instructions()
+    active = instructions()
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "crfrnn": crfrnn.__version__,
         "torch": torch.__version__,
-        "native CPU": f"yes ({instructions})" if instructions else "no: plain PyTorch serves",
+        "native CPU": f"yes ({active})" if active else "no: plain PyTorch serves",
         "CUDA": f"yes ({gpu}), plain PyTorch" if gpu else "no",
         "threads": str(torch.get_num_threads()),
     }

@@ -30,6 +30,7 @@ from crfrnn.checks import (
     check_rows,
 )
 from crfrnn.filtering import Filter
+from crfrnn.filtering.update_ops import fused_update
 from crfrnn.rows_ops import rows_product
 
 Pairwise = Sequence[Sequence[Tensor]]  # over iterations, over kernels: (L, L) penalties
@@ -161,7 +162,9 @@ def mean_field_step(
     damping: float,
 ) -> Tensor:
     """One iteration: logits_t -> logits_{t+1}, both (B, N, L)."""
-    update = mean_field_update(logits.softmax(dim=-1), unary, kernels, penalties)
+    update = fused_update(logits, unary, kernels, penalties)
+    if update is None:
+        update = mean_field_update(logits.softmax(dim=-1), unary, kernels, penalties)
     return update if damping == 0 else torch.lerp(update, logits, damping)
 
 

@@ -3,11 +3,10 @@
 // A function that can fail returns 0 for success and FAILED where memory ran out.
 #include <algorithm>
 #include <cstdint>
-#include <functional>
-#include <numeric>
 #include <vector>
 
 #include "build.h"
+#include "kernels.h"
 #include "loops.h"
 #include "scratch.h"
 #include "threads.h"
@@ -38,34 +37,6 @@ EnclosingSimplex enclosing_simplex() {
 }  // namespace crfrnn
 
 namespace {
-
-// The spatial Gaussian on a grid.
-struct Separable {
-    int32_t axes;
-    const float* taps;     // of all axes one after another, each with 3 zeros on both sides
-    const int64_t* radii;  // (axes,)
-    const int64_t* shape;  // (axes,)
-
-    int64_t pixels() const {
-        return std::accumulate(shape, shape + axes, int64_t{1}, std::multiplies<int64_t>());
-    }
-};
-
-// A normalised kernel with its penalty: one of `lattice` and `separable`, the other null.
-struct Kernel {
-    const float* penalty;  // P (L, L)
-    const float* before;   // (BN,), or null for 1
-    const float* after;    // (BN,), or null for 1
-    const Lattice* lattice;
-    const Separable* separable;
-    int32_t transposed;
-
-    // Floats of scratch besides what it filters.
-    int64_t extra(int64_t labels, int64_t rows) const {
-        if (lattice != nullptr) return 2 * (lattice->vertices + 1) * labels;
-        return separable->axes % 2 == 1 ? rows : 0;
-    }
-};
 
 enum Status : int { DONE = 0, OVERFLOWED = 1, FAILED = 2 };
 constexpr int64_t GRAIN = 1 << 14;  // floats of a result below which a thread does not pay
@@ -237,7 +208,8 @@ int crfrnn_mean_field_update(const Kernel* kernels, int count, int64_t batch, in
         // For each kernel what it filters, then for a lattice its two tables, for an odd number
         // of axes another buffer to alternate with.
         std::vector<int64_t> offset{0};
-        for (int m = 0; m < count; ++m) offset.push_back(offset.back() + rows + kernels[m].extra(labels, rows));
+        for (int m = 0; m < count; ++m)
+            offset.push_back(offset.back() + rows + kernels[m].extra(labels, rows));
         float* const scratch = Scratch::floats(offset.back());
 
         std::vector<Penalty> penalties(count);
@@ -259,7 +231,7 @@ int crfrnn_mean_field_update(const Kernel* kernels, int count, int64_t batch, in
             terms[m] = {kernels[m].after, v, lattice};
             if (lattice != nullptr) {
                 terms[m].values =
-                    splat_and_blur(*lattice, labels, v, kernels[m].transposed != 0, extra,
+                    splat_and_blur(*lattice, labels, v, false, extra,
                                    extra + (lattice->vertices + 1) * labels, threads);
             } else {
                 float* const to[] = {kernels[m].separable->axes % 2 == 1 ? extra : updated, v};

@@ -10,13 +10,9 @@ from __future__ import annotations
 
 import ctypes
 import math
-import warnings
 from collections.abc import Sequence
-from ctypes import c_float, c_int, c_int32, c_int64, c_void_p
+from ctypes import c_int64, c_void_p
 from dataclasses import dataclass
-from functools import cache
-from importlib.machinery import EXTENSION_SUFFIXES
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -25,101 +21,22 @@ from crfrnn.filtering import lattice as plain_lattice
 from crfrnn.filtering import separable as plain_separable
 from crfrnn.filtering.accuracy import LatticeAccuracy
 from crfrnn.filtering.lattice import Lattice
+from crfrnn.filtering.native import (
+    OVERFLOWED,
+    KernelArgument,
+    LatticeArgument,
+    PointsArgument,
+    SeparableArgument,
+    check_memory,
+    int64_array,
+    library,
+)
 from crfrnn.filtering.simplex import RESOLUTION
+from crfrnn.rows import rows_product
 
 MAX_DIM = 16  # of the features, as in csrc/simplex.h
 MAX_ENTRIES = 2**31 - 1  # of a table of int32
 ZERO_TAPS = 3  # around the taps of an axis, as in csrc/separable_rows.h
-OVERFLOWED = 1
-
-NOT_BUILT = (
-    "the native CPU path of crfrnn is not built: the plain PyTorch path serves, several times "
-    "slower. Install a C++17 compiler (GCC or Clang) and run `pip install --force-reinstall "
-    "--no-deps crfrnn`, or `pip install -e .` in a clone."
-)
-
-
-class PointsArgument(ctypes.Structure):
-    """`Points` of csrc/simplex.h."""
-
-    _fields_ = (
-        ("dim", c_int32),
-        ("features", c_void_p),
-        ("scales", c_void_p),
-        ("farthest", c_float),
-        ("weights", c_void_p),
-        ("rank", c_void_p),
-        ("digits", c_void_p),
-    )
-
-
-class LatticeArgument(ctypes.Structure):
-    """`Lattice` of csrc/loops.h."""
-
-    _fields_ = (
-        ("pixels", c_int64),
-        ("vertices", c_int64),
-        ("size", c_int32),
-        ("width", c_int32),
-        ("slice_vertices", c_void_p),
-        ("slice_weights", c_void_p),
-        ("splat_pixels", c_void_p),
-        ("splat_weights", c_void_p),
-        ("splat_offsets", c_void_p),
-        ("stencils", c_void_p),
-        ("taps", c_void_p),
-        ("gain", c_float),
-    )
-
-
-class SeparableArgument(ctypes.Structure):
-    """`Separable` of csrc/native.cpp."""
-
-    _fields_ = (("axes", c_int32), ("taps", c_void_p), ("radii", c_void_p), ("shape", c_void_p))
-
-
-class KernelArgument(ctypes.Structure):
-    """`Kernel` of csrc/native.cpp."""
-
-    _fields_ = (
-        ("penalty", c_void_p),
-        ("before", c_void_p),
-        ("after", c_void_p),
-        ("lattice", c_void_p),
-        ("separable", c_void_p),
-        ("transposed", c_int32),
-    )
-
-
-def library_path() -> Path | None:
-    """Where the library was built: beside the package, whatever the platform calls it."""
-    folder = Path(__file__).resolve().parents[1]
-    paths = [folder / f"_native{suffix}" for suffix in EXTENSION_SUFFIXES]
-    return next((path for path in paths if path.is_file()), None)
-
-
-@cache
-def library() -> ctypes.CDLL | None:
-    """The native library; None, with one warning, where it was not built."""
-    path = library_path()
-    if path is None:
-        warnings.warn(NOT_BUILT, RuntimeWarning, stacklevel=2)
-        return None
-    native = ctypes.CDLL(str(path))
-    p, i, n = c_void_p, c_int, c_int64
-    native.crfrnn_instructions.restype = ctypes.c_char_p
-    native.crfrnn_build_start.argtypes = (p, n, n, i, p, i, p, p)
-    native.crfrnn_build_finish.argtypes = (p, p, p, p, p, p, i, i)
-    native.crfrnn_lattice_filter.argtypes = (p, n, i, p, p, i)
-    native.crfrnn_separable_filter.argtypes = (p, n, n, p, p, i)
-    native.crfrnn_mean_field_update.argtypes = (p, i, n, n, n, p, p, p, i)
-    return native
-
-
-def instructions() -> str | None:
-    """The instruction set in use, or None where the plain path serves."""
-    native = library()
-    return None if native is None else native.crfrnn_instructions().decode()
 
 
 def build_lattice(features: Tensor, accuracy: LatticeAccuracy) -> tuple[Lattice, Tensor]:
@@ -228,6 +145,9 @@ def separable_filter(theta: Tensor, v: Tensor, shape: Sequence[int]) -> Tensor:
     return filtered
 
 
+Described = tuple[Lattice, LatticeAccuracy] | tuple[Tensor, Sequence[int]]
+
+
 @dataclass(frozen=True)
 class Kernel:
     """One term of a mean-field update: a normalised kernel, and its penalty.
@@ -241,21 +161,38 @@ class Kernel:
     penalty: Tensor
     before: Tensor | None
     after: Tensor | None
-    filter: tuple[Lattice, LatticeAccuracy] | tuple[Tensor, Sequence[int]]
+    filter: Described
+
+    def __call__(self, v: Tensor) -> Tensor:
+        """K v, filter by filter: (B, N, L)."""
+        v = v if self.before is None else v * self.before
+        table, options = self.filter
+        if isinstance(table, Lattice):
+            assert isinstance(options, LatticeAccuracy)
+            v = lattice_filter(table, v, options, transposed=False)
+        else:
+            assert not isinstance(options, LatticeAccuracy)
+            v = separable_filter(table, v, options)
+        return v if self.after is None else v * self.after
 
 
 def mean_field_update(logits: Tensor, unary: Tensor, kernels: Sequence[Kernel]) -> Tensor:
     """unary - sum_m K_m (softmax(logits) P_m') in as few passes as there are filters.
-
-    The caller has seen to it that `native_for` serves all of the tensors.
 
     Args:
         logits: (B, N, L).
         unary: (B, N, L).
         kernels: K_m with P_m.
     """
-    native = library()
-    assert native is not None  # the caller's part
+    native = native_for(logits, unary)
+    tables = [kernel.filter[0] for kernel in kernels]
+    wide = any(isinstance(t, Lattice) and t.slice_vertices.dtype != torch.int32 for t in tables)
+    if native is None or wide or logits.numel() == 0:
+        q = logits.softmax(dim=-1)
+        updated = unary.clone()
+        for kernel in kernels:
+            updated -= kernel(rows_product(q, kernel.penalty.t()))
+        return updated
     logits, unary = logits.contiguous(), unary.contiguous()
     updated = torch.empty_like(logits)
     keep: list[object] = []  # what the pointers point to
@@ -330,14 +267,3 @@ def native_for(*tensors: Tensor) -> ctypes.CDLL | None:
     """The library, where it takes these tensors."""
     served = all(x.dtype == torch.float32 and x.device.type == "cpu" for x in tensors)
     return library() if served else None
-
-
-def int64_array(numbers: Sequence[int]) -> ctypes.Array[c_int64]:
-    """Numbers as C reads them."""
-    return (c_int64 * len(numbers))(*numbers)
-
-
-def check_memory(status: int) -> None:
-    """Raise where a native call found no memory, the one way in which it can fail."""
-    if status != 0:
-        raise MemoryError("the native CPU path found no memory for its tables.")

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "build.h"
+#include "kernels.h"
 #include "loops.h"
 
 using namespace crfrnn;
@@ -15,9 +16,10 @@ int crfrnn_build_start(const Points*, int64_t, int64_t, int, int32_t*, int, Latt
                        int64_t*);
 int crfrnn_build_finish(LatticeBuild*, const float*, int32_t*, float*, int32_t*, int32_t*, int,
                         int);
-int crfrnn_lattice_filter(const Lattice*, int64_t, int, const float*, float*, float*, float*, int);
-int crfrnn_separable_filter(const float*, const int64_t*, const int64_t*, int, int64_t, int64_t,
-                            const float*, float*, float*, int);
+int crfrnn_lattice_filter(const Lattice*, int64_t, int, const float*, float*, int);
+int crfrnn_separable_filter(const Separable*, int64_t, int64_t, const float*, float*, int);
+int crfrnn_mean_field_update(const Kernel*, int, int64_t, int64_t, int64_t, const float*,
+                             const float*, float*, int);
 }
 
 namespace {
@@ -60,10 +62,21 @@ std::vector<float> lattice_result(const std::vector<float>& features, int dim, i
     const Lattice lattice{pixels, rows, size, 3, vertices.data(), weights.data(),
                           splat_pixels.data(), splat_weights.data(), offsets.data(),
                           stencils.data(), taps, 0.9f};
-    std::vector<float> values((rows + 1) * labels), blurred(values.size()), filtered(v.size());
+    std::vector<float> values((rows + 1) * labels), filtered(v.size()), updated(v.size());
     for (const int transposed : {0, 1})
-        crfrnn_lattice_filter(&lattice, labels, transposed, v.data(), values.data(), blurred.data(),
-                              filtered.data(), threads);
+        crfrnn_lattice_filter(&lattice, labels, transposed, v.data(), filtered.data(), threads);
+
+    // One step with this kernel and a spatial one along the single axis of the pixels.
+    const float line[] = {0, 0, 0, 0.3f, 0.7f, 1.0f, 0.7f, 0.3f, 0, 0, 0};
+    const int64_t radius = 2;
+    const Separable spatial{1, line, &radius, &num_pixels};
+    std::vector<float> penalty(labels * labels, 1.0f), any(labels * labels);
+    for (std::size_t k = 0; k < any.size(); ++k) any[k] = std::sin(static_cast<float>(k));
+    const std::vector<float> half(pixels, 0.5f);
+    const Kernel kernels[] = {{penalty.data(), half.data(), nullptr, &lattice, nullptr},
+                              {any.data(), nullptr, half.data(), nullptr, &spatial}};
+    crfrnn_mean_field_update(kernels, 2, batch, num_pixels, labels, v.data(), filtered.data(),
+                             updated.data(), threads);
 
     // The other instruction set: the same sums but for fused roundings.
     std::vector<float> plain(values.size());
@@ -71,6 +84,7 @@ std::vector<float> lattice_result(const std::vector<float>& features, int dim, i
     loops().splat(lattice, labels, v.data(), values.data(), 0, rows);
     for (int64_t k = 0; k < rows * labels; ++k)
         demand(std::fabs(plain[k] - values[k]) <= 1e-4f * plain[k] + 1e-6f, "baseline agrees");
+    filtered.insert(filtered.end(), updated.begin(), updated.end());
     return filtered;
 }
 
@@ -102,11 +116,11 @@ void separables() {
                 count *= side;
             }
             const auto v = random_floats(count, 1.0f);
-            std::vector<float> scratch(count), single(count), several(count);
-            for (const int threads : {1, 4})
-                crfrnn_separable_filter(taps.data(), radii.data(), shape.data(), shape.size(), 2,
-                                        labels, v.data(), scratch.data(),
-                                        (threads == 1 ? single : several).data(), threads);
+            const Separable kernel{static_cast<int32_t>(shape.size()), taps.data(), radii.data(),
+                                   shape.data()};
+            std::vector<float> single(count), several(count);
+            crfrnn_separable_filter(&kernel, 2, labels, v.data(), single.data(), 1);
+            crfrnn_separable_filter(&kernel, 2, labels, v.data(), several.data(), 4);
             demand(single == several, "four threads give the bits of one");
         }
 }

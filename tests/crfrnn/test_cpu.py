@@ -14,11 +14,23 @@ import torch
 from torch import Tensor
 
 from crfrnn.__main__ import main
-from crfrnn.filtering import LatticeFilter, LatticeOverflowError, SeparableFilter, cpu
+from crfrnn.filtering import (
+    NORMALIZATIONS,
+    LatticeFilter,
+    LatticeOverflowError,
+    Normalized,
+    SeparableFilter,
+    cpu,
+    native,
+)
 from crfrnn.filtering import lattice as plain_lattice
 from crfrnn.filtering import separable as plain_separable
 from crfrnn.filtering.accuracy import LatticeAccuracyName, named
 from crfrnn.filtering.lattice import Lattice
+from crfrnn.filtering.linear import Normalization
+from crfrnn.filtering.update_ops import fused_update
+from crfrnn.filtering.update_ops import mean_field_update as update_operator
+from crfrnn.inference import mean_field_update
 
 LABELS = [1, 2, 3, 8, 21, 24, 150, 257]
 STANDARD = named("standard")
@@ -31,7 +43,7 @@ ROUNDINGS = 100 * 2**-24
 
 @pytest.fixture(autouse=True)
 def _native() -> None:
-    if cpu.library_path() is None:
+    if native.library_path() is None:
         pytest.skip("the native library is not built: pip install -e . with a C++ compiler")
 
 
@@ -78,24 +90,24 @@ def named_rows(lattice: Lattice) -> tuple[object, object]:
 @pytest.mark.parametrize("dim", range(1, 9))
 def test_lattice_is_the_plain_one_up_to_the_order_of_its_vertices(dim: int) -> None:
     features = random_features(2, 150, dim)
-    native, native_rank = cpu.build_lattice(features, STANDARD)
+    own, own_rank = cpu.build_lattice(features, STANDARD)
     plain, plain_rank = plain_lattice.build_lattice(features, STANDARD)
-    assert torch.equal(native_rank, plain_rank)
+    assert torch.equal(own_rank, plain_rank)
     # The rounding of the plain path, operation by operation; other processors than x86-64 fuse
     # some, and a weight is off by the rounding of a coordinate of some 10 cells.
-    torch.testing.assert_close(native.slice_weights, plain.slice_weights, rtol=0, atol=1e-5)
-    assert len(native.splat_offsets) == len(plain.splat_offsets)
-    assert named_rows(native) == named_rows(plain)
+    torch.testing.assert_close(own.slice_weights, plain.slice_weights, rtol=0, atol=1e-5)
+    assert len(own.splat_offsets) == len(plain.splat_offsets)
+    assert named_rows(own) == named_rows(plain)
 
 
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("num_labels", LABELS)
 @pytest.mark.parametrize("dim", range(1, 9))
 def test_lattice_filter_is_the_plain_one(dim: int, num_labels: int, transposed: bool) -> None:
-    native, plain = both_lattices(random_features(2, 150, dim))
+    own, plain = both_lattices(random_features(2, 150, dim))
     v = random_rows(2, 150, num_labels)
     torch.testing.assert_close(
-        cpu.lattice_filter(native, v, STANDARD, transposed=transposed),
+        cpu.lattice_filter(own, v, STANDARD, transposed=transposed),
         plain_lattice.lattice_filter(plain, v, STANDARD, transposed=transposed),
         rtol=ROUNDINGS,
         atol=0,
@@ -104,11 +116,11 @@ def test_lattice_filter_is_the_plain_one(dim: int, num_labels: int, transposed: 
 
 @pytest.mark.parametrize("num_labels", [1, 21])
 def test_fine_lattice_filter_is_the_plain_one(num_labels: int) -> None:
-    native, plain = both_lattices(random_features(2, 150, 3), "fine")
+    own, plain = both_lattices(random_features(2, 150, 3), "fine")
     v = random_rows(2, 150, num_labels)
     fine = named("fine")
     torch.testing.assert_close(
-        cpu.lattice_filter(native, v, fine, transposed=False),
+        cpu.lattice_filter(own, v, fine, transposed=False),
         plain_lattice.lattice_filter(plain, v, fine, transposed=False),
         rtol=ROUNDINGS,
         atol=0,
@@ -134,10 +146,10 @@ def test_a_large_image_in_many_chunks() -> None:
     """More pixels than one chunk of the build holds, and more work than one thread takes."""
     grid = torch.cartesian_prod(torch.arange(90.0), torch.arange(110.0))
     features = torch.cat([grid / 20, (grid / 7).sin()], dim=1)[None]
-    native, plain = both_lattices(features)
+    own, plain = both_lattices(features)
     v = random_rows(1, 9900, 21)
     torch.testing.assert_close(
-        cpu.lattice_filter(native, v, STANDARD, transposed=False),
+        cpu.lattice_filter(own, v, STANDARD, transposed=False),
         plain_lattice.lattice_filter(plain, v, STANDARD, transposed=False),
         rtol=1e-5,  # some thousand pixels around a vertex: 10 times ROUNDINGS at most
         atol=0,
@@ -155,9 +167,9 @@ def test_a_large_image_in_many_chunks() -> None:
 def test_overflow_is_the_plain_error(features: Tensor) -> None:
     with pytest.raises(LatticeOverflowError) as plain:
         plain_lattice.build_lattice(features, STANDARD)
-    with pytest.raises(LatticeOverflowError) as native:
+    with pytest.raises(LatticeOverflowError) as raised:
         cpu.build_lattice(features, STANDARD)
-    assert str(native.value) == str(plain.value)
+    assert str(raised.value) == str(plain.value)
 
 
 @pytest.mark.parametrize("num_labels", [1, 2, 21])
@@ -243,10 +255,10 @@ def test_layout_of_the_input_does_not_matter() -> None:
 
 
 def test_one_pixel() -> None:
-    native, plain = both_lattices(torch.zeros(1, 1, 5))
+    own, plain = both_lattices(torch.zeros(1, 1, 5))
     v = torch.rand(1, 1, 3)
     torch.testing.assert_close(
-        cpu.lattice_filter(native, v, STANDARD, transposed=False),
+        cpu.lattice_filter(own, v, STANDARD, transposed=False),
         plain_lattice.lattice_filter(plain, v, STANDARD, transposed=False),
         rtol=ROUNDINGS,
         atol=0,
@@ -255,10 +267,10 @@ def test_one_pixel() -> None:
 
 def test_float64_is_the_plain_path() -> None:
     features, v = random_features(1, 50, 3).double(), random_rows(1, 50, 3).double()
-    native, plain = both_lattices(features)
-    assert all(torch.equal(a, b) for a, b in zip(native, plain, strict=True))
+    own, plain = both_lattices(features)
+    assert all(torch.equal(a, b) for a, b in zip(own, plain, strict=True))
     assert torch.equal(
-        cpu.lattice_filter(native, v, STANDARD, transposed=False),
+        cpu.lattice_filter(own, v, STANDARD, transposed=False),
         plain_lattice.lattice_filter(plain, v, STANDARD, transposed=False),
     )
 
@@ -268,17 +280,17 @@ def test_without_the_library_the_plain_path_serves_with_one_warning(
 ) -> None:
     features, v = random_features(1, 50, 3), random_rows(1, 50, 3)
     _, plain = both_lattices(features)
-    monkeypatch.setattr(cpu, "library_path", lambda: None)
-    cpu.library.cache_clear()
+    monkeypatch.setattr(native, "library_path", lambda: None)
+    native.library.cache_clear()
     try:
         with warnings.catch_warnings(record=True) as seen:
             warnings.simplefilter("always")
             absent, _ = cpu.build_lattice(features, STANDARD)
             filtered = cpu.lattice_filter(absent, v, STANDARD, transposed=False)
             cpu.separable_filter(torch.tensor([1.0]), v, (50,))
-            assert cpu.instructions() is None
+            assert native.instructions() is None
     finally:
-        cpu.library.cache_clear()
+        native.library.cache_clear()
     (warning,) = seen
     assert "is not built" in str(warning.message)
     assert "Install a C++17 compiler" in str(warning.message)
@@ -289,5 +301,126 @@ def test_without_the_library_the_plain_path_serves_with_one_warning(
 def test_info_says_which_paths_are_active(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info"]) == 0
     printed = capsys.readouterr().out
-    assert f"native CPU  yes ({cpu.instructions()})" in printed
+    assert f"native CPU  yes ({native.instructions()})" in printed
     assert f"threads     {torch.get_num_threads()}" in printed
+
+
+def update_problem(
+    num_labels: int, normalization: Normalization, penalty: str
+) -> tuple[list[Tensor], list[Normalized]]:
+    """Logits, unary and two penalties that learn, and a spatial and a bilateral kernel."""
+    generator = torch.Generator().manual_seed(num_labels)
+    rows = torch.randn(2, 2, 120, num_labels, generator=generator) * 3
+    matrices = torch.rand(2, num_labels, num_labels, generator=generator)
+    if penalty == "potts":
+        matrices = torch.stack([1 - torch.eye(num_labels), 3 - 3 * torch.eye(num_labels)])
+    ones = torch.ones(2, 120, 1)
+    kernels = [
+        Normalized(SeparableFilter(torch.tensor([2.0, 3.0]), (10, 12)), normalization, ones),
+        Normalized(LatticeFilter(random_features(2, 120, 3)), normalization, ones),
+    ]
+    return [x.clone().requires_grad_() for x in (*rows, *matrices)], kernels
+
+
+def fused(values: list[Tensor], kernels: list[Normalized]) -> Tensor:
+    logits, unary, *penalties = values
+    updated = fused_update(logits, unary, kernels, penalties)
+    assert updated is not None
+    return updated
+
+
+@pytest.mark.parametrize("penalty", ["potts", "any"])
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+@pytest.mark.parametrize("num_labels", [1, 2, 3, 8, 21, 40])
+def test_update_is_the_plain_one(
+    num_labels: int, normalization: Normalization, penalty: str
+) -> None:
+    values, kernels = update_problem(num_labels, normalization, penalty)
+    logits, unary, *penalties = values
+    updated = fused(values, kernels)
+    plain = mean_field_update(logits.softmax(-1), unary, kernels, penalties)
+    # ROUNDINGS of the messages, which are at most about as large as the largest logit.
+    tolerance = ROUNDINGS * plain.detach().abs().max().item()
+    torch.testing.assert_close(updated, plain, rtol=0, atol=tolerance)
+    direction = torch.randn_like(plain)
+    own = torch.autograd.grad((updated * direction).sum(), values)
+    theirs = torch.autograd.grad((plain * direction).sum(), values)
+    for a, b in zip(own, theirs, strict=True):
+        # Signed sums of 240 pixels or of labels: rounding relative to their largest.
+        scale = max(b.abs().max().item(), 1.0)
+        torch.testing.assert_close(a, b, rtol=0, atol=10 * ROUNDINGS * scale)
+
+
+def test_update_is_twice_differentiable() -> None:
+    values, kernels = update_problem(4, "after", "any")
+    logits, unary, *penalties = values
+    second = []
+    for updated in (
+        fused(values, kernels),
+        mean_field_update(logits.softmax(-1), unary, kernels, penalties),
+    ):
+        first = torch.autograd.grad(updated.square().sum(), values, create_graph=True)
+        second.append(torch.autograd.grad([g.square().sum() for g in first], values))
+    for a, b in zip(*second, strict=True):
+        scale = b.abs().max().item()
+        torch.testing.assert_close(a, b, rtol=0, atol=10 * ROUNDINGS * scale)
+
+
+# opcheck itself looks at the gradients of copies of the lists of tensors.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_update_operator() -> None:
+    values, kernels = update_problem(4, "symmetric", "any")
+    logits, unary, *penalties = values
+    spatial, bilateral = kernels
+    factors = [x for k in kernels for x in (k.before, k.after) if x is not None]
+    assert isinstance(spatial.kernel, SeparableFilter)
+    assert isinstance(bilateral.kernel, LatticeFilter)
+    tensors = [spatial.kernel.theta, *bilateral.kernel.tables]
+    torch.library.opcheck(
+        update_operator, (logits, unary, penalties, factors, tensors, ",standard", [10, 12])
+    )
+
+
+def test_update_of_extreme_logits() -> None:
+    """Differences beyond what exp reaches: q is 0 or 1, and no number is lost."""
+    values, kernels = update_problem(21, "symmetric", "any")
+    logits, unary, *penalties = (x.detach() for x in values)
+    torch.testing.assert_close(
+        fused([logits * 1000, unary, *penalties], kernels),
+        mean_field_update((logits * 1000).softmax(-1), unary, kernels, penalties),
+        rtol=0,
+        atol=ROUNDINGS * 100,
+    )
+
+
+def test_update_leaves_kernels_that_learn_to_autograd() -> None:
+    values, (spatial, bilateral) = update_problem(4, "symmetric", "any")
+    logits, unary, *penalties = values
+    features = random_features(2, 120, 3).requires_grad_()
+    learns = Normalized(LatticeFilter(features), "none", torch.ones(2, 120, 1))
+    assert fused_update(logits, unary, [spatial, learns], penalties) is None
+    doubles = [x.double() for x in values]
+    assert fused_update(doubles[0], doubles[1], [spatial, bilateral], doubles[2:]) is None
+
+
+@pytest.mark.usefixtures("_threads")
+@pytest.mark.parametrize("num_labels", [2, 21])
+def test_update_has_the_same_bits_for_any_number_of_threads(num_labels: int) -> None:
+    features = random_features(1, 90 * 70, 3)
+    logits, unary = torch.randn(2, 1, 90 * 70, num_labels)
+    penalty = torch.rand(num_labels, num_labels, requires_grad=True)
+
+    def run() -> list[Tensor]:
+        ones = torch.ones(1, 90 * 70, 1)
+        kernels = [
+            Normalized(SeparableFilter(torch.tensor([3.0, 2.0]), (90, 70)), "symmetric", ones),
+            Normalized(LatticeFilter(features), "symmetric", ones),
+        ]
+        updated = fused([logits, unary, penalty, penalty], kernels)
+        return [updated, *torch.autograd.grad(updated.square().sum(), penalty)]
+
+    torch.set_num_threads(1)
+    single = run()
+    for threads in (2, 3, 4, 8):
+        torch.set_num_threads(threads)
+        assert all(torch.equal(a, b) for a, b in zip(single, run(), strict=True)), threads

@@ -1,0 +1,112 @@
+"""The shared library of `csrc/`: where it is, its functions, and the structures they take."""
+
+from __future__ import annotations
+
+import ctypes
+import warnings
+from collections.abc import Sequence
+from ctypes import c_float, c_int, c_int32, c_int64, c_void_p
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+OVERFLOWED = 1
+
+NOT_BUILT = (
+    "the native CPU path of crfrnn is not built: the plain PyTorch path serves, several times "
+    "slower. Install a C++17 compiler (GCC or Clang) and run `pip install --force-reinstall "
+    "--no-deps crfrnn`, or `pip install -e .` in a clone."
+)
+
+
+class PointsArgument(ctypes.Structure):
+    """`Points` of csrc/simplex.h."""
+
+    _fields_ = (
+        ("dim", c_int32),
+        ("features", c_void_p),
+        ("scales", c_void_p),
+        ("farthest", c_float),
+        ("weights", c_void_p),
+        ("rank", c_void_p),
+        ("digits", c_void_p),
+    )
+
+
+class LatticeArgument(ctypes.Structure):
+    """`Lattice` of csrc/loops.h."""
+
+    _fields_ = (
+        ("pixels", c_int64),
+        ("vertices", c_int64),
+        ("size", c_int32),
+        ("width", c_int32),
+        ("slice_vertices", c_void_p),
+        ("slice_weights", c_void_p),
+        ("splat_pixels", c_void_p),
+        ("splat_weights", c_void_p),
+        ("splat_offsets", c_void_p),
+        ("stencils", c_void_p),
+        ("taps", c_void_p),
+        ("gain", c_float),
+    )
+
+
+class SeparableArgument(ctypes.Structure):
+    """`Separable` of csrc/kernels.h."""
+
+    _fields_ = (("axes", c_int32), ("taps", c_void_p), ("radii", c_void_p), ("shape", c_void_p))
+
+
+class KernelArgument(ctypes.Structure):
+    """`Kernel` of csrc/kernels.h."""
+
+    _fields_ = (
+        ("penalty", c_void_p),
+        ("before", c_void_p),
+        ("after", c_void_p),
+        ("lattice", c_void_p),
+        ("separable", c_void_p),
+    )
+
+
+def library_path() -> Path | None:
+    """Where the library was built: beside the package, whatever the platform calls it."""
+    folder = Path(__file__).resolve().parents[1]
+    paths = [folder / f"_native{suffix}" for suffix in EXTENSION_SUFFIXES]
+    return next((path for path in paths if path.is_file()), None)
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The native library; None, with one warning, where it was not built."""
+    path = library_path()
+    if path is None:
+        warnings.warn(NOT_BUILT, RuntimeWarning, stacklevel=2)
+        return None
+    native = ctypes.CDLL(str(path))
+    p, i, n = c_void_p, c_int, c_int64
+    native.crfrnn_instructions.restype = ctypes.c_char_p
+    native.crfrnn_build_start.argtypes = (p, n, n, i, p, i, p, p)
+    native.crfrnn_build_finish.argtypes = (p, p, p, p, p, p, i, i)
+    native.crfrnn_lattice_filter.argtypes = (p, n, i, p, p, i)
+    native.crfrnn_separable_filter.argtypes = (p, n, n, p, p, i)
+    native.crfrnn_mean_field_update.argtypes = (p, i, n, n, n, p, p, p, i)
+    return native
+
+
+def instructions() -> str | None:
+    """The instruction set in use, or None where the plain path serves."""
+    native = library()
+    return None if native is None else native.crfrnn_instructions().decode()
+
+
+def int64_array(numbers: Sequence[int]) -> ctypes.Array[c_int64]:
+    """Numbers as C reads them."""
+    return (c_int64 * len(numbers))(*numbers)
+
+
+def check_memory(status: int) -> None:
+    """Raise where a native call found no memory, the one way in which it can fail."""
+    if status != 0:
+        raise MemoryError("the native CPU path found no memory for its tables.")

@@ -1,0 +1,168 @@
+"""The registered operator of a whole mean-field update on the native CPU path.
+
+    update(logits) = unary - sum_m K_m (softmax(logits) P_m'),   K_m = after_m * F_m before_m
+
+An operator takes tensors, numbers and strings: each kernel is its factors, its tensors (theta of
+a spatial Gaussian, or the six tables of a lattice) and the name of its lattice's accuracy, empty
+for the Gaussian. `fused_update` tells whether the operator serves, and flattens the kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from crfrnn.filtering import cpu, lattice_ops, ops
+from crfrnn.filtering.accuracy import named
+from crfrnn.filtering.filters import LatticeFilter, SeparableFilter
+from crfrnn.filtering.lattice import Lattice
+from crfrnn.filtering.linear import Filter, Normalized
+from crfrnn.rows_ops import rows_inner, rows_product
+
+TABLES = len(Lattice._fields)
+
+
+@torch.library.custom_op("crfrnn::mean_field_update", mutates_args=(), device_types="cpu")
+def mean_field_update(
+    logits: Tensor,
+    unary: Tensor,
+    penalties: Sequence[Tensor],
+    factors: Sequence[Tensor],
+    tensors: Sequence[Tensor],
+    accuracies: str,
+    shape: Sequence[int],
+) -> Tensor:
+    """`cpu.mean_field_update`: logits_t -> logits_{t+1}, both (B, N, L).
+
+    Args:
+        logits: (B, N, L).
+        unary: (B, N, L).
+        penalties: P_m, (L, L).
+        factors: before and after of each kernel in turn, (B, N, 1); no element means 1.
+        tensors: theta, or the tables of the lattice, of each kernel in turn.
+        accuracies: of each kernel's lattice, none for the spatial Gaussian, between commas.
+        shape: the grid of the spatial Gaussians.
+    """
+    kernels = [
+        cpu.Kernel(penalty, before, after, _described(own, accuracy, shape))
+        for penalty, before, after, own, accuracy in _each(penalties, factors, tensors, accuracies)
+    ]
+    return cpu.mean_field_update(logits, unary, kernels)
+
+
+def _each(
+    penalties: Sequence[Tensor],
+    factors: Sequence[Tensor],
+    tensors: Sequence[Tensor],
+    accuracies: str,
+) -> Iterator[tuple[Tensor, Tensor | None, Tensor | None, Sequence[Tensor], str]]:
+    """Each kernel's penalty, before, after, tensors and accuracy."""
+    first = 0
+    for m, (penalty, accuracy) in enumerate(zip(penalties, accuracies.split(","), strict=True)):
+        before, after = (x if x.numel() else None for x in factors[2 * m : 2 * m + 2])
+        count = TABLES if accuracy else 1
+        yield penalty, before, after, tensors[first : first + count], accuracy
+        first += count
+
+
+def _described(own: Sequence[Tensor], accuracy: str, shape: Sequence[int]) -> cpu.Described:
+    return (Lattice(*own), named(accuracy)) if accuracy else (own[0], shape)
+
+
+@mean_field_update.register_fake
+def _(logits: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(logits, memory_format=torch.contiguous_format)
+
+
+def _save_update(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    logits, _, penalties, factors, tensors, ctx.accuracies, ctx.shape = inputs
+    ctx.counts = len(penalties), len(factors)
+    # The softmax is made anew: it costs less than a (B, N, L) tensor for every iteration.
+    ctx.save_for_backward(logits, *penalties, *factors, *tensors)
+
+
+def _update_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    logits, *saved = ctx.saved_tensors
+    count, num_factors = ctx.counts
+    penalties, factors = saved[:count], saved[count : count + num_factors]
+    tensors = saved[count + num_factors :]
+    to_logits, to_unary, to_penalties = ctx.needs_input_grad[:3]
+    grad = grad.contiguous()
+    q = logits.softmax(dim=-1)
+    to_q = torch.zeros_like(q)
+    penalty_grads: list[Tensor | None] = []
+    each = _each(penalties, factors, tensors, ctx.accuracies)
+    for wanted, (penalty, before, after, own, accuracy) in zip(to_penalties, each, strict=True):
+        received = grad if after is None else grad * after
+        if accuracy:
+            # The lattice is given: its features have no gradient to receive.
+            sent = lattice_ops.lattice_filter(grad.detach(), received, *own, accuracy, True)
+        else:
+            sent = ops.separable_filter(own[0], received, ctx.shape)
+        sent = sent if before is None else sent * before
+        if to_logits:
+            to_q = to_q - rows_product(sent, penalty)
+        penalty_grads.append(-rows_inner(sent, q) if wanted else None)
+    return (
+        q * (to_q - (q * to_q).sum(-1, keepdim=True)) if to_logits else None,
+        grad if to_unary else None,
+        penalty_grads,
+        [None] * num_factors,
+        [None] * len(tensors),
+        None,
+        None,
+    )
+
+
+mean_field_update.register_autograd(_update_backward, setup_context=_save_update)
+
+
+def fused_update(
+    logits: Tensor, unary: Tensor, kernels: Sequence[Filter], penalties: Sequence[Tensor]
+) -> Tensor | None:
+    """The operator on these kernels, or None where it does not serve.
+
+    It serves float32 on the CPU, spatial Gaussians of one grid and lattices, normalised, none of
+    which learns. Nobody but `inference.mean_field_step` asks.
+    """
+    if not kernels or any(
+        x.dtype != torch.float32 or x.device.type != "cpu" for x in (logits, unary, *penalties)
+    ):
+        return None
+    factors: list[Tensor] = []
+    tensors: list[Tensor] = []
+    accuracies: list[str] = []
+    shape: list[int] = []
+    for kernel in kernels:
+        if not isinstance(kernel, Normalized):
+            return None
+        own = kernel.kernel
+        if isinstance(own, LatticeFilter):
+            learns = own.features.requires_grad
+            tensors += own.tables
+            accuracies.append(own.accuracy)
+        elif isinstance(own, SeparableFilter) and shape in ([], own.shape):
+            learns = False
+            tensors.append(own.theta)
+            accuracies.append("")
+            shape = own.shape
+        else:
+            return None
+        if learns:
+            return None
+        factors += [unary.new_empty(0) if x is None else x for x in (kernel.before, kernel.after)]
+    if any(x.requires_grad for x in (*factors, *tensors)):
+        return None
+    result: Tensor = mean_field_update(
+        logits.contiguous(),
+        unary.contiguous(),
+        list(penalties),
+        factors,
+        tensors,
+        ",".join(accuracies),
+        shape,
+    )
+    return result
