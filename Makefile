@@ -53,7 +53,8 @@ sanitize:
 	done
 
 # An environment whose pip does not answer (interrupted, or its interpreter is gone) is made anew.
-$(STAMP): pyproject.toml
+# A change of the native code builds it anew.
+$(STAMP): pyproject.toml $(wildcard crfrnn/csrc/*)
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
 		echo "Creating $(VENV) with $(PYTHON)"; $(PYTHON) -m venv --clear $(VENV); }
 	@echo "Installing into $(VENV) (the first time several minutes: PyTorch is a download of gigabytes)"

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from crfrnn import rows
 from crfrnn.filtering import lattice as plain_lattice
 from crfrnn.filtering import separable as plain_separable
 from crfrnn.filtering.accuracy import LatticeAccuracy
@@ -32,7 +33,6 @@ from crfrnn.filtering.native import (
     library,
 )
 from crfrnn.filtering.simplex import RESOLUTION
-from crfrnn.rows import rows_product
 
 MAX_DIM = 16  # of the features, as in csrc/simplex.h
 MAX_ENTRIES = 2**31 - 1  # of a table of int32
@@ -191,7 +191,7 @@ def mean_field_update(logits: Tensor, unary: Tensor, kernels: Sequence[Kernel]) 
         q = logits.softmax(dim=-1)
         updated = unary.clone()
         for kernel in kernels:
-            updated -= kernel(rows_product(q, kernel.penalty.t()))
+            updated -= kernel(rows.product(q, kernel.penalty.t()))
         return updated
     logits, unary = logits.contiguous(), unary.contiguous()
     updated = torch.empty_like(logits)
