@@ -143,9 +143,9 @@ def collage() -> Recipe:
     """
     # From a start that has been trained long enough the CRF's loss may weigh as much as the
     # unary's; the cut keeps the few images whose gradient it multiplies from deciding a step.
-    fit = FitConfig(steps=100, lr=1.5e-4, warmup=8, unary_loss=1.0, clip_norm=1.0)
+    fit = FitConfig(steps=90, lr=1e-4, warmup=8, unary_loss=1.0, clip_norm=1.0)
     return Recipe(
-        data=CollageConfig(num_tune=60, num_report=200),
+        data=CollageConfig(num_tune=60, num_report=160),
         model=ModelConfig(
             network=DeepLabV3Config(
                 backbone="resnet10t", atrous_rates=(2,), head_channels=96, dropout=0.0
@@ -153,7 +153,7 @@ def collage() -> Recipe:
             freeze_batch_norm=False,
         ),
         augment=TransformConfig(crop_size=None, scale=None, flip=True),
-        start=FitConfig(steps=500, lr=1e-3),
+        start=FitConfig(steps=450, lr=1e-3),
         fit=fit,
         crf_fit=replace(fit, steps=30),
         crf=CrfForm(kernel_weights="class", normalization="symmetric", learn_output_scale=True),
