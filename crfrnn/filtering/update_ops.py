@@ -163,6 +163,6 @@ def fused_update(
         factors,
         tensors,
         ",".join(accuracies),
-        shape,
+        shape or [0],  # an empty list reads as one of tensors on the way back
     )
     return result
