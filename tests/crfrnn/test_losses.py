@@ -98,7 +98,7 @@ LOGITS, IMAGE, MASK = random_inputs()
         (LOGITS, IMAGE, MASK.numpy(), TypeError, "mask must be a bool .*got ndarray"),
         (LOGITS, IMAGE, MASK[:1], ValueError, r"mask must be \(2, 5, 4\) .*got \(1, 5, 4\)"),
         (LOGITS, IMAGE, MASK[:, None], ValueError, "mask must be .*without a channel axis"),
-        (LOGITS, IMAGE, MASK.to("meta"), ValueError, "mask and unary must be on one device"),
+        (LOGITS, IMAGE, MASK.to("meta"), TypeError, "mask must hold values"),
     ],
 )
 def test_bad_input(
