@@ -53,4 +53,11 @@ def assert_gradients(
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        torch.autograd.gradcheck(layer, (*inputs, *learnt), atol=1e-7, rtol=1e-4, fast_mode=True)
+        torch.autograd.gradcheck(
+            layer,
+            (*inputs, *learnt),
+            atol=1e-7,
+            rtol=1e-4,
+            check_undefined_grad=False,  # one output, which always has a gradient
+            fast_mode=True,
+        )

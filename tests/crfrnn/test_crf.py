@@ -121,32 +121,6 @@ def test_permuting_labels_permutes_the_result() -> None:
     torch.testing.assert_close(crf(unary[:, order], image), crf(unary, image)[:, order])
 
 
-# gradient
-
-
-@pytest.mark.parametrize("normalization", NORMALIZATIONS)
-@pytest.mark.parametrize("kernel_weights", ["scalar", "class", "matrix"])
-@pytest.mark.parametrize("filters", [("exact", "exact"), ("separable", "lattice")])
-def test_gradient(normalization: str, kernel_weights: str, filters: tuple[str, str]) -> None:
-    unary, image = random_inputs(batch=1, height=3, width=4)
-    crf = small_crf(
-        normalization=normalization,
-        kernel_weights=kernel_weights,
-        num_iterations=3,
-        spatial_filter=filters[0],
-        bilateral_filter=filters[1],
-        learn_unary_scale=True,
-        learn_output_scale=True,
-    )
-    learnt = [p for p in crf.parameters() if p.requires_grad]
-    assert len(learnt) == 5
-
-    def layer(unary: Tensor, *_: Tensor) -> Tensor:
-        return crf(unary, image)  # type: ignore[no-any-return]
-
-    assert torch.autograd.gradcheck(layer, (unary.requires_grad_(), *learnt))
-
-
 # layout and edges
 
 

@@ -1,0 +1,219 @@
+"""The layer's gradients: every filter, normalisation and learnable quantity, by differences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import skimage.data
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from crfrnn import CrfRnn
+from crfrnn.filtering import NORMALIZATIONS
+from crfrnn.frank_wolfe import FrankWolfe
+from crfrnn.inference import MeanField
+from crfrnn.kernels import KernelConfig
+from tests.crfrnn.small_layers import assert_gradients, random_inputs, small_crf
+
+FILTERS = [
+    ("exact", "exact"),
+    ("separable", "lattice"),
+    ("window", "window"),
+    ("lattice", "lattice"),
+]
+every_filter = pytest.mark.parametrize("filters", FILTERS, ids="-".join)
+
+
+def learning(filters: tuple[str, str], **options: Any) -> CrfRnn:
+    """A layer that learns all it can, with a kernel over a guide of its own."""
+    spatial, bilateral = filters
+    config = KernelConfig(theta_guide=0.7, filter=bilateral)  # type: ignore[arg-type]
+    everything: dict[str, Any] = {
+        "num_labels": 2,
+        "theta_beta": 150.0,
+        "kernel_weights": "matrix",
+        "num_iterations": 2,
+        "spatial_filter": spatial,
+        "bilateral_filter": bilateral,
+        "window_radius": 1,
+        "features_gradient": "lattice",
+        "learn_theta": True,
+        "learn_unary_scale": True,
+        "learn_output_scale": True,
+        "further_kernels": {"embedding": config},
+    }
+    return small_crf(**everything | options)
+
+
+def leaves(*shape: int, num_labels: int = 2) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """A unary, an image and a guide on the grid, all of which want a gradient."""
+    generator = torch.Generator().manual_seed(0)
+
+    def uniform(channels: int) -> Tensor:
+        return torch.rand(1, channels, *shape, generator=generator, dtype=torch.float64)
+
+    guides = {"embedding": uniform(2).requires_grad_()}
+    unary, image = uniform(num_labels) * 2, uniform(3) * 255
+    return unary.requires_grad_(), image.requires_grad_(), guides
+
+
+# every quantity, by differences
+
+
+@every_filter
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+@pytest.mark.parametrize("masked", [False, True])
+def test_every_filter_and_normalisation(
+    filters: tuple[str, str], normalization: str, masked: bool
+) -> None:
+    mask = torch.ones(1, 3, 4, dtype=torch.bool)
+    mask[:, 2:], mask[..., 3:] = False, False
+    crf = learning(filters, normalization=normalization)
+    assert_gradients(crf, *leaves(3, 4), mask if masked else None)
+
+
+@every_filter
+@pytest.mark.parametrize("shape", [(7,), (3, 4), (2, 3, 2)], ids=str)
+def test_theta_of_each_axis_and_channel(filters: tuple[str, str], shape: tuple[int, ...]) -> None:
+    # Where a pixel is exactly on the face of a simplex, the set of vertices changes with theta,
+    # and the lattice jumps: no width here puts one there.
+    crf = learning(
+        filters,
+        theta_alpha=[3.1, 2.3, 2.7][: len(shape)],
+        theta_beta=[150.0, 120.0, 100.0],
+        theta_gamma=[1.3, 1.1, 1.7][: len(shape)],
+    )
+    assert_gradients(crf, *leaves(*shape))
+
+
+LABELS: list[dict[str, Any]] = [
+    {"kernel_weights": "scalar"},
+    {"kernel_weights": "class"},
+    {"kernel_weights": "class", "nonnegative": True},
+    {"kernel_weights": "scalar", "untied": True},
+    {"compatibility": "potts"},
+    {"compatibility": "diagonal"},
+    {"compatibility": "symmetric"},
+    {"compatibility": "low_rank", "compatibility_rank": 2},
+    {"compatibility": "symmetric", "untied": True},
+]
+INFERENCES: list[dict[str, Any]] = [
+    {"inference": MeanField(damping=0.3, memory="recompute")},
+    {"inference": FrankWolfe(step=0.5), "learn_step": True},
+    {"unary_mixture": 0.3},
+]
+
+
+def named(options: dict[str, Any]) -> str:
+    return ", ".join(f"{k}={v}" for k, v in options.items())
+
+
+@pytest.mark.parametrize("options", LABELS + INFERENCES, ids=named)
+def test_every_form_and_inference(options: dict[str, Any]) -> None:
+    crf = learning(("exact", "exact"), num_labels=3, **options)
+    assert_gradients(crf, *leaves(2, 3, num_labels=3))
+
+
+@pytest.mark.parametrize("filters", [("exact", "exact"), ("separable", "window")], ids="-".join)
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_without_the_self_term(filters: tuple[str, str], normalization: str) -> None:
+    crf = learning(filters, normalization=normalization, self_term=False)
+    assert_gradients(crf, *leaves(2, 3))
+
+
+def test_a_training_loss_along_a_random_direction() -> None:
+    """Cross-entropy behind the layer, all parameters at once, to seven digits."""
+    unary, image = random_inputs(num_labels=3)
+    target = torch.randint(0, 3, (2, 7, 6), generator=torch.Generator().manual_seed(2))
+    crf = learning(("exact", "exact"), num_labels=3, further_kernels=None)
+    learnt = [p for p in crf.parameters() if p.requires_grad]
+    generator = torch.Generator().manual_seed(3)
+    direction = [torch.randn(p.shape, generator=generator, dtype=torch.float64) for p in learnt]
+
+    start = [p.detach().clone() for p in learnt]
+
+    def loss_at(t: float) -> Tensor:
+        for p, p0, d in zip(learnt, start, direction, strict=True):
+            p.data = p0 + t * d
+        return F.cross_entropy(crf(unary, image), target)
+
+    grads = torch.autograd.grad(loss_at(0.0), learnt)
+    slope = sum((g * d).sum() for g, d in zip(grads, direction, strict=True))
+    with torch.no_grad():
+        difference = (loss_at(1e-5) - loss_at(-1e-5)) / 2e-5
+    # Rounding 1e-16 / 1e-5, truncation 1e-10 times the third derivative.
+    torch.testing.assert_close(slope, difference, rtol=1e-7, atol=1e-9)
+
+
+# the default on a lattice, which is no derivative of the lattice
+
+
+@pytest.mark.parametrize("of", ["theta", "image"])
+def test_the_gaussian_derivative_is_nearer_to_that_of_the_exact_kernel(of: str) -> None:
+    astronaut = skimage.data.astronaut()  # type: ignore[no-untyped-call]
+    photo = torch.from_numpy(astronaut[20:212:8, 140:396:8].astype("float64"))
+    image = photo.permute(2, 0, 1)[None].requires_grad_()
+    noise = torch.Generator().manual_seed(0)
+    unary = torch.randn(1, 3, 24, 32, generator=noise, dtype=torch.float64)
+    target = torch.randint(0, 3, (1, 24, 32), generator=noise)
+
+    def gradient(**options: Any) -> Tensor:
+        crf = CrfRnn(
+            3,
+            theta_alpha=[12.0, 10.0],
+            theta_beta=[20.0, 25.0, 30.0],
+            num_iterations=2,
+            bilateral_weight=3.0,
+            spatial_weight=1.0,
+            learn_theta=True,
+            **options,
+        ).double()
+        loss = F.cross_entropy(crf(unary, image), target)
+        if of == "image":
+            return torch.autograd.grad(loss, image)[0].flatten()
+        bilateral = crf.potentials.kernel("bilateral")
+        thetas = [bilateral.log_theta("position"), bilateral.log_theta("guide")]
+        return torch.cat(torch.autograd.grad(loss, thetas))
+
+    exact = gradient(bilateral_filter="exact")
+    gaussian = F.cosine_similarity(gradient(), exact, dim=0)
+    through_lattice = F.cosine_similarity(gradient(features_gradient="lattice"), exact, dim=0)
+    assert gaussian > 0.85  # 0.999 for theta, 0.978 for the image
+    assert gaussian > through_lattice  # 0.755 and 0.826
+
+
+# what has no gradient says so
+
+
+@pytest.mark.parametrize(
+    ("filters", "name", "of"),
+    [
+        (("separable", "exact"), "spatial", "position"),
+        (("exact", "lattice"), "bilateral", "position"),
+        (("exact", "lattice"), "bilateral", "guide"),
+    ],
+)
+def test_a_second_derivative_that_is_not_defined_raises(
+    filters: tuple[str, str], name: str, of: Any
+) -> None:
+    unary, image, guides = leaves(3, 4)
+    crf = learning(filters)
+    theta = crf.potentials.kernel(name).log_theta(of)
+    (grad,) = torch.autograd.grad(
+        crf(unary, image, guides).square().sum(), theta, create_graph=True
+    )
+    with pytest.raises(RuntimeError, match="no autograd formula was registered"):
+        grad.sum().backward()  # type: ignore[no-untyped-call]
+
+
+@every_filter
+def test_a_second_derivative_in_the_unary_is_one(filters: tuple[str, str]) -> None:
+    unary, image, guides = leaves(2, 3)
+    crf = learning(filters).requires_grad_(requires_grad=False)
+
+    def layer(unary: Tensor) -> Tensor:
+        return crf(unary, image.detach(), guides)  # type: ignore[no-any-return]
+
+    torch.autograd.gradgradcheck(layer, unary, fast_mode=True)
