@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from crfrnn.checks import check_choice, check_count
+from crfrnn.rows_ops import label_product
 
 KernelWeights = Literal["scalar", "class", "matrix"]
-Compatibility = Literal["potts", "full"]  # of CrfRnn, so far
 CompatibilityForm = Literal["potts", "diagonal", "symmetric", "full", "low_rank"]
 
 LOW_RANK_START = 0.1  # standard deviation of the random factor; mu is of order 1
@@ -30,25 +30,6 @@ LOW_RANK_START = 0.1  # standard deviation of the random factor; mu is of order 
 def potts(num_labels: int) -> Tensor:
     """mu = 1 - I: every label pays one for every other label, (L, L)."""
     return 1 - torch.eye(num_labels)
-
-
-def initial_kernel_weight(form: KernelWeights, value: float, num_labels: int) -> Tensor:
-    """A weight that acts as the scalar `value` whatever its form: (), (L,) or (L, L)."""
-    if form == "matrix":
-        return value * torch.eye(num_labels)
-    return torch.full((num_labels,) if form == "class" else (), float(value))
-
-
-def weight_matrix(weight: Tensor, num_labels: int) -> Tensor:
-    """W_m as (L, L), whatever its form: w I, diag(w) or W."""
-    if weight.ndim == 2:
-        return weight
-    return torch.diag(weight.expand(num_labels))
-
-
-def penalty_matrix(compatibility: Tensor, weight: Tensor) -> Tensor:
-    """mu W_m: (L, L)."""
-    return compatibility @ weight_matrix(weight, compatibility.shape[0])
 
 
 class LabelMatrix(nn.Module, ABC):
@@ -179,7 +160,7 @@ class LowRank(LabelMatrix):
 
     def forward(self) -> Tensor:
         """1 - I + U V': (L, L) or (T, L, L)."""
-        return self.penalty + self.left @ self.right.mT
+        return self.penalty + label_product(self.left, self.right.mT)
 
     def configuration(self) -> dict[str, object]:
         """Every argument of the constructor after num_labels, by name."""

@@ -34,6 +34,7 @@ from crfrnn.inference import (
     recomputed,
 )
 from crfrnn.line_search import Regularizer, line_search
+from crfrnn.rows_ops import rows_softmax
 from crfrnn.sparsemax import sparsemax
 
 Step = float | Tensor | Literal["decaying", "line_search"]
@@ -121,7 +122,7 @@ def frank_wolfe(
     check_problem(unary, kernels, pairwise, num_iterations)
     check_options(regularizer, temperature, step, unary_mixture, memory)
     advance = frank_wolfe_step if memory == "store" else recomputed(frank_wolfe_step)
-    start = x = unary.softmax(dim=-1)
+    start = x = rows_softmax(unary)
     if observe is not None:
         observe(x.detach())
     for t, penalties in enumerate(per_iteration(pairwise, num_iterations)):
@@ -145,7 +146,7 @@ def frank_wolfe_step(
     """One iteration, x_t -> x_{t+1}, both (B, N, L); gamma None searches for it."""
     update = mean_field_update(x, unary, kernels, penalties)
     if regularizer == "entropy":
-        s = (update / temperature).softmax(dim=-1)
+        s = rows_softmax(update / temperature)
     else:
         s = sparsemax(update / temperature)
     if gamma is None:

@@ -35,6 +35,7 @@ from crfrnn.inference import (
     mean_field_update,
     show,
 )
+from crfrnn.rows_ops import rows_softmax
 
 
 class ConvergenceWarning(UserWarning):
@@ -157,7 +158,7 @@ def implicit_mean_field(
     # The second graph of f: from z alone, where that of `update` starts at all but z.
     logits.requires_grad_()
     fixed = [penalty.detach() for penalty in penalties]
-    again = mean_field_update(logits.softmax(dim=-1), unary.detach(), kernels, fixed)
+    again = mean_field_update(rows_softmax(logits), unary.detach(), kernels, fixed)
 
     def transposed_jacobian(g: Tensor) -> Tensor:
         return torch.autograd.grad(again, logits, g, retain_graph=True)[0]

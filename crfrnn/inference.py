@@ -31,7 +31,7 @@ from crfrnn.checks import (
 )
 from crfrnn.filtering import Filter
 from crfrnn.filtering.update_ops import fused_update
-from crfrnn.rows_ops import rows_product
+from crfrnn.rows_ops import rows_product, rows_softmax
 
 Pairwise = Sequence[Sequence[Tensor]]  # over iterations, over kernels: (L, L) penalties
 Observer = Callable[[Tensor], None]  # is shown q_0, q_1, ...: (B, N, L) without gradient
@@ -164,7 +164,7 @@ def mean_field_step(
     """One iteration: logits_t -> logits_{t+1}, both (B, N, L)."""
     update = fused_update(logits, unary, kernels, penalties)
     if update is None:
-        update = mean_field_update(logits.softmax(dim=-1), unary, kernels, penalties)
+        update = mean_field_update(rows_softmax(logits), unary, kernels, penalties)
     return update if damping == 0 else torch.lerp(update, logits, damping)
 
 

@@ -23,6 +23,7 @@ from crfrnn.filtering import (
 from crfrnn.inference import Pairwise
 from crfrnn.kernel_weights import build_kernel_weight
 from crfrnn.kernels import GaussianKernel, KernelConfig
+from crfrnn.rows_ops import label_product
 
 
 class PairwisePotentials(nn.Module):
@@ -124,7 +125,8 @@ class PairwisePotentials(nn.Module):
     def penalties(self, dtype: torch.dtype) -> Pairwise:
         """mu W_m, (L, L), for each iteration and kernel; one entry if all iterations share it."""
         compatibility = self.compatibility()
-        products = [(compatibility @ w()).to(dtype) for w in self.kernel_weights.values()]
+        weights = [w() for w in self.kernel_weights.values()]
+        products = [label_product(compatibility, w).to(dtype) for w in weights]
         if self.compatibility.num_sets is None:
             return [products]
         return list(zip(*(p.unbind(0) for p in products), strict=True))

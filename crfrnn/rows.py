@@ -1,4 +1,4 @@
-"""Products of pixel rows with small matrices, the same bits however the work is split.
+"""Arithmetic on pixel rows with small matrices, the same bits however the work is split.
 
 One large product is cut up by the number of threads and of images, and the cuts show in the
 last bits. Here every product is of CHUNK rows of one image, and a sum over pixels is a sum
@@ -12,16 +12,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CHUNK = 512  # rows in one product
+ALIGNMENT = 64  # bytes
 
 
 def product(v: Tensor, matrix: Tensor) -> Tensor:
     """v @ matrix for rows v (B, N, L) and a small matrix (L, K): (B, N, K)."""
     out = v.new_empty(*v.shape[:2], matrix.shape[1])
     for rows, result in zip(v, out, strict=True):
-        body, rest = split(rows)
+        body, rest = split(aligned(rows))
         if body.shape[0]:
             whole = result[: body.shape[0] * CHUNK].view(*body.shape[:2], matrix.shape[1])
-            torch.bmm(body, matrix.expand(body.shape[0], -1, -1), out=whole)
+            matrices = matrix.expand(body.shape[0], -1, -1)
+            if is_aligned(whole):
+                torch.bmm(body, matrices, out=whole)
+            else:
+                whole.copy_(torch.bmm(body, matrices))
         remaining = result[body.shape[0] * CHUNK :]
         small = torch.bmm(rest, matrix.expand(2, -1, -1)).flatten(0, 1)
         remaining.copy_(small[: remaining.shape[0]])
@@ -32,9 +37,23 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
     """sum_i a_i b_i' over all rows of a (B, N, L) and b (B, N, K): (L, K)."""
     sums = []
     for a_rows, b_rows in zip(a, b, strict=True):
-        for a_chunks, b_chunks in zip(split(a_rows), split(b_rows), strict=True):
+        chunks = zip(split(aligned(a_rows)), split(aligned(b_rows)), strict=True)
+        for a_chunks, b_chunks in chunks:
             sums.append(torch.bmm(a_chunks.transpose(1, 2), b_chunks).sum(0))
     return torch.stack(sums).sum(0)
+
+
+def aligned(x: Tensor) -> Tensor:
+    """x, copied where its memory begins at another place than memory of its own would.
+
+    An image in the middle of a batch does, and the sums of the library depend on that, too.
+    """
+    return x if is_aligned(x) else x.clone()
+
+
+def is_aligned(x: Tensor) -> bool:
+    """Whether the memory of x begins at a multiple of ALIGNMENT, as a new tensor's does."""
+    return x.data_ptr() % ALIGNMENT == 0
 
 
 def split(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,6 +64,14 @@ def split(rows: Tensor) -> tuple[Tensor, Tensor]:
     rest = F.pad(rest, (0, 0, 0, 2 * CHUNK - rest.shape[0]))
     width = rows.shape[1]
     return body.reshape(count, CHUNK, width), rest.reshape(2, CHUNK, width)
+
+
+def softmax_grad(q: Tensor, grad: Tensor) -> Tensor:
+    """What logits receive from the gradient of q = softmax(logits) over the last axis.
+
+    The backward of torch's own softmax is another for one thread than for several.
+    """
+    return q * (grad - (q * grad).sum(-1, keepdim=True))
 
 
 def rows_scaled(v: Tensor, factor: Tensor) -> Tensor:

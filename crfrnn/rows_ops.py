@@ -1,4 +1,4 @@
-"""The registered operator of `rows.product`, differentiable to any order."""
+"""The registered operators of `rows.py`, differentiable to any order."""
 
 from __future__ import annotations
 
@@ -39,6 +39,14 @@ def _product_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | N
 rows_product.register_autograd(_product_backward, setup_context=_save_product)
 
 
+def label_product(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b for matrices over labels, (L, K) and (K, M), or T of each: `rows.product` again."""
+    if a.ndim == 2:
+        product: Tensor = rows_product(a[None], b)[0]
+        return product
+    return torch.stack([label_product(x, y) for x, y in zip(a, b, strict=True)])
+
+
 @torch.library.custom_op("crfrnn::rows_inner", mutates_args=())
 def rows_inner(a: Tensor, b: Tensor) -> Tensor:
     """`rows.inner`: sum_i a_i b_i', (B, N, L) and (B, N, K) -> (L, K)."""
@@ -64,3 +72,26 @@ def _inner_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | Non
 
 
 rows_inner.register_autograd(_inner_backward, setup_context=_save_inner)
+
+
+@torch.library.custom_op("crfrnn::rows_softmax", mutates_args=())
+def rows_softmax(logits: Tensor) -> Tensor:
+    """softmax over the last axis, with the backward of `rows.softmax_grad`: any shape."""
+    return logits.softmax(dim=-1).contiguous()
+
+
+@rows_softmax.register_fake
+def _(logits: Tensor) -> Tensor:
+    return torch.empty_like(logits, memory_format=torch.contiguous_format)
+
+
+def _save_softmax(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(output)
+
+
+def _softmax_backward(ctx: Any, grad: Tensor) -> Tensor:
+    (q,) = ctx.saved_tensors
+    return rows.softmax_grad(q, grad)
+
+
+rows_softmax.register_autograd(_softmax_backward, setup_context=_save_softmax)

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from crfrnn import rows
 from crfrnn.arrays import Array, Floats, check_array, check_floating, check_rgb, tensor
 from crfrnn.checks import check_count
 from crfrnn.densecrf.constants import (
@@ -172,7 +173,7 @@ class DenseCRF:
         total = torch.zeros_like(q)
         with torch.autocast("cpu", enabled=False):  # float32 whatever surrounds the call
             for kernel, energy in self._pairwise:
-                total = total + kernel(q) @ energy.t()
+                total = total + rows.product(kernel(q), energy.t())
         return total
 
     def _check_marginals(self, Q: Array) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
 Normalization = Literal["symmetric", "after", "before", "none"]
@@ -79,11 +80,13 @@ class Normalized(Filter):
         if normalization == "none":
             return
         degree = kernel(valid)
-        # A pixel without a neighbour has degree 0, and nothing to receive.
-        alone = degree == 0
+        # Padding, and a pixel without a neighbour, have nothing to receive. A neighbour counts
+        # from where the factor's derivative, at most 1 / degree^2, is finite.
+        alone = degree < torch.finfo(degree.dtype).tiny ** 0.5
+        alone = alone | (valid == 0) if masked else alone
         degree = degree.masked_fill(alone, 1.0)
         factor = degree.rsqrt() if normalization == "symmetric" else degree.reciprocal()
-        factor = (factor * valid if masked else factor).masked_fill(alone, 0.0)
+        factor = factor.masked_fill(alone, 0.0)
         if normalization != "after":
             self.before = factor
         if normalization != "before":

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from crfrnn.rows import aligned
+
 
 def separable_filter(theta: Tensor, v: Tensor, shape: Sequence[int]) -> Tensor:
     """K v by one convolution per axis. K is symmetric: this is K' v as well.
@@ -26,6 +28,10 @@ def separable_filter(theta: Tensor, v: Tensor, shape: Sequence[int]) -> Tensor:
     Returns:
         (B, N, L).
     """
+    if v.shape[0] > 1:
+        # The sums of a convolution in float64 depend on the place of the image in its batch.
+        return torch.cat([separable_filter(theta, image, shape) for image in v.split(1)])  # type: ignore[no-untyped-call]
+    v = aligned(v)
     for axis, taps in enumerate(gaussian_taps(theta, shape)):
         v = convolve(v, taps, shape, axis)
     return v

@@ -20,6 +20,7 @@ from crfrnn.filtering.accuracy import named
 from crfrnn.filtering.filters import LatticeFilter, SeparableFilter
 from crfrnn.filtering.lattice import Lattice
 from crfrnn.filtering.linear import Filter, Normalized
+from crfrnn.rows import softmax_grad
 from crfrnn.rows_ops import rows_inner, rows_product
 
 TABLES = len(Lattice._fields)
@@ -107,7 +108,7 @@ def _update_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
             to_q = to_q - rows_product(sent, penalty)
         penalty_grads.append(-rows_inner(sent, q) if wanted else None)
     return (
-        q * (to_q - (q * to_q).sum(-1, keepdim=True)) if to_logits else None,
+        softmax_grad(q, to_q) if to_logits else None,
         grad if to_unary else None,
         penalty_grads,
         [None] * num_factors,

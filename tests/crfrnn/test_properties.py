@@ -1,0 +1,341 @@
+"""What holds for every grid, label count, feature dimension and normalisation (hypothesis)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from crfrnn import CrfRnn
+from crfrnn.filtering import NORMALIZATIONS, LatticeFilter, Normalization
+from crfrnn.filtering.accuracy import named
+from crfrnn.filtering.simplex import elevate
+from crfrnn.inference import mean_field
+from crfrnn.kernels import KernelConfig
+from tests.crfrnn.problems import neighbours, softmax
+
+Inputs = tuple[Tensor, Tensor, dict[str, Tensor], Tensor]  # unary, image, guides, mask
+
+
+@dataclass(frozen=True)
+class Case:
+    """A layer and its input, by the numbers that make them.
+
+    Attributes:
+        shape: the grid, one to three axes.
+        batch: B.
+        num_labels: L.
+        channels: of the guide: d of the further kernel, which leaves the position out.
+        normalization: of every kernel.
+        anisotropic: whether each axis and channel has a width of its own.
+        seed: of the values.
+    """
+
+    shape: tuple[int, ...]
+    batch: int = 2
+    num_labels: int = 3
+    channels: int = 2
+    normalization: Normalization = "symmetric"
+    anisotropic: bool = False
+    seed: int = 0
+
+    def layer(self, spatial: str, other: str, **options: Any) -> CrfRnn:
+        """Three kernels and random matrices, the lattice's position and guide among them."""
+        generator = torch.Generator().manual_seed(self.seed)
+
+        def widths(low: float, count: int) -> Any:
+            drawn = (low * (1 + torch.rand(count, generator=generator))).tolist()
+            return drawn if self.anisotropic else drawn[0]
+
+        guided = KernelConfig(theta_guide=widths(0.7, self.channels), filter=other)  # type: ignore[arg-type]
+        everything: dict[str, Any] = {
+            "theta_alpha": widths(2, len(self.shape)),
+            "theta_beta": widths(60, 3),
+            "theta_gamma": widths(1, len(self.shape)),
+            "spatial_filter": spatial,
+            "bilateral_filter": other,
+            "further_kernels": {"guide": guided},
+            "kernel_weights": "matrix",
+            "normalization": self.normalization,
+            "num_iterations": 2,
+            "window_radius": 2,
+        }
+        crf = CrfRnn(self.num_labels, **everything | options)
+        for name, parameter in crf.potentials.named_parameters():
+            if "log_theta" not in name:
+                noise = torch.rand(parameter.shape, generator=generator)
+                parameter.data = noise / self.num_labels
+        return crf.double()
+
+    def inputs(self, dtype: torch.dtype = torch.float64) -> Inputs:
+        """At least one pixel of every image is no padding."""
+        generator = torch.Generator().manual_seed(self.seed + 1)
+
+        def uniform(channels: int) -> Tensor:
+            size = (self.batch, channels, *self.shape)
+            return torch.rand(size, generator=generator, dtype=torch.float64).to(dtype)
+
+        mask = uniform(1)[:, 0] > 0.3
+        mask.view(self.batch, -1)[:, -1] = True
+        # Not a multiple of anything: no pixel lies on the face of a simplex.
+        image = 1 + 253 * uniform(3)
+        return 4 * uniform(self.num_labels), image, {"guide": 3 * uniform(self.channels)}, mask
+
+
+cases = st.builds(
+    Case,
+    shape=st.lists(st.integers(1, 5), min_size=1, max_size=3).map(tuple),
+    batch=st.integers(1, 3),
+    num_labels=st.sampled_from([1, 2, 3, 8, 21]),
+    channels=st.integers(1, 8),
+    normalization=st.sampled_from(NORMALIZATIONS),
+    anisotropic=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+FILTERS = [("separable", "lattice"), ("lattice", "lattice"), ("exact", "exact"), ("window",) * 2]
+every_filter = pytest.mark.parametrize("filters", FILTERS, ids="-".join)
+without_lattice = pytest.mark.parametrize(
+    "filters", [("separable", "exact"), ("exact", "exact"), ("window", "window")], ids="-".join
+)
+
+
+def property_of(*edges: Case) -> Callable[[Any], Any]:
+    """A test of drawn cases, the same in each run, and of those that must not be left out."""
+
+    def decorate(test: Any) -> Any:
+        for edge in EDGES + edges:
+            test = example(case=edge)(test)
+        return settings(max_examples=12, deadline=None, derandomize=True)(given(case=cases)(test))
+
+    return decorate
+
+
+EDGES = (
+    Case(shape=(1, 1), batch=1),
+    Case(shape=(3, 2), num_labels=1),
+    Case(shape=(2, 2), num_labels=256, batch=1),
+    Case(shape=(4, 3), channels=8),
+    Case(shape=(2, 3, 2), anisotropic=True),
+)
+
+
+def close(actual: Tensor, expected: Tensor) -> None:
+    """Equal up to the order of a few hundred float64 additions, through two iterations."""
+    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
+
+
+# oracle
+
+
+@property_of()
+def test_the_layer_is_the_sum_over_all_pairs(case: Case) -> None:
+    """Kernels, normalisation, mask and update, written out in NumPy."""
+    crf, (unary, image, guides, mask) = case.layer("separable", "exact"), case.inputs()
+    rows = unary.flatten(2).transpose(1, 2).numpy()
+    valid = mask.flatten(1).numpy()
+    place = np.stack(np.meshgrid(*(np.arange(n) for n in case.shape), indexing="ij"))
+    place = np.broadcast_to(place, (case.batch, *place.shape))
+
+    def kernel(*parts: tuple[Any, Tensor]) -> Any:
+        """exp(-1/2 sum_c ((x_ic - x_jc) / theta_c)^2), of (B, C, *shape) each: (B, N, N)."""
+        exponent = np.zeros((case.batch, rows.shape[1], rows.shape[1]))
+        for x, log_theta in parts:
+            theta = np.broadcast_to(np.exp(log_theta.detach().numpy()), x.shape[1])
+            flat = np.asarray(x).reshape(case.batch, x.shape[1], -1) / theta[:, None]
+            exponent += ((flat[..., :, None] - flat[..., None, :]) ** 2).sum(1)
+        k = np.exp(-0.5 * exponent) * valid[:, :, None] * valid[:, None]
+        degree = np.where(valid, k.sum(2), 1.0)
+        if case.normalization == "symmetric":
+            return k / np.sqrt(degree[:, :, None] * degree[:, None])
+        if case.normalization == "none":
+            return k
+        return k / (degree[:, :, None] if case.normalization == "after" else degree[:, None])
+
+    spatial, bilateral, guided = (crf.potentials.kernel(n) for n in crf.potentials.kernels)
+    dense = [
+        kernel((place, spatial.log_theta("position"))),
+        kernel((place, bilateral.log_theta("position")), (image, bilateral.log_theta("guide"))),
+        kernel((guides["guide"], guided.log_theta("guide"))),
+    ]
+    penalties = [p.detach().numpy() for p in crf.potentials.penalties(unary.dtype)[0]]
+    logits = rows
+    for _ in range(crf.num_iterations):
+        logits = rows - neighbours(softmax(logits), dense, penalties)
+    expected = torch.from_numpy(logits).transpose(1, 2).reshape(unary.shape)
+    close(crf(unary, image, guides, mask), expected)
+
+
+# invariants
+
+
+@every_filter
+@property_of()
+def test_permuting_labels_permutes_the_result(filters: tuple[str, str], case: Case) -> None:
+    crf, (unary, image, guides, mask) = case.layer(*filters), case.inputs()
+    kernels = crf.potentials.build_kernels(image, guides, mask)
+    rows = unary.flatten(2).transpose(1, 2)
+    order = torch.randperm(case.num_labels, generator=torch.Generator().manual_seed(case.seed))
+    penalties = crf.potentials.penalties(rows.dtype)[0]
+    permuted = [p[order][:, order] for p in penalties]
+    result = mean_field(rows[..., order], kernels, [permuted], 2)
+    close(result, mean_field(rows, kernels, [penalties], 2)[..., order])
+
+
+@without_lattice
+@property_of()
+def test_translation_of_position_and_colour_changes_nothing(
+    filters: tuple[str, str], case: Case
+) -> None:
+    """The image somewhere inside a larger one; and all colours, all guides, moved by a number."""
+    crf, (unary, image, guides, mask) = case.layer(*filters), case.inputs()
+    expected = crf(unary, image, guides, mask)
+    around = [(1 + axis, 2) for axis in range(len(case.shape))]
+    inside = (..., *(slice(a, a + n) for (a, _), n in zip(around, case.shape, strict=True)))
+    pads = [p for pair in reversed(around) for p in pair]
+    moved = crf(
+        F.pad(unary, pads),
+        F.pad(image, pads) + 0.75,
+        {"guide": F.pad(guides["guide"], pads) - 7},
+        F.pad(mask, pads),
+    )
+    close(moved[inside], expected)
+
+
+@pytest.mark.parametrize("accuracy", ["standard", "fine"])
+@pytest.mark.parametrize("dim", range(1, 9))
+def test_translation_by_a_lattice_vector_changes_nothing(accuracy: Any, dim: int) -> None:
+    """Any other translation moves pixels inside their simplices, and so changes the error."""
+    generator = torch.Generator().manual_seed(dim)
+    features = 3 * torch.rand(1, 40, dim, generator=generator, dtype=torch.float64)
+    v = torch.rand(1, 40, 3, generator=generator, dtype=torch.float64)
+    scale = named(accuracy).scale
+    elevation = elevate(torch.eye(dim, dtype=torch.float64), scale)  # (d + 1, d)
+    steps = (dim + 1) * torch.eye(dim + 1, dtype=torch.float64) - 1  # u_0, ..., u_d
+    vector = 2 * steps[0] - 3 * steps[-1]
+    shift = torch.linalg.lstsq(elevation, vector[:, None]).solution[:, 0]
+    close(LatticeFilter(features + shift, accuracy)(v), LatticeFilter(features, accuracy)(v))
+
+
+@pytest.mark.parametrize("filters", [("exact", "exact"), ("window", "window")], ids="-".join)
+@property_of()
+def test_a_constant_image_reduces_to_the_spatial_kernel(
+    filters: tuple[str, str], case: Case
+) -> None:
+    width = 1.7
+    crf = case.layer(*filters, theta_alpha=width, theta_gamma=width)
+    unary, image, guides, mask = case.inputs()
+    spatial, bilateral, _ = crf.potentials.build_kernels(image * 0 + 90, guides, mask)
+    rows = unary.flatten(2).transpose(1, 2)
+    close(bilateral(rows), spatial(rows))
+
+
+@every_filter
+@property_of()
+def test_padding_neither_sends_nor_receives(filters: tuple[str, str], case: Case) -> None:
+    crf, (unary, image, guides, mask) = case.layer(*filters), case.inputs()
+    expected = crf(unary, image, guides, mask)
+    padding = ~mask[:, None]
+    # What is in it does not show, in any bit, and it keeps its unary.
+    others = [torch.where(padding, x.flip(0) / 2 + 9, x) for x in (unary, image, guides["guide"])]
+    other = crf(others[0], others[1], {"guide": others[2]}, mask)
+    assert torch.equal(other, torch.where(padding, others[0], expected))
+    # More of it at the end changes nothing.
+    pads = [0, 2] * len(case.shape)
+    more = crf(
+        *(F.pad(x, pads) for x in (unary, image)), {"guide": F.pad(guides["guide"], pads)},
+        F.pad(mask, pads),
+    )  # fmt: skip
+    close(more[(..., *(slice(n) for n in case.shape))], expected)
+
+
+# the same bits
+
+
+@every_filter
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@property_of(Case(shape=(23, 25), batch=3))
+def test_a_batch_is_one_image_after_the_other(
+    filters: tuple[str, str], dtype: torch.dtype, case: Case
+) -> None:
+    """Logits, and the gradients of unary, image and guide, bit for bit."""
+    crf, inputs = case.layer(*filters, learn_theta=True), case.inputs(dtype)
+
+    def results(unary: Tensor, image: Tensor, guide: Tensor, mask: Tensor) -> list[Tensor]:
+        leaves = [x.clone().requires_grad_() for x in (unary, image, guide)]
+        out = crf(leaves[0], leaves[1], {"guide": leaves[2]}, mask)
+        return [out, *torch.autograd.grad(out.square().sum(), leaves)]
+
+    unary, image, guides, mask = inputs
+    together = results(unary, image, guides["guide"], mask)
+    alone = [results(*(x[None] for x in each)) for each in
+             zip(unary, image, guides["guide"], mask, strict=True)]  # fmt: skip
+    for whole, parts in zip(together, zip(*alone, strict=True), strict=True):
+        assert torch.equal(whole, torch.cat(parts))
+        assert whole.isfinite().all()
+
+
+@pytest.fixture
+def threads() -> Any:
+    """Set the number of threads; what it was before comes back."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@every_filter
+@pytest.mark.parametrize("learn_theta", [False, True])
+@pytest.mark.parametrize("case", [
+    Case(shape=(61, 53), num_labels=21, batch=1, channels=3),
+    Case(shape=(700,), num_labels=2, channels=1, anisotropic=True),
+    Case(shape=(9, 11, 12), num_labels=5, batch=2, normalization="after"),
+])  # fmt: skip
+def test_the_number_of_threads_does_not_show(
+    filters: tuple[str, str], learn_theta: bool, case: Case, threads: Callable[[int], None]
+) -> None:
+    """Logits and every gradient, bit for bit; 1 is tried twice: nor does repetition."""
+    if "exact" in filters:  # costs the square of the pixels
+        case = replace(case, shape=tuple(-(-n // 2) for n in case.shape))
+    crf = case.layer(*filters, learn_theta=learn_theta, learn_unary_scale=True)
+    unary, image, guides, mask = case.inputs(torch.float32)
+    first: list[Tensor] = []
+    for count in (1, 1, 2, 4):
+        threads(count)
+        leaves = [x.clone().requires_grad_() for x in (unary, image, guides["guide"])]
+        inputs = leaves if learn_theta else leaves[:1]
+        out = crf(leaves[0], leaves[1], {"guide": leaves[2]}, mask)
+        wanted = [*inputs, *(p for p in crf.parameters() if p.requires_grad)]
+        results = [out, *torch.autograd.grad(out.square().sum(), wanted)]
+        first = first or results
+        for result, expected in zip(results, first, strict=True):
+            assert torch.equal(result, expected)
+
+
+# many labels, many dimensions
+
+
+@every_filter
+@pytest.mark.parametrize("dim", range(1, 9))
+def test_every_dimension_keeps_constants_and_the_adjoint(
+    filters: tuple[str, str], dim: int
+) -> None:
+    """K 1 = 1 with "after"; <K x, y> = <x, K' y> with every normalisation."""
+    case = Case(shape=(6, 5), channels=dim, normalization="after")
+    for normalization in NORMALIZATIONS:
+        crf = replace(case, normalization=cast(Normalization, normalization)).layer(*filters)
+        _, image, guides, mask = case.inputs()
+        valid = mask.flatten(1)[..., None].double()
+        x, y = torch.randn(2, 2, 30, 3, dtype=torch.float64)
+        for kernel in crf.potentials.build_kernels(image, guides, mask):
+            torch.testing.assert_close(
+                (kernel(x) * y).sum(), (x * kernel.transpose(y)).sum(), rtol=1e-10, atol=1e-10
+            )
+            if normalization == "after":
+                torch.testing.assert_close(kernel(valid), valid, rtol=1e-12, atol=1e-12)
