@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from crfrnn import rows
+from crfrnn.operators import operator
 
 
-@torch.library.custom_op("crfrnn::rows_product", mutates_args=())
+@operator("crfrnn::rows_product")
 def rows_product(v: Tensor, matrix: Tensor) -> Tensor:
     """`rows.product`: v @ matrix, (B, N, L) and (L, K) -> (B, N, K)."""
     return rows.product(v.contiguous(), matrix)
@@ -47,7 +48,7 @@ def label_product(a: Tensor, b: Tensor) -> Tensor:
     return torch.stack([label_product(x, y) for x, y in zip(a, b, strict=True)])
 
 
-@torch.library.custom_op("crfrnn::rows_inner", mutates_args=())
+@operator("crfrnn::rows_inner")
 def rows_inner(a: Tensor, b: Tensor) -> Tensor:
     """`rows.inner`: sum_i a_i b_i', (B, N, L) and (B, N, K) -> (L, K)."""
     return rows.inner(a.contiguous(), b.contiguous())
@@ -74,7 +75,7 @@ def _inner_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | Non
 rows_inner.register_autograd(_inner_backward, setup_context=_save_inner)
 
 
-@torch.library.custom_op("crfrnn::rows_softmax", mutates_args=())
+@operator("crfrnn::rows_softmax")
 def rows_softmax(logits: Tensor) -> Tensor:
     """softmax over the last axis, with the backward of `rows.softmax_grad`: any shape."""
     return logits.softmax(dim=-1).contiguous()

@@ -15,9 +15,10 @@ from crfrnn.filtering import cpu, lattice, simplex
 from crfrnn.filtering.accuracy import named
 from crfrnn.filtering.lattice import Lattice
 from crfrnn.filtering.ops import Grads, gaussian_features_grad
+from crfrnn.operators import operator
 
 
-@torch.library.custom_op("crfrnn::build_lattice", mutates_args=())
+@operator("crfrnn::build_lattice")
 def build_lattice(
     features: Tensor, accuracy: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -71,7 +72,7 @@ def _build_backward(ctx: Any, *grads: Tensor) -> Grads:
 build_lattice.register_autograd(_build_backward, setup_context=_save_build)
 
 
-@torch.library.custom_op("crfrnn::barycentric_features_grad", mutates_args=())
+@operator("crfrnn::barycentric_features_grad")
 def barycentric_features_grad(rank: Tensor, grad: Tensor, accuracy: str) -> Tensor:
     """`simplex.barycentric_features_grad`; not differentiable itself."""
     return simplex.barycentric_features_grad(rank, grad, named(accuracy).scale)
@@ -82,7 +83,7 @@ def _(rank: Tensor, grad: Tensor, accuracy: str) -> Tensor:
     return grad.new_empty(grad.shape[0], grad.shape[1] - 1)
 
 
-@torch.library.custom_op("crfrnn::lattice_filter", mutates_args=())
+@operator("crfrnn::lattice_filter")
 def lattice_filter(
     features: Tensor,
     v: Tensor,
@@ -115,7 +116,7 @@ def _(features: Tensor, v: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(v, memory_format=torch.contiguous_format)
 
 
-@torch.library.custom_op("crfrnn::lattice_weights_grad", mutates_args=())
+@operator("crfrnn::lattice_weights_grad")
 def lattice_weights_grad(
     v: Tensor,
     grad: Tensor,

@@ -1,8 +1,7 @@
 """The registered operators: schema, shapes, gradient. The lattice's are in `lattice_ops.py`.
 
-No other file touches torch.library. Each operator is one whole filter, opaque to torch.compile
-and torch.export; its arithmetic is in the file of its name. A device-specific version is
-registered beside the plain one.
+Each operator is one whole filter, opaque to torch.compile and torch.export; its arithmetic is in
+the file of its name. A device-specific version is registered beside the plain one.
 
 Gradients. That of K v in v is K' g, so a filter is its own backward. That in the features comes
 in two forms: of the Gaussian itself (`gaussian_features_grad`), and of the lattice that is
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from crfrnn.filtering import cpu, exact, separable, window
+from crfrnn.operators import operator
 
 Grads = tuple[Any, ...]
 
@@ -57,7 +57,7 @@ def gaussian_features_grad(
 # exact
 
 
-@torch.library.custom_op("crfrnn::exact_filter", mutates_args=())
+@operator("crfrnn::exact_filter")
 def exact_filter(features: Tensor, v: Tensor) -> Tensor:
     """`exact.exact_filter`."""
     return exact.exact_filter(features, v)
@@ -95,7 +95,7 @@ exact_filter.register_autograd(_exact_backward, setup_context=_save_exact)
 # window
 
 
-@torch.library.custom_op("crfrnn::window_filter", mutates_args=())
+@operator("crfrnn::window_filter")
 def window_filter(
     features: Tensor, v: Tensor, shape: Sequence[int], radius: int, dilation: int
 ) -> Tensor:
@@ -137,7 +137,7 @@ window_filter.register_autograd(_window_backward, setup_context=_save_window)
 # separable
 
 
-@torch.library.custom_op("crfrnn::separable_filter", mutates_args=())
+@operator("crfrnn::separable_filter")
 def separable_filter(theta: Tensor, v: Tensor, shape: Sequence[int]) -> Tensor:
     """`separable.separable_filter`."""
     return separable.separable_filter(theta, v, shape)
@@ -153,7 +153,7 @@ def _(theta: Tensor, v: Tensor, shape: Sequence[int]) -> Tensor:
     return torch.empty_like(v, memory_format=torch.contiguous_format)
 
 
-@torch.library.custom_op("crfrnn::separable_theta_grad", mutates_args=())
+@operator("crfrnn::separable_theta_grad")
 def separable_theta_grad(theta: Tensor, v: Tensor, grad: Tensor, shape: Sequence[int]) -> Tensor:
     """`separable.separable_theta_grad`; not differentiable itself."""
     return separable.separable_theta_grad(theta, v, grad, shape)

@@ -20,13 +20,14 @@ from crfrnn.filtering.accuracy import named
 from crfrnn.filtering.filters import LatticeFilter, SeparableFilter
 from crfrnn.filtering.lattice import Lattice
 from crfrnn.filtering.linear import Filter, Normalized
+from crfrnn.operators import operator
 from crfrnn.rows import softmax_grad
 from crfrnn.rows_ops import rows_inner, rows_product
 
 TABLES = len(Lattice._fields)
 
 
-@torch.library.custom_op("crfrnn::mean_field_update", mutates_args=(), device_types="cpu")
+@operator("crfrnn::mean_field_update", "cpu")
 def mean_field_update(
     logits: Tensor,
     unary: Tensor,

@@ -376,9 +376,8 @@ def test_update_operator() -> None:
     assert isinstance(spatial.kernel, SeparableFilter)
     assert isinstance(bilateral.kernel, LatticeFilter)
     tensors = [spatial.kernel.theta, *bilateral.kernel.tables]
-    torch.library.opcheck(
-        update_operator, (logits, unary, penalties, factors, tensors, ",standard", [10, 12])
-    )
+    arguments = (logits, unary, penalties, factors, tensors, ",standard", [10, 12])
+    torch.library.opcheck(update_operator.overload, arguments)
 
 
 def test_update_of_extreme_logits() -> None:

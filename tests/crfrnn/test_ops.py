@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -80,7 +82,7 @@ def tables(accuracy: str) -> list[Tensor]:
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 def test_opcheck(operator: Any, arguments: Callable[[], tuple[Any, ...]]) -> None:
     """Schema, fake kernel, autograd registration, and tracing with dynamic shapes."""
-    torch.library.opcheck(operator, arguments())
+    torch.library.opcheck(operator.overload, arguments())
 
 
 @pytest.mark.parametrize("accuracy", ["standard", "fine"])
@@ -88,7 +90,22 @@ def test_opcheck_of_the_build(accuracy: str) -> None:
     # The fourth check sums the outputs into the first, which here is of integers; the layers
     # below compile the build's backward instead.
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(lattice_ops.build_lattice, (rows(5), accuracy), test_utils=checks)
+    torch.library.opcheck(
+        lattice_ops.build_lattice.overload, (rows(5), accuracy), test_utils=checks
+    )
+
+
+FIRST_CALL = """
+import sys, torch
+from crfrnn import CrfRnn
+unary = torch.randn(1, 3, 8, 8, requires_grad=True)
+CrfRnn(3, learn_theta=True)(unary, torch.rand(1, 3, 8, 8) * 255).sum().backward()
+assert "torch._dynamo" not in sys.modules
+"""
+
+
+def test_the_first_call_does_not_import_the_compiler() -> None:
+    subprocess.run([sys.executable, "-c", FIRST_CALL], check=True)
 
 
 # compile and export

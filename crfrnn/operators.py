@@ -1,0 +1,61 @@
+"""Registered operators, as `torch.library.custom_op` makes them, without the compiler behind it.
+
+That decorator keeps the compiler out of an operator's body, and for this imports all of it at the
+first call: seconds. The body of an operator that is registered from its schema is opaque as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, final
+
+import torch
+from torch._ops import OpOverload
+
+Function = Callable[..., Any]
+
+
+@final
+class Operator:
+    """A function with typed arguments, none of them modified, as the operator of that name.
+
+    Args:
+        name: "crfrnn::" and the function's own.
+        function: the kernel of every device that has no other.
+        device_types: those that `function` serves; "default" is all of them.
+    """
+
+    def __init__(self, name: str, function: Function, device_types: str) -> None:
+        self.name = name
+        schema = torch.library.infer_schema(function, mutates_args=())
+        torch.library.define(name, schema, tags=(torch.Tag.pt2_compliant_tag,))
+        torch.library.impl(name, device_types, function)
+        namespace, own = name.split("::")
+        self.overload: OpOverload[..., Any] = getattr(getattr(torch.ops, namespace), own).default
+
+    def __call__(self, *arguments: Any) -> Any:
+        """The function, through the dispatcher."""
+        return self.overload(*arguments)
+
+    def register_kernel(self, device_type: str) -> Callable[[Function], Function]:
+        """A decorator: another function for the tensors of one device."""
+
+        def register(function: Function) -> Function:
+            torch.library.impl(self.name, device_type, function)
+            return function
+
+        return register
+
+    def register_fake(self, function: Function) -> Function:
+        """A decorator: shapes and dtypes of what the operator returns, without values."""
+        torch.library.register_fake(self.name, function)
+        return function
+
+    def register_autograd(self, backward: Function, *, setup_context: Function) -> None:
+        """The gradient, and what it saves."""
+        torch.library.register_autograd(self.name, backward, setup_context=setup_context)
+
+
+def operator(name: str, device_types: str = "default") -> Callable[[Function], Operator]:
+    """A decorator that registers a function: see `Operator`."""
+    return lambda function: Operator(name, function, device_types)
