@@ -148,7 +148,7 @@ def check_unary(unary: object, num_labels: int) -> None:
     check_dense("unary", unary)
     if unary.numel() == 0:
         raise ValueError(f"unary must hold at least one pixel, got {tuple(unary.shape)}.")
-    if not torch.compiler.is_compiling() and not torch.isfinite(unary).all():
+    if not torch.compiler.is_compiling() and not all_finite(unary):
         raise ValueError(
             "unary must be finite, got NaN or infinite values. Probabilities of exactly 0 have "
             "an infinite logarithm: clamp them first, for example p.clamp_min(1e-5).log()."
@@ -251,6 +251,12 @@ def check_dense(name: str, tensor: Tensor) -> None:
         raise TypeError(f"{name} must hold values, got a tensor on the meta device.")
 
 
+def all_finite(tensor: Tensor) -> bool:
+    """Whether no element is infinite or NaN, in one pass and without a copy."""
+    extremes = torch.stack(tensor.detach().aminmax())
+    return bool(torch.isfinite(extremes).all())
+
+
 def check_widths(theta: Tensor) -> None:
     """Raise unless every theta is finite and above 0, as it was before it learnt."""
     if not torch.compiler.is_compiling() and not ((theta > 0) & torch.isfinite(theta)).all():
@@ -264,7 +270,7 @@ def check_features(features: Tensor) -> None:
     """Raise unless features are (B, N, d) and finite."""
     if features.ndim != 3 or features.shape[2] == 0:
         raise ValueError(f"features must be (B, N, d), got {tuple(features.shape)}.")
-    if not torch.compiler.is_compiling() and not torch.isfinite(features).all():
+    if not torch.compiler.is_compiling() and not all_finite(features):
         raise ValueError(
             "features must be finite, got NaN or infinite values. Check the guide, and that no "
             "theta is 0 or, where it learns, has diverged."

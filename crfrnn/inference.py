@@ -136,6 +136,10 @@ def mean_field(
     """
     check_problem(unary, kernels, pairwise, num_iterations)
     check_options(damping, tolerance, memory)
+    if damping == 0 and tolerance is None and observe is None:
+        finished = all_updates(unary, kernels, pairwise, num_iterations)
+        if finished is not None:
+            return finished
     step = mean_field_step if memory == "store" else recomputed(mean_field_step)
     logits = unary
     moving = unary.new_ones(unary.shape[0], 1, 1, dtype=torch.bool)
@@ -152,6 +156,19 @@ def mean_field(
         if tolerance is not None and not moving.any():
             break
     return logits
+
+
+def all_updates(
+    unary: Tensor, kernels: Sequence[Filter], pairwise: Pairwise, num_iterations: int
+) -> Tensor | None:
+    """All iterations in one call, (B, N, L), where nothing between them is kept or wanted."""
+    shared = num_iterations > 0 and len(pairwise) == 1
+    learns = torch.is_grad_enabled() and any(
+        x.requires_grad for x in (unary, *(p for penalties in pairwise for p in penalties))
+    )
+    if learns or not shared:
+        return None
+    return fused_update(unary, unary, kernels, pairwise[0], num_iterations)
 
 
 def mean_field_step(

@@ -36,7 +36,6 @@ from crfrnn.filtering import (
     SeparableFilter,
     WindowFilter,
 )
-from crfrnn.rows_ops import rows_product
 
 FilterName = Literal["separable", "lattice", "exact", "window"]
 Theta = float | Sequence[float]
@@ -221,7 +220,9 @@ class GaussianKernel(nn.Module):
         if masked:
             first = valid.argmax(1, keepdim=True).expand(-1, -1, raw.shape[2])
             raw = torch.where(valid > 0, raw, raw.gather(1, first))
-        features: Tensor = rows_product(raw, torch.diag(torch.cat(scales).reciprocal()))
+        # The gradient of the widths is summed over the pixels of each image first: the sum of
+        # everything at once would depend on the number of threads.
+        features = raw * torch.cat(scales).reciprocal().expand(raw.shape[0], 1, -1)
         check_features(features)
         return features
 

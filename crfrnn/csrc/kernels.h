@@ -28,12 +28,6 @@ struct Kernel {
     const float* after;    // (BN,), or null for 1
     const Lattice* lattice;
     const Separable* separable;
-
-    // Floats of scratch besides what it filters.
-    int64_t extra(int64_t labels, int64_t rows) const {
-        if (lattice != nullptr) return 2 * (lattice->vertices + 1) * labels;
-        return separable->axes % 2 == 1 ? rows : 0;
-    }
 };
 
 }  // namespace crfrnn

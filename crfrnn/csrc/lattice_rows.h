@@ -12,9 +12,9 @@ inline void prefetch(const float* row, int64_t labels) {
     __builtin_prefetch(row + labels - 1);
 }
 
-// W' v for some of the vertices: (BN, L) -> (M + 1, L).
-void splat(const Lattice& lattice, int64_t labels, const float* v, float* values, int64_t begin,
-           int64_t end) {
+// W' (factor v) for some of the vertices: (BN, L) -> (M + 1, L); no factor is 1.
+void splat(const Lattice& lattice, int64_t labels, const float* factor, const float* v,
+           float* values, int64_t begin, int64_t end) {
     const int64_t entries = lattice.pixels * lattice.size;
     by_groups_and_rows(labels, begin, end, [&](auto group, int64_t first, int64_t last) {
         for (int64_t vertex = first; vertex < last; ++vertex) {
@@ -23,8 +23,9 @@ void splat(const Lattice& lattice, int64_t labels, const float* v, float* values
             for (int64_t entry = lattice.splat_offsets[vertex]; entry < stop; ++entry) {
                 if (entry + 2 * AHEAD < entries)
                     prefetch(v + lattice.splat_pixels[entry + 2 * AHEAD] * labels, labels);
-                group.add(sum, lattice.splat_weights[entry],
-                          v + lattice.splat_pixels[entry] * labels);
+                const int64_t pixel = lattice.splat_pixels[entry];
+                const float weight = lattice.splat_weights[entry];
+                group.add(sum, factor ? weight * factor[pixel] : weight, v + pixel * labels);
             }
             group.store_row(values + vertex * labels, sum);
         }

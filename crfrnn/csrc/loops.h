@@ -25,39 +25,48 @@ struct Lattice {
     }
 };
 
-constexpr int MESSAGE_ROWS = 4;
-
-// What one kernel of a mean-field update filters: before * (q P').
-struct Message {
-    const float* before;           // (BN,), or null for 1
-    const float* penalty_columns;  // P' (L, L)
-    const float* diagonal;         // (L,), P's own less `between`
-    float between;                 // the one penalty between any two labels, where ...
-    bool uniform;                  // ... there is one
-    float* rows;                   // (BN, L)
+// A penalty, as what the message of label k adds to all labels: row k of the matrix.
+struct Penalty {
+    const float* rows;      // (L, L)
+    const float* diagonal;  // (L,), the matrix's own less `between`
+    float between;          // the one number between any two labels, where ...
+    bool uniform;           // ... there is one
 };
 
-// What the update subtracts: after * values, or after * (W values) of a lattice.
+// A kernel whose last stage is still to be done: slicing, or the first axis of the grid.
 struct Term {
-    const float* after;  // (BN,), or null for 1
-    const float* values;
+    const float* factor;     // (BN,), of the finished rows, or null for 1
     const Lattice* lattice;  // or null
+    const float* values;     // (M + 1, L) of a lattice, or rows (BN, L)
+    const float* taps;       // along the first axis, the middle one
+    int64_t radius;
+    Penalty penalty;
+};
+
+// Pixels that are done together: `columns` neighbours, `size` times with `stride` between.
+struct Patch {
+    int64_t first, size, stride, columns;
 };
 
 struct Loops {
     const char* instructions;
-    void (*splat)(const Lattice&, int64_t labels, const float* v, float* values, int64_t begin,
-                  int64_t end);
+    void (*splat)(const Lattice&, int64_t labels, const float* factor, const float* v,
+                  float* values, int64_t begin, int64_t end);
     void (*blur)(const int32_t* stencil, const float* taps, int width, int64_t labels,
                  const float* values, float* blurred, int64_t begin, int64_t end);
     void (*slice_)(const Lattice&, int64_t labels, const float* values, float* filtered,
                    int64_t begin, int64_t end);
     void (*convolve)(const float* v, const float* taps, int64_t radius, int64_t size,
-                     int64_t length, int64_t columns, float* out);
-    void (*messages)(const Message* all, int count, int64_t labels, const float* logits, float* q,
-                     int64_t begin, int64_t end);
-    void (*update)(const Term* terms, int count, int64_t labels, const float* unary, float* logits,
-                   int64_t begin, int64_t end);
+                     int64_t length, int64_t columns, int64_t begin, int64_t end, float* out,
+                     int64_t apart);
+    void (*softmax)(const float* logits, int64_t labels, float* q, int64_t begin, int64_t end);
+    void (*scale)(const float* factor, int64_t labels, const float* v, float* scaled,
+                  int64_t begin, int64_t end);
+    void (*penalise)(const Penalty&, int64_t labels, float* values, int64_t begin, int64_t end);
+    void (*update)(const Term* terms, int count, int64_t labels, const float* unary, float* updated,
+                   const Patch& patch);
+    void (*update_grad)(const Term* terms, int count, int64_t labels, const float* logits,
+                        float* logits_grad, float* const* penalty_grads, const Patch& patch);
 };
 
 extern const Loops loops_baseline, loops_avx2, loops_avx512;

@@ -5,6 +5,9 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <limits>
+#include <type_traits>
+#include <vector>
 
 #include "loops.h"
 
@@ -20,7 +23,8 @@
 #include "mean_field_rows.h"
 
 namespace crfrnn {
-const Loops loops_avx2 = {"AVX2", splat, blur, slice_, convolve, messages, update};
+const Loops loops_avx2 = {"AVX2", splat, blur, slice_, convolve,
+                          softmax, scale, penalise, update, update_grad};
 }
 
 #if defined(__clang__)

@@ -3,6 +3,9 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <limits>
+#include <type_traits>
+#include <vector>
 
 #include "loops.h"
 
@@ -12,5 +15,6 @@
 #include "mean_field_rows.h"
 
 namespace crfrnn {
-const Loops loops_baseline = {"baseline", splat, blur, slice_, convolve, messages, update};
+const Loops loops_baseline = {"baseline", splat, blur, slice_, convolve,
+                          softmax, scale, penalise, update, update_grad};
 }

@@ -1,12 +1,12 @@
-// The rows of one mean-field update before and after the filters: the twin of
+// The rows of a mean-field update and of its gradient, before and after the filters: the twin of
 // `mean_field_update` in inference.py, with the softmax ahead of it.
 
 namespace {
 
-using crfrnn::Message;
+using crfrnn::Lattice;
+using crfrnn::Patch;
+using crfrnn::Penalty;
 using crfrnn::Term;
-
-constexpr int64_t ROWS = crfrnn::MESSAGE_ROWS;  // pixels that share every row of a penalty
 
 // exp(x) for x <= 0, to about 1 unit in the last place (Cody and Waite's reduction, a polynomial
 // of degree 6); what would be subnormal is 0.
@@ -22,117 +22,294 @@ inline Lanes<8> exponential(Lanes<8> x) {
     p = p * r + 0.5f;
     p = p * r + 1.0f;
     p = p * r + 1.0f;
-    const Block<8>::Integers bits =
-        (__builtin_convertvector(n, Block<8>::Integers) + 127) << 23;
+    const Block<8>::Integers bits = (__builtin_convertvector(n, Block<8>::Integers) + 127) << 23;
     Lanes<8> power;
     std::memcpy(&power, &bits, sizeof power);
     return x < tiny ? Lanes<8>{} : p * power;
 }
 
-inline Lanes<8> larger(Lanes<8> a, Lanes<8> b) { return a > b ? a : b; }
-
-// combine over the eight lanes, in halves.
-template <class Combine>
-inline float across(Lanes<8> lanes, const Combine& combine) {
-    float x[8];
-    store<8>(x, lanes);
-    const float a = combine(combine(x[0], x[4]), combine(x[2], x[6]));
-    return combine(a, combine(combine(x[1], x[5]), combine(x[3], x[7])));
+// softmax of a row of 8 G or up to 7 fewer labels, all of it in registers.
+template <int G>
+inline void softmax_in_registers(const float* logits, int64_t labels, Lanes<8> own_lanes,
+                                 float* q) {
+    const Group<8, G> group(0, labels);
+    auto row = group.load_row(logits);
+    Lanes<8> most = row.block[0];
+    for (int g = 1; g < G; ++g) most = larger(most, row.block[g]);
+    const float largest = largest_of(most);
+    for (int g = 0; g < G; ++g) row.block[g] = exponential(row.block[g] - largest);
+    // The last block repeats labels of the one before it.
+    Lanes<8> sums = row.block[G - 1] * own_lanes;
+    for (int g = 0; g < G - 1; ++g) sums += row.block[g];
+    const float scale = 1.0f / sum_of(sums);
+    for (int g = 0; g < G; ++g) row.block[g] *= scale;
+    group.store_row(q, row);
 }
 
-// softmax of a row of logits into q, which is padded to blocks of 8 with zeros; returns its sum.
-inline float softmax(const float* logits, int64_t labels, int64_t padded, float* q) {
-    for (int64_t l = 0; l + 8 <= labels; l += 8) store<8>(q + l, load<8>(logits + l));
-    if (labels >= 8)
-        store<8>(q + labels - 8, load<8>(logits + labels - 8));
-    else
-        for (int64_t l = 0; l < labels; ++l) q[l] = logits[l];
-    for (int64_t l = labels; l < padded; ++l) q[l] = logits[0];
-    Lanes<8> most = load<8>(q);
-    for (int64_t l = 8; l < padded; l += 8) most = larger(most, load<8>(q + l));
-    const float largest = across(most, [](float a, float b) { return a > b ? a : b; });
-    for (int64_t l = 0; l < padded; l += 8) store<8>(q + l, exponential(load<8>(q + l) - largest));
-    for (int64_t l = labels; l < padded; ++l) q[l] = 0.0f;
+// softmax of a row of any number of labels.
+inline void softmax_row(const float* logits, int64_t labels, float* q) {
+    const int64_t whole = labels / 8 * 8;
+    float largest = logits[0];
+    Lanes<8> most = Lanes<8>{} + largest;
+    for (int64_t l = 0; l < whole; l += 8) most = larger(most, load<8>(logits + l));
+    largest = largest_of(most);
+    for (int64_t l = whole; l < labels; ++l) largest = std::max(largest, logits[l]);
+
     Lanes<8> sums = {};
-    for (int64_t l = 0; l < padded; l += 8) sums += load<8>(q + l);
-    const float sum = across(sums, [](float a, float b) { return a + b; });
-    const float scale = 1.0f / sum;
-    for (int64_t l = 0; l < padded; l += 8) store<8>(q + l, load<8>(q + l) * scale);
-    return sum * scale;
+    for (int64_t l = 0; l < whole; l += 8) {
+        const Lanes<8> e = exponential(load<8>(logits + l) - largest);
+        sums += e;
+        store<8>(q + l, e);
+    }
+    if (whole < labels) {
+        float rest[8];
+        std::fill_n(rest, 8, -std::numeric_limits<float>::infinity());
+        for (int64_t l = whole; l < labels; ++l) rest[l - whole] = logits[l] - largest;
+        const Lanes<8> e = exponential(load<8>(rest));
+        sums += e;
+        store<8>(rest, e);
+        std::copy_n(rest, labels - whole, q + whole);
+    }
+    const float scale = 1.0f / sum_of(sums);
+    for (int64_t l = 0; l < labels; ++l) q[l] *= scale;
 }
 
-// before * (q P') of `T` pixels.
-template <int T>
-inline void label_product(const Message& message, int64_t labels, int64_t padded, const float* q,
-                          const float* totals, int64_t pixel) {
-    float* const to = message.rows + pixel * labels;
-    float factor[T];
-    for (int t = 0; t < T; ++t) factor[t] = message.before ? message.before[pixel + t] : 1.0f;
+template <int G>
+inline void softmax_rows(const float* logits, int64_t labels, float* q, int64_t begin,
+                         int64_t end) {
+    Lanes<8> own_lanes;
+    for (int k = 0; k < 8; ++k) own_lanes[k] = k >= 8 * G - labels ? 1.0f : 0.0f;
+    for (int64_t pixel = begin; pixel < end; ++pixel)
+        softmax_in_registers<G>(logits + pixel * labels, labels, own_lanes, q + pixel * labels);
+}
+
+// q of pixels [begin, end).
+void softmax(const float* logits, int64_t labels, float* q, int64_t begin, int64_t end) {
+    const int64_t blocks = labels < 8 ? 0 : (labels + 7) / 8;
+    if (blocks == 1) return softmax_rows<1>(logits, labels, q, begin, end);
+    if (blocks == 2) return softmax_rows<2>(logits, labels, q, begin, end);
+    if (blocks == 3) return softmax_rows<3>(logits, labels, q, begin, end);
+    if (blocks == 4) return softmax_rows<4>(logits, labels, q, begin, end);
+    for (int64_t pixel = begin; pixel < end; ++pixel)
+        softmax_row(logits + pixel * labels, labels, q + pixel * labels);
+}
+
+// factor * v of pixels [begin, end), to rows that begin at `scaled`.
+void scale(const float* factor, int64_t labels, const float* v, float* scaled, int64_t begin,
+           int64_t end) {
     by_groups(labels, [&](auto group) {
-        typename decltype(group)::Sum sums[T] = {};
-        if (message.uniform) {
-            // One penalty between any two labels: P = c 1 1' + diag(p).
-            const auto own = group.load_row(message.diagonal);
-            for (int t = 0; t < T; ++t) {
-                const auto row = group.load_row(q + t * padded);
-                for (int g = 0; g < group.blocks; ++g)
-                    sums[t].block[g] = totals[t] * message.between + row.block[g] * own.block[g];
-            }
-        } else {
-            for (int64_t l = 0; l < labels; ++l) {
-                const auto row = group.load_row(message.penalty_columns + l * labels);
-                for (int t = 0; t < T; ++t)
-                    for (int g = 0; g < group.blocks; ++g)
-                        sums[t].block[g] += q[t * padded + l] * row.block[g];
-            }
-        }
-        for (int t = 0; t < T; ++t) {
-            for (int g = 0; g < group.blocks; ++g) sums[t].block[g] *= factor[t];
-            group.store_row(to + t * labels, sums[t]);
+        for (int64_t pixel = begin; pixel < end; ++pixel) {
+            auto row = group.load_row(v + pixel * labels);
+            for (int g = 0; g < group.blocks; ++g) row.block[g] *= factor[pixel];
+            group.store_row(scaled + (pixel - begin) * labels, row);
         }
     });
 }
 
-// What every kernel filters, for some of the pixels; q has room for ROWS padded rows.
-void messages(const Message* all, int count, int64_t labels, const float* logits, float* q,
-              int64_t begin, int64_t end) {
-    const int64_t padded = (labels + 7) / 8 * 8;
-    float totals[ROWS];
-    int64_t pixel = begin;
-    for (; pixel + ROWS <= end; pixel += ROWS) {
-        for (int64_t t = 0; t < ROWS; ++t)
-            totals[t] = softmax(logits + (pixel + t) * labels, labels, padded, q + t * padded);
-        for (int m = 0; m < count; ++m)
-            label_product<ROWS>(all[m], labels, padded, q, totals, pixel);
-    }
-    for (; pixel < end; ++pixel) {
-        totals[0] = softmax(logits + pixel * labels, labels, padded, q);
-        for (int m = 0; m < count; ++m) label_product<1>(all[m], labels, padded, q, totals, pixel);
+// The sum of each row of labels.
+inline void row_totals(const float* rows, int64_t labels, int64_t count, float* totals) {
+    const int64_t whole = labels / 8 * 8;
+    for (int64_t pixel = 0; pixel < count; ++pixel, rows += labels) {
+        Lanes<8> lanes = {};
+        for (int64_t l = 0; l < whole; l += 8) lanes += load<8>(rows + l);
+        float total = whole > 0 ? sum_of(lanes) : 0.0f;
+        for (int64_t l = whole; l < labels; ++l) total += rows[l];
+        totals[pixel] = total;
     }
 }
 
-// unary - sum_m after_m * (K_m ...), slicing the lattices on the way, for some of the pixels.
-void update(const Term* terms, int count, int64_t labels, const float* unary, float* logits,
-            int64_t begin, int64_t end) {
-    by_groups_and_rows(labels, begin, end, [&](auto group, int64_t first, int64_t last) {
-        for (int64_t pixel = first; pixel < last; ++pixel) {
-            auto sum = group.load_row(unary + pixel * labels);
-            for (int m = 0; m < count; ++m) {
-                const Term& term = terms[m];
-                const float factor = term.after ? term.after[pixel] : 1.0f;
-                if (term.lattice == nullptr) {
-                    group.add(sum, -factor, term.values + pixel * labels);
-                    continue;
-                }
-                const int size = term.lattice->size;
-                const int32_t* vertices = term.lattice->slice_vertices + pixel * size;
-                const float* weights = term.lattice->slice_weights + pixel * size;
-                const float scale = -factor * term.lattice->gain;
-                for (int k = 0; k < size; ++k)
-                    group.add(sum, weights[k] * scale, term.values + vertices[k] * labels);
-            }
-            group.store_row(logits + pixel * labels, sum);
+// sums -= factor * (messages P'), for `T` rows that share every row of the penalty.
+template <int T>
+inline void subtract_products(const Penalty& penalty, int64_t labels, const float* messages,
+                              const float* factor, float* sums) {
+    by_groups(labels, [&](auto group) {
+        typename decltype(group)::Sum products[T] = {};
+        for (int64_t k = 0; k < labels; ++k) {
+            const auto row = group.load_row(penalty.rows + k * labels);
+            for (int t = 0; t < T; ++t)
+                for (int g = 0; g < group.blocks; ++g)
+                    products[t].block[g] += messages[t * labels + k] * row.block[g];
         }
+        for (int t = 0; t < T; ++t) {
+            auto sum = group.load_row(sums + t * labels);
+            const float own = factor ? factor[t] : 1.0f;
+            for (int g = 0; g < group.blocks; ++g) sum.block[g] -= own * products[t].block[g];
+            group.store_row(sums + t * labels, sum);
+        }
+    });
+}
+
+// sums -= factor * (messages P'), for `count` pixels; totals has room for as many numbers.
+inline void subtract_penalty(const Penalty& penalty, int64_t labels, const float* messages,
+                             const float* factor, float* sums, int64_t count, float* totals) {
+    if (!penalty.uniform) {
+        int64_t pixel = 0;
+        for (; pixel + TILE <= count; pixel += TILE)
+            subtract_products<TILE>(penalty, labels, messages + pixel * labels,
+                                    factor ? factor + pixel : nullptr, sums + pixel * labels);
+        for (; pixel < count; ++pixel)
+            subtract_products<1>(penalty, labels, messages + pixel * labels,
+                                 factor ? factor + pixel : nullptr, sums + pixel * labels);
+        return;
+    }
+    // One penalty between any two labels: P = c 1 1' + diag(p).
+    row_totals(messages, labels, count, totals);
+    by_groups(labels, [&](auto group) {
+        const auto own = group.load_row(penalty.diagonal);
+        for (int64_t pixel = 0; pixel < count; ++pixel) {
+            const float scale = factor ? factor[pixel] : 1.0f;
+            const float constant = totals[pixel] * penalty.between;
+            const auto row = group.load_row(messages + pixel * labels);
+            auto sum = group.load_row(sums + pixel * labels);
+            for (int g = 0; g < group.blocks; ++g)
+                sum.block[g] -= scale * (constant + row.block[g] * own.block[g]);
+            group.store_row(sums + pixel * labels, sum);
+        }
+    });
+}
+
+// values P' in place of the values of some vertices.
+void penalise(const Penalty& penalty, int64_t labels, float* values, int64_t begin, int64_t end) {
+    constexpr int64_t COUNT = 16;
+    const float minus[COUNT] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
+    std::vector<float> before(COUNT * labels);
+    float totals[COUNT];
+    for (int64_t vertex = begin; vertex < end; vertex += COUNT) {
+        const int64_t count = std::min(COUNT, end - vertex);
+        float* const own = values + vertex * labels;
+        std::copy_n(own, count * labels, before.data());
+        std::fill_n(own, count * labels, 0.0f);
+        subtract_penalty(penalty, labels, before.data(), minus, own, count, totals);
+    }
+}
+
+// rows += factor * (W values) with the gain, for pixels next to each other.
+inline void add_slices(const Lattice& lattice, int64_t labels, const float* values,
+                       const float* factor, float sign, int64_t first, int64_t count,
+                       float* rows) {
+    const int size = lattice.size;
+    by_groups(labels, [&](auto group) {
+        for (int64_t pixel = 0; pixel < count; ++pixel) {
+            const int32_t* vertices = lattice.slice_vertices + (first + pixel) * size;
+            const float* weights = lattice.slice_weights + (first + pixel) * size;
+            const float scale = sign * lattice.gain * (factor ? factor[first + pixel] : 1.0f);
+            auto sum = group.load_row(rows + pixel * labels);
+            for (int k = 0; k < size; ++k)
+                group.add(sum, weights[k] * scale, values + vertices[k] * labels);
+            group.store_row(rows + pixel * labels, sum);
+        }
+    });
+}
+
+constexpr int64_t HEIGHT = 6;  // rows of a patch that share what a convolution reads
+
+// body(first pixel, row of the messages) for the rows of a patch; of each kernel with a
+// convolution, the messages of HEIGHT rows are made together: (HEIGHT, columns, L).
+template <class Body>
+inline void by_rows(const Term* terms, int count, int64_t labels, const Patch& patch,
+                    std::vector<float>& messages, const Body& body) {
+    const int64_t width = patch.columns * labels, length = patch.stride * labels;
+    messages.resize(count * HEIGHT * width);
+    for (int64_t y = 0; y < patch.size; y += HEIGHT) {
+        const int64_t end = std::min(y + HEIGHT, patch.size);
+        for (int m = 0; m < count; ++m)
+            if (terms[m].lattice == nullptr)
+                convolve(terms[m].values + patch.first * labels, terms[m].taps, terms[m].radius,
+                         patch.size, length, width, y, end, messages.data() + m * HEIGHT * width,
+                         width);
+        for (int64_t row = y; row < end; ++row)
+            body(patch.first + row * patch.stride,
+                 [&](int m) { return messages.data() + (m * HEIGHT + row - y) * width; });
+    }
+}
+
+// unary - sum_m factor_m * (... P_m') for the pixels of a patch; the penalties of the lattices
+// have been applied to their vertices.
+void update(const Term* terms, int count, int64_t labels, const float* unary, float* updated,
+            const Patch& patch) {
+    std::vector<float> messages, totals(patch.columns);
+    by_rows(terms, count, labels, patch, messages, [&](int64_t first, const auto& row_of) {
+        float* const sums = updated + first * labels;
+        std::copy_n(unary + first * labels, patch.columns * labels, sums);
+        for (int m = 0; m < count; ++m) {
+            const Term& term = terms[m];
+            if (term.lattice != nullptr)
+                add_slices(*term.lattice, labels, term.values, term.factor, -1.0f, first,
+                           patch.columns, sums);
+            else
+                subtract_penalty(term.penalty, labels, row_of(m),
+                                 term.factor ? term.factor + first : nullptr, sums, patch.columns,
+                                 totals.data());
+        }
+    });
+}
+
+// penalty_grad -= sum_t messages_t q_t'.
+template <int T>
+inline void subtract_outer(int64_t labels, const float* messages, const float* q,
+                           float* penalty_grad) {
+    by_groups(labels, [&](auto group) {
+        typename decltype(group)::Sum own[T];
+        for (int t = 0; t < T; ++t) own[t] = group.load_row(q + t * labels);
+        for (int64_t l = 0; l < labels; ++l) {
+            auto sum = group.load_row(penalty_grad + l * labels);
+            for (int t = 0; t < T; ++t)
+                for (int g = 0; g < group.blocks; ++g)
+                    sum.block[g] -= messages[t * labels + l] * own[t].block[g];
+            group.store_row(penalty_grad + l * labels, sum);
+        }
+    });
+}
+
+// The gradients of `update` from its filtered gradient, for the pixels of a patch: to the logits
+// q * (g - <q, g>), g = -sum_m factor_m * (... P_m), and to each P_m that wants one.
+void update_grad(const Term* terms, int count, int64_t labels, const float* logits,
+                 float* logits_grad, float* const* penalty_grads, const Patch& patch) {
+    const int64_t columns = patch.columns;
+    std::vector<float> messages, totals(columns), q(columns * labels);
+    by_rows(terms, count, labels, patch, messages, [&](int64_t first, const auto& row_of) {
+        float* const sums = logits_grad + first * labels;
+        softmax(logits + first * labels, labels, q.data(), 0, columns);
+        std::fill_n(sums, columns * labels, 0.0f);
+        for (int m = 0; m < count; ++m) {
+            const Term& term = terms[m];
+            float* const own = row_of(m);
+            if (term.lattice != nullptr) {
+                std::fill_n(own, columns * labels, 0.0f);
+                add_slices(*term.lattice, labels, term.values, term.factor, 1.0f, first, columns,
+                           own);
+            } else if (term.factor != nullptr) {
+                scale(term.factor + first, labels, own, own, 0, columns);
+            }
+            if (float* const penalty_grad = penalty_grads[m]) {
+                int64_t pixel = 0;
+                for (; pixel + TILE <= columns; pixel += TILE)
+                    subtract_outer<TILE>(labels, own + pixel * labels, q.data() + pixel * labels,
+                                         penalty_grad);
+                for (; pixel < columns; ++pixel)
+                    subtract_outer<1>(labels, own + pixel * labels, q.data() + pixel * labels,
+                                      penalty_grad);
+            }
+            subtract_penalty(term.penalty, labels, own, nullptr, sums, columns, totals.data());
+        }
+        // <q, g> in place of q, then q (g - <q, g>) in place of g.
+        std::vector<float>& means = totals;
+        for (int64_t pixel = 0; pixel < columns; ++pixel) {
+            float mean = 0.0f;
+            for (int64_t l = 0; l < labels; ++l)
+                mean += q[pixel * labels + l] * sums[pixel * labels + l];
+            means[pixel] = mean;
+        }
+        by_groups(labels, [&](auto group) {
+            typename decltype(group)::Sum row;
+            for (int64_t pixel = 0; pixel < columns; ++pixel) {
+                row = group.load_row(sums + pixel * labels);
+                const auto own = group.load_row(q.data() + pixel * labels);
+                for (int g = 0; g < group.blocks; ++g)
+                    row.block[g] = own.block[g] * (row.block[g] - means[pixel]);
+                group.store_row(sums + pixel * labels, row);
+            }
+        });
     });
 }
 

@@ -1,6 +1,6 @@
-// Rows of labels in registers. A row of L floats is cut into blocks of 8 (of 4, 2 or 1 where L is
-// smaller); the last block overlaps the one before it, so no label is left over for a slow loop.
-// Up to four blocks make a group, whose sums stay in registers while the rows go by.
+// Rows of labels in registers. A row of L floats is cut into groups of up to four blocks of 8 (of 4,
+// 2 or 1 for a remainder below 8); the last block overlaps the one before it, so no label is left
+// over for a slow loop. The sums of a group stay in registers while the rows go by.
 //
 // Included once for each instruction set: everything here is in an unnamed namespace.
 
@@ -30,6 +30,30 @@ inline Lanes<W> load(const float* from) {
 template <int W>
 inline void store(float* to, Lanes<W> lanes) {
     std::memcpy(to, &lanes, sizeof lanes);
+}
+
+inline Lanes<8> larger(Lanes<8> a, Lanes<8> b) { return a > b ? a : b; }
+
+// The sum of eight lanes, in halves.
+inline float sum_of(Lanes<8> lanes) {
+    Lanes<4> half[2];
+    std::memcpy(half, &lanes, sizeof lanes);
+    const Lanes<4> four = half[0] + half[1];
+    Lanes<2> quarter[2];
+    std::memcpy(quarter, &four, sizeof four);
+    const Lanes<2> two = quarter[0] + quarter[1];
+    return two[0] + two[1];
+}
+
+// The largest of eight lanes.
+inline float largest_of(Lanes<8> lanes) {
+    Lanes<4> half[2];
+    std::memcpy(half, &lanes, sizeof lanes);
+    const Lanes<4> four = half[0] > half[1] ? half[0] : half[1];
+    Lanes<2> quarter[2];
+    std::memcpy(quarter, &four, sizeof four);
+    const Lanes<2> two = quarter[0] > quarter[1] ? quarter[0] : quarter[1];
+    return two[0] > two[1] ? two[0] : two[1];
 }
 
 // G blocks of W labels: the labels they begin at, and sums of rows over them.
@@ -64,33 +88,22 @@ struct Group {
     }
 };
 
-template <int W, class Body>
-inline void groups_of(int64_t labels, const Body& body) {
-    const int64_t blocks = (labels + W - 1) / W;
-    for (int64_t first = 0; first < blocks; first += 4) {
-        const int64_t left = blocks - first;
-        // Fewer than 8 labels make one or two blocks of 4 or 2, and a single one is its own.
-        if constexpr (W == 8) {
-            if (left == 3) body(Group<W, 3>(first * W, labels));
-            if (left >= 4) body(Group<W, 4>(first * W, labels));
-        }
-        if constexpr (W > 1)
-            if (left == 2) body(Group<W, 2>(first * W, labels));
-        if (left == 1) body(Group<W, 1>(first * W, labels));
-    }
-}
-
-// body(group) for the groups that cover `labels` labels.
+// body(group) for the groups that cover `labels` labels. Blocks overlap inside a group alone, so
+// a body may change rows in place: a group reads all of its labels before it writes any.
 template <class Body>
 inline void by_groups(int64_t labels, const Body& body) {
-    if (labels >= 8)
-        groups_of<8>(labels, body);
-    else if (labels >= 4)
-        groups_of<4>(labels, body);
-    else if (labels >= 2)
-        groups_of<2>(labels, body);
-    else
-        groups_of<1>(labels, body);
+    int64_t first = 0;
+    for (; first + 32 <= labels; first += 32) body(Group<8, 4>(first, labels));
+    const int64_t left = labels - first;
+    if (left > 24) return body(Group<8, 4>(first, labels));
+    if (left > 16) return body(Group<8, 3>(first, labels));
+    if (left > 8) return body(Group<8, 2>(first, labels));
+    if (left == 8) return body(Group<8, 1>(first, labels));
+    if (left > 4) return body(Group<4, 2>(first, labels));
+    if (left == 4) return body(Group<4, 1>(first, labels));
+    if (left == 3) return body(Group<2, 2>(first, labels));
+    if (left == 2) return body(Group<2, 1>(first, labels));
+    if (left == 1) return body(Group<1, 1>(first, labels));
 }
 
 // body(group, begin, end) likewise, over few enough rows at a time that they stay in the cache

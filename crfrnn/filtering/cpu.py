@@ -12,19 +12,16 @@ import ctypes
 import math
 from collections.abc import Sequence
 from ctypes import c_int64, c_void_p
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from crfrnn import rows
 from crfrnn.filtering import lattice as plain_lattice
 from crfrnn.filtering import separable as plain_separable
 from crfrnn.filtering.accuracy import LatticeAccuracy
 from crfrnn.filtering.lattice import Lattice
 from crfrnn.filtering.native import (
     OVERFLOWED,
-    KernelArgument,
     LatticeArgument,
     PointsArgument,
     SeparableArgument,
@@ -143,89 +140,6 @@ def separable_filter(theta: Tensor, v: Tensor, shape: Sequence[int]) -> Tensor:
         )
     )
     return filtered
-
-
-Described = tuple[Lattice, LatticeAccuracy] | tuple[Tensor, Sequence[int]]
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """One term of a mean-field update: a normalised kernel, and its penalty.
-
-    Attributes:
-        penalty: P (L, L).
-        before, after: (B, N, 1), the factors of `Normalized`, or None for 1.
-        filter: the tables and accuracy of a lattice, or theta and grid of the spatial Gaussian.
-    """
-
-    penalty: Tensor
-    before: Tensor | None
-    after: Tensor | None
-    filter: Described
-
-    def __call__(self, v: Tensor) -> Tensor:
-        """K v, filter by filter: (B, N, L)."""
-        v = v if self.before is None else v * self.before
-        table, options = self.filter
-        if isinstance(table, Lattice):
-            assert isinstance(options, LatticeAccuracy)
-            v = lattice_filter(table, v, options, transposed=False)
-        else:
-            assert not isinstance(options, LatticeAccuracy)
-            v = separable_filter(table, v, options)
-        return v if self.after is None else v * self.after
-
-
-def mean_field_update(logits: Tensor, unary: Tensor, kernels: Sequence[Kernel]) -> Tensor:
-    """unary - sum_m K_m (softmax(logits) P_m') in as few passes as there are filters.
-
-    Args:
-        logits: (B, N, L).
-        unary: (B, N, L).
-        kernels: K_m with P_m.
-    """
-    native = native_for(logits, unary)
-    tables = [kernel.filter[0] for kernel in kernels]
-    wide = any(isinstance(t, Lattice) and t.slice_vertices.dtype != torch.int32 for t in tables)
-    if native is None or wide or logits.numel() == 0:
-        q = logits.softmax(dim=-1)
-        updated = unary.clone()
-        for kernel in kernels:
-            updated -= kernel(rows.product(q, kernel.penalty.t()))
-        return updated
-    logits, unary = logits.contiguous(), unary.contiguous()
-    updated = torch.empty_like(logits)
-    keep: list[object] = []  # what the pointers point to
-    arguments = (KernelArgument * len(kernels))()
-    for argument, kernel in zip(arguments, kernels, strict=True):
-        dense = [None if x is None else x.contiguous() for x in (kernel.before, kernel.after)]
-        penalty = kernel.penalty.contiguous()
-        argument.penalty = penalty.data_ptr()
-        argument.before, argument.after = (x if x is None else x.data_ptr() for x in dense)
-        table, options = kernel.filter
-        if isinstance(table, Lattice):
-            assert isinstance(options, LatticeAccuracy)
-            lattice, tensors = lattice_argument(table, options)
-            argument.lattice = ctypes.addressof(lattice)
-            keep += [lattice, tensors]
-        else:
-            assert not isinstance(options, LatticeAccuracy)
-            separable, numbers = separable_argument(table, options)
-            argument.separable = ctypes.addressof(separable)
-            keep += [separable, numbers]
-        keep += [dense, penalty]
-    check_memory(
-        native.crfrnn_mean_field_update(
-            arguments,
-            len(kernels),
-            *logits.shape,
-            logits.data_ptr(),
-            unary.data_ptr(),
-            updated.data_ptr(),
-            torch.get_num_threads(),
-        )
-    )
-    return updated
 
 
 def lattice_argument(

@@ -11,11 +11,17 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 OVERFLOWED = 1
+INTERFACE = 2  # of the functions below, as `crfrnn_interface` of csrc/native.cpp says it
 
 NOT_BUILT = (
     "the native CPU path of crfrnn is not built: the plain PyTorch path serves, several times "
     "slower. Install a C++17 compiler (GCC or Clang) and run `pip install --force-reinstall "
     "--no-deps crfrnn`, or `pip install -e .` in a clone."
+)
+OUTDATED = (
+    "the native CPU path of crfrnn was built from another version of its source: the plain "
+    "PyTorch path serves, several times slower. Build it again: `pip install -e .` in a clone, or "
+    "`pip install --force-reinstall --no-deps crfrnn`."
 )
 
 
@@ -79,19 +85,23 @@ def library_path() -> Path | None:
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The native library; None, with one warning, where it was not built."""
+    """The native library; None, with one warning, where it was not built or is outdated."""
     path = library_path()
     if path is None:
         warnings.warn(NOT_BUILT, RuntimeWarning, stacklevel=2)
         return None
     native = ctypes.CDLL(str(path))
+    if getattr(native, "crfrnn_interface", lambda: None)() != INTERFACE:
+        warnings.warn(OUTDATED, RuntimeWarning, stacklevel=2)
+        return None
     p, i, n = c_void_p, c_int, c_int64
     native.crfrnn_instructions.restype = ctypes.c_char_p
     native.crfrnn_build_start.argtypes = (p, n, n, i, p, i, p, p)
     native.crfrnn_build_finish.argtypes = (p, p, p, p, p, p, i, i)
     native.crfrnn_lattice_filter.argtypes = (p, n, i, p, p, i)
     native.crfrnn_separable_filter.argtypes = (p, n, n, p, p, i)
-    native.crfrnn_mean_field_update.argtypes = (p, i, n, n, n, p, p, p, i)
+    native.crfrnn_mean_field_update.argtypes = (p, i, n, n, n, i, p, p, p, i)
+    native.crfrnn_mean_field_update_grad.argtypes = (p, i, n, n, n, p, p, p, p, i)
     return native
 
 

@@ -57,13 +57,19 @@ def separable_theta_grad(theta: Tensor, v: Tensor, grad: Tensor, shape: Sequence
 def gaussian_taps(theta: Tensor, shape: Sequence[int]) -> list[Tensor]:
     """exp(-r^2 / (2 theta^2)) for r = -radius..radius along each axis.
 
-    A tap below half a unit in the last place of the largest tap (1) is left out; their sum is
-    lost in rounding. No radius needs to pass the grid's own length.
+    The taps left out are together below half a unit in the last place of the sum of all: lost in
+    rounding. No radius needs to pass the grid's own length.
     """
     epsilon = torch.finfo(theta.dtype).eps / 2
     taps = []
     for width, size in zip(theta.tolist(), shape, strict=True):
-        radius = min(size - 1, math.ceil(width * math.sqrt(-2 * math.log(epsilon))))
+        reach = math.ceil(width * math.sqrt(-2 * math.log(epsilon)))
+        half = [math.exp(-0.5 * (r / width) ** 2) for r in range(reach + 1)]
+        radius, left_out = reach, 0.0
+        while radius > 0 and 2 * (left_out + half[radius]) <= epsilon * (2 * sum(half) - 1):
+            left_out += half[radius]
+            radius -= 1
+        radius = min(radius, size - 1)
         position = torch.arange(-radius, radius + 1, dtype=theta.dtype, device=theta.device)
         taps.append((position / width).square_().mul_(-0.5).exp_())
     return taps

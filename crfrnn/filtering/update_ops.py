@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crfrnn.filtering import cpu, lattice_ops, ops
+from crfrnn.filtering import cpu_update, lattice_ops, ops
 from crfrnn.filtering.accuracy import named
 from crfrnn.filtering.filters import LatticeFilter, SeparableFilter
 from crfrnn.filtering.lattice import Lattice
 from crfrnn.filtering.linear import Filter, Normalized
 from crfrnn.operators import operator
 from crfrnn.rows import softmax_grad
-from crfrnn.rows_ops import rows_inner, rows_product
+from crfrnn.rows_ops import rows_inner, rows_product, rows_softmax
 
 TABLES = len(Lattice._fields)
 
@@ -36,8 +36,9 @@ def mean_field_update(
     tensors: Sequence[Tensor],
     accuracies: str,
     shape: Sequence[int],
+    iterations: int,
 ) -> Tensor:
-    """`cpu.mean_field_update`: logits_t -> logits_{t+1}, both (B, N, L).
+    """`cpu_update.mean_field_update`: logits_t -> logits_{t + iterations}, both (B, N, L).
 
     Args:
         logits: (B, N, L).
@@ -47,12 +48,48 @@ def mean_field_update(
         tensors: theta, or the tables of the lattice, of each kernel in turn.
         accuracies: of each kernel's lattice, none for the spatial Gaussian, between commas.
         shape: the grid of the spatial Gaussians.
+        iterations: one or more; the gradient is that of one.
     """
-    kernels = [
-        cpu.Kernel(penalty, before, after, _described(own, accuracy, shape))
+    kernels = _kernels(penalties, factors, tensors, accuracies, shape)
+    return cpu_update.mean_field_update(logits, unary, kernels, iterations)
+
+
+@operator("crfrnn::mean_field_update_grad", "cpu")
+def mean_field_update_grad(
+    grad: Tensor,
+    logits: Tensor,
+    penalties: Sequence[Tensor],
+    factors: Sequence[Tensor],
+    tensors: Sequence[Tensor],
+    accuracies: str,
+    shape: Sequence[int],
+    to_penalties: bool,
+) -> tuple[Tensor, Tensor]:
+    """`cpu_update.mean_field_update_grad`; not differentiable itself."""
+    kernels = _kernels(penalties, factors, tensors, accuracies, shape)
+    return cpu_update.mean_field_update_grad(grad, logits, kernels, to_penalties=to_penalties)
+
+
+@mean_field_update_grad.register_fake
+def _(
+    grad: Tensor, logits: Tensor, penalties: Sequence[Tensor], *rest: Any
+) -> tuple[Tensor, Tensor]:
+    labels, to_penalties = logits.shape[2], rest[-1]
+    rows = torch.empty_like(logits, memory_format=torch.contiguous_format)
+    return rows, grad.new_empty(len(penalties) if to_penalties else 0, labels, labels)
+
+
+def _kernels(
+    penalties: Sequence[Tensor],
+    factors: Sequence[Tensor],
+    tensors: Sequence[Tensor],
+    accuracies: str,
+    shape: Sequence[int],
+) -> list[cpu_update.Kernel]:
+    return [
+        cpu_update.Kernel(penalty, before, after, _described(own, accuracy, shape))
         for penalty, before, after, own, accuracy in _each(penalties, factors, tensors, accuracies)
     ]
-    return cpu.mean_field_update(logits, unary, kernels)
 
 
 def _each(
@@ -70,7 +107,7 @@ def _each(
         first += count
 
 
-def _described(own: Sequence[Tensor], accuracy: str, shape: Sequence[int]) -> cpu.Described:
+def _described(own: Sequence[Tensor], accuracy: str, shape: Sequence[int]) -> cpu_update.Described:
     return (Lattice(*own), named(accuracy)) if accuracy else (own[0], shape)
 
 
@@ -80,7 +117,7 @@ def _(logits: Tensor, *_: Any) -> Tensor:
 
 
 def _save_update(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    logits, _, penalties, factors, tensors, ctx.accuracies, ctx.shape = inputs
+    logits, _, penalties, factors, tensors, ctx.accuracies, ctx.shape, ctx.iterations = inputs
     ctx.counts = len(penalties), len(factors)
     # The softmax is made anew: it costs less than a (B, N, L) tensor for every iteration.
     ctx.save_for_backward(logits, *penalties, *factors, *tensors)
@@ -91,39 +128,64 @@ def _update_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     count, num_factors = ctx.counts
     penalties, factors = saved[:count], saved[count : count + num_factors]
     tensors = saved[count + num_factors :]
+    if ctx.iterations != 1:
+        raise RuntimeError("several updates in one operator have no gradient: pass iterations=1.")
     to_logits, to_unary, to_penalties = ctx.needs_input_grad[:3]
     grad = grad.contiguous()
-    q = logits.softmax(dim=-1)
+    differentiable = _composed_grad if torch.is_grad_enabled() else mean_field_update_grad
+    logits_grad, penalty_grads = differentiable(
+        grad, logits, penalties, factors, tensors, ctx.accuracies, ctx.shape, any(to_penalties)
+    )
+    return (
+        logits_grad if to_logits else None,
+        grad if to_unary else None,
+        [g if wanted else None for g, wanted in zip(penalty_grads, to_penalties, strict=True)]
+        if any(to_penalties)
+        else [None] * count,
+        [None] * num_factors,
+        [None] * len(tensors),
+        None,
+        None,
+        None,
+    )
+
+
+def _composed_grad(
+    grad: Tensor,
+    logits: Tensor,
+    penalties: Sequence[Tensor],
+    factors: Sequence[Tensor],
+    tensors: Sequence[Tensor],
+    accuracies: str,
+    shape: Sequence[int],
+    to_penalties: bool,
+) -> tuple[Tensor, list[Tensor]]:
+    """`mean_field_update_grad` of differentiable operators, for a second derivative."""
+    q = rows_softmax(logits)
     to_q = torch.zeros_like(q)
-    penalty_grads: list[Tensor | None] = []
-    each = _each(penalties, factors, tensors, ctx.accuracies)
-    for wanted, (penalty, before, after, own, accuracy) in zip(to_penalties, each, strict=True):
+    penalty_grads = []
+    for penalty, before, after, own, accuracy in _each(penalties, factors, tensors, accuracies):
         received = grad if after is None else grad * after
         if accuracy:
             # The lattice is given: its features have no gradient to receive.
             sent = lattice_ops.lattice_filter(grad.detach(), received, *own, accuracy, True)
         else:
-            sent = ops.separable_filter(own[0], received, ctx.shape)
+            sent = ops.separable_filter(own[0], received, shape)
         sent = sent if before is None else sent * before
-        if to_logits:
-            to_q = to_q - rows_product(sent, penalty)
-        penalty_grads.append(-rows_inner(sent, q) if wanted else None)
-    return (
-        softmax_grad(q, to_q) if to_logits else None,
-        grad if to_unary else None,
-        penalty_grads,
-        [None] * num_factors,
-        [None] * len(tensors),
-        None,
-        None,
-    )
+        to_q = to_q - rows_product(sent, penalty)
+        penalty_grads.append(-rows_inner(sent, q))
+    return softmax_grad(q, to_q), penalty_grads
 
 
 mean_field_update.register_autograd(_update_backward, setup_context=_save_update)
 
 
 def fused_update(
-    logits: Tensor, unary: Tensor, kernels: Sequence[Filter], penalties: Sequence[Tensor]
+    logits: Tensor,
+    unary: Tensor,
+    kernels: Sequence[Filter],
+    penalties: Sequence[Tensor],
+    iterations: int = 1,
 ) -> Tensor | None:
     """The operator on these kernels, or None where it does not serve.
 
@@ -166,5 +228,6 @@ def fused_update(
         tensors,
         ",".join(accuracies),
         shape or [0],  # an empty list reads as one of tensors on the way back
+        iterations,
     )
     return result

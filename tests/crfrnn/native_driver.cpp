@@ -18,8 +18,10 @@ int crfrnn_build_finish(LatticeBuild*, const float*, int32_t*, float*, int32_t*,
                         int);
 int crfrnn_lattice_filter(const Lattice*, int64_t, int, const float*, float*, int);
 int crfrnn_separable_filter(const Separable*, int64_t, int64_t, const float*, float*, int);
-int crfrnn_mean_field_update(const Kernel*, int, int64_t, int64_t, int64_t, const float*,
+int crfrnn_mean_field_update(const Kernel*, int, int64_t, int64_t, int64_t, int, const float*,
                              const float*, float*, int);
+int crfrnn_mean_field_update_grad(const Kernel*, int, int64_t, int64_t, int64_t, const float*,
+                                  const float*, float*, float*, int);
 }
 
 namespace {
@@ -66,7 +68,8 @@ std::vector<float> lattice_result(const std::vector<float>& features, int dim, i
     for (const int transposed : {0, 1})
         crfrnn_lattice_filter(&lattice, labels, transposed, v.data(), filtered.data(), threads);
 
-    // One step with this kernel and a spatial one along the single axis of the pixels.
+    // Two steps, and the gradient of one, with this kernel and a spatial one along the single axis
+    // of the pixels.
     const float line[] = {0, 0, 0, 0.3f, 0.7f, 1.0f, 0.7f, 0.3f, 0, 0, 0};
     const int64_t radius = 2;
     const Separable spatial{1, line, &radius, &num_pixels};
@@ -75,16 +78,20 @@ std::vector<float> lattice_result(const std::vector<float>& features, int dim, i
     const std::vector<float> half(pixels, 0.5f);
     const Kernel kernels[] = {{penalty.data(), half.data(), nullptr, &lattice, nullptr},
                               {any.data(), nullptr, half.data(), nullptr, &spatial}};
-    crfrnn_mean_field_update(kernels, 2, batch, num_pixels, labels, v.data(), filtered.data(),
+    crfrnn_mean_field_update(kernels, 2, batch, num_pixels, labels, 2, v.data(), filtered.data(),
                              updated.data(), threads);
+    std::vector<float> grad(v.size()), penalty_grads(2 * labels * labels);
+    crfrnn_mean_field_update_grad(kernels, 2, batch, num_pixels, labels, v.data(), updated.data(),
+                                  grad.data(), penalty_grads.data(), threads);
 
     // The other instruction set: the same sums but for fused roundings.
     std::vector<float> plain(values.size());
-    loops_baseline.splat(lattice, labels, v.data(), plain.data(), 0, rows);
-    loops().splat(lattice, labels, v.data(), values.data(), 0, rows);
+    loops_baseline.splat(lattice, labels, half.data(), v.data(), plain.data(), 0, rows);
+    loops().splat(lattice, labels, half.data(), v.data(), values.data(), 0, rows);
     for (int64_t k = 0; k < rows * labels; ++k)
         demand(std::fabs(plain[k] - values[k]) <= 1e-4f * plain[k] + 1e-6f, "baseline agrees");
-    filtered.insert(filtered.end(), updated.begin(), updated.end());
+    for (const auto* more : {&updated, &grad, &penalty_grads})
+        filtered.insert(filtered.end(), more->begin(), more->end());
     return filtered;
 }
 
@@ -122,6 +129,26 @@ void separables() {
             crfrnn_separable_filter(&kernel, 2, labels, v.data(), single.data(), 1);
             crfrnn_separable_filter(&kernel, 2, labels, v.data(), several.data(), 4);
             demand(single == several, "four threads give the bits of one");
+
+            // An update with this kernel alone: lines, patches and what is between them.
+            std::vector<float> penalty(labels * labels);
+            for (std::size_t k = 0; k < penalty.size(); ++k)
+                penalty[k] = std::cos(static_cast<float>(k));
+            const std::vector<float> half(count / labels, 0.5f);
+            const Kernel alone{penalty.data(), half.data(), half.data(), nullptr, &kernel};
+            const int64_t pixels = count / labels / 2;
+            std::vector<std::vector<float>> results;
+            for (const int threads : {1, 4}) {
+                std::vector<float> updated(count), grad(count), penalty_grad(labels * labels);
+                crfrnn_mean_field_update(&alone, 1, 2, pixels, labels, 2, v.data(), v.data(),
+                                         updated.data(), threads);
+                crfrnn_mean_field_update_grad(&alone, 1, 2, pixels, labels, updated.data(),
+                                              v.data(), grad.data(), penalty_grad.data(), threads);
+                for (const auto* more : {&grad, &penalty_grad})
+                    updated.insert(updated.end(), more->begin(), more->end());
+                results.push_back(updated);
+            }
+            demand(results[0] == results[1], "four threads give the update of one");
         }
 }
 

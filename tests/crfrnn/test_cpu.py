@@ -351,6 +351,42 @@ def test_update_is_the_plain_one(
         torch.testing.assert_close(a, b, rtol=0, atol=10 * ROUNDINGS * scale)
 
 
+@pytest.mark.parametrize("num_labels", [3, 40])
+@pytest.mark.parametrize("shape", [(120,), (10, 12), (4, 5, 6), (2, 3, 4, 5), (1, 120)])
+def test_several_updates_are_single_ones_in_a_row(shape: tuple[int, ...], num_labels: int) -> None:
+    values, (_, bilateral) = update_problem(num_labels, "symmetric", "any")
+    logits, unary, *penalties = (x.detach() for x in values)
+    theta = torch.tensor([2.0, 1.0, 3.0, 1.5][: len(shape)])
+    spatial = Normalized(SeparableFilter(theta, shape), "symmetric", torch.ones(2, 120, 1))
+    kernels = [spatial, bilateral]
+    several = fused_update(logits, unary, kernels, penalties, 3)
+    assert several is not None
+    for _ in range(3):
+        logits = mean_field_update(logits.softmax(-1), unary, kernels, penalties)
+    # ROUNDINGS, three times, each as in `test_update_is_the_plain_one` and sharpened by the next.
+    tolerance = 30 * ROUNDINGS * logits.abs().max().item()
+    torch.testing.assert_close(several, logits, rtol=0, atol=tolerance)
+
+
+def test_several_updates_at_once_have_no_gradient() -> None:
+    values, kernels = update_problem(3, "symmetric", "any")
+    logits, unary, *penalties = values
+    several = fused_update(logits, unary, kernels, penalties, 2)
+    assert several is not None
+    with pytest.raises(RuntimeError, match="pass iterations=1"):
+        several.sum().backward()  # type: ignore[no-untyped-call]
+
+
+def test_a_library_of_another_version_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "INTERFACE", native.INTERFACE + 1)
+    native.library.cache_clear()
+    try:
+        with pytest.warns(RuntimeWarning, match="built from another version"):
+            assert native.library() is None
+    finally:
+        native.library.cache_clear()
+
+
 def test_update_is_twice_differentiable() -> None:
     values, kernels = update_problem(4, "after", "any")
     logits, unary, *penalties = values
@@ -376,7 +412,7 @@ def test_update_operator() -> None:
     assert isinstance(spatial.kernel, SeparableFilter)
     assert isinstance(bilateral.kernel, LatticeFilter)
     tensors = [spatial.kernel.theta, *bilateral.kernel.tables]
-    arguments = (logits, unary, penalties, factors, tensors, ",standard", [10, 12])
+    arguments = (logits, unary, penalties, factors, tensors, ",standard", [10, 12], 1)
     torch.library.opcheck(update_operator.overload, arguments)
 
 
