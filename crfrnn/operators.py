@@ -32,6 +32,18 @@ class Operator:
         torch.library.impl(name, device_types, function)
         namespace, own = name.split("::")
         self.overload: OpOverload[..., Any] = getattr(getattr(torch.ops, namespace), own).default
+        self._backward: Function = self._refuse
+        self._setup_context: Function = lambda ctx, inputs, output: None
+        torch.library.register_autograd(
+            name,
+            lambda ctx, *grads: self._backward(ctx, *grads),
+            setup_context=lambda ctx, inputs, output: self._setup_context(ctx, inputs, output),
+        )
+
+    def _refuse(self, ctx: Any, *grads: Any) -> Any:
+        raise RuntimeError(
+            f"no autograd formula was registered for {self.name}: it is not differentiable."
+        )
 
     def __call__(self, *arguments: Any) -> Any:
         """The function, through the dispatcher."""
@@ -52,8 +64,8 @@ class Operator:
         return function
 
     def register_autograd(self, backward: Function, *, setup_context: Function) -> None:
-        """The gradient, and what it saves."""
-        torch.library.register_autograd(self.name, backward, setup_context=setup_context)
+        """The gradient, and what it saves; without it, a backward pass raises."""
+        self._backward, self._setup_context = backward, setup_context
 
 
 def operator(name: str, device_types: str = "default") -> Callable[[Function], Operator]:

@@ -64,4 +64,28 @@ void slice_(const Lattice& lattice, int64_t labels, const float* values, float* 
     });
 }
 
+// <v_i, (W values)_i> with the gain, for some of the pixels.
+void slice_dot(const Lattice& lattice, int64_t labels, const float* values, const float* v,
+               float* dots, int64_t begin, int64_t end) {
+    const int size = lattice.size;
+    const int64_t padded = (labels + 7) / 8 * 8;
+    std::vector<float> memory(2 * padded);  // zeros beyond the labels
+    float* const sliced = memory.data();
+    float* const row = memory.data() + padded;
+    for (int64_t pixel = begin; pixel < end; ++pixel) {
+        const int32_t* vertices = lattice.slice_vertices + pixel * size;
+        const float* weights = lattice.slice_weights + pixel * size;
+        by_groups(labels, [&](auto group) {
+            auto sum = group.zero();
+            for (int k = 0; k < size; ++k)
+                group.add(sum, weights[k], values + vertices[k] * labels);
+            group.store_row(sliced, sum);
+            group.store_row(row, group.load_row(v + pixel * labels));
+        });
+        Lanes<8> lanes = {};
+        for (int64_t l = 0; l < padded; l += 8) lanes += load<8>(sliced + l) * load<8>(row + l);
+        dots[pixel] = lattice.gain * sum_of(lanes);
+    }
+}
+
 }  // namespace

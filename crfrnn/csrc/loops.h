@@ -56,6 +56,8 @@ struct Loops {
                  const float* values, float* blurred, int64_t begin, int64_t end);
     void (*slice_)(const Lattice&, int64_t labels, const float* values, float* filtered,
                    int64_t begin, int64_t end);
+    void (*slice_dot)(const Lattice&, int64_t labels, const float* values, const float* v,
+                      float* dots, int64_t begin, int64_t end);
     void (*convolve)(const float* v, const float* taps, int64_t radius, int64_t size,
                      int64_t length, int64_t columns, int64_t begin, int64_t end, float* out,
                      int64_t apart);

@@ -23,7 +23,7 @@
 #include "mean_field_rows.h"
 
 namespace crfrnn {
-const Loops loops_avx2 = {"AVX2", splat, blur, slice_, convolve,
+const Loops loops_avx2 = {"AVX2", splat, blur, slice_, slice_dot, convolve,
                           softmax, scale, penalise, update, update_grad};
 }
 

@@ -23,7 +23,7 @@
 #include "mean_field_rows.h"
 
 namespace crfrnn {
-const Loops loops_avx512 = {"AVX-512", splat, blur, slice_, convolve,
+const Loops loops_avx512 = {"AVX-512", splat, blur, slice_, slice_dot, convolve,
                           softmax, scale, penalise, update, update_grad};
 }
 

@@ -15,6 +15,6 @@
 #include "mean_field_rows.h"
 
 namespace crfrnn {
-const Loops loops_baseline = {"baseline", splat, blur, slice_, convolve,
+const Loops loops_baseline = {"baseline", splat, blur, slice_, slice_dot, convolve,
                           softmax, scale, penalise, update, update_grad};
 }

@@ -58,7 +58,7 @@ int guarded(const Body& body) {
 extern "C" {
 
 // Of the functions below: what filtering/native.py expects, or the library is of another version.
-int crfrnn_interface() { return 2; }
+int crfrnn_interface() { return 3; }
 
 const char* crfrnn_instructions() { return loops().instructions; }
 
@@ -100,6 +100,38 @@ int crfrnn_lattice_filter(const Lattice* lattice, int64_t labels, int transposed
                       [&](int64_t begin, int64_t end) {
                           loops().slice_(*lattice, labels, on_vertices, filtered, begin, end);
                       });
+        return DONE;
+    });
+}
+
+// sum_j k_ij (f_j - f_i) (grad_i . v_j + v_i . grad_j), the Gaussian's own derivative through the
+// lattice: `columns` (d, BN) hold f and become the result; v and grad are (BN, L).
+int crfrnn_gaussian_features_grad(const Lattice* lattice, int dim, int64_t labels, const float* v,
+                                  const float* grad, int transposed, float* columns, int threads) {
+    return guarded([&] {
+        const int64_t pixels = lattice->pixels, table = (lattice->vertices + 1) * labels;
+        float* const values = Scratch::floats(2 * table + 4 * pixels);
+        float* const dots = values + 2 * table;
+        // dots[2 s] = <w, K_s u> of all pixels, dots[2 s + 1] = <w, K_s (f u)>: s = 0 receives,
+        // s = 1 sends.
+        const auto filter_dot = [&](int sends, const float* factor, float* result) {
+            const float* const from = sends ? grad : v;
+            const float* const on_vertices =
+                splat_and_blur(*lattice, labels, factor, from, (transposed != 0) != (sends != 0),
+                               values, values + table, threads);
+            parallel_rows(pixels, GRAIN / labels + 1, threads, [&](int64_t begin, int64_t end) {
+                loops().slice_dot(*lattice, labels, on_vertices, sends ? v : grad, result, begin,
+                                  end);
+            });
+        };
+        for (const int sends : {0, 1}) filter_dot(sends, nullptr, dots + 2 * sends * pixels);
+        for (int k = 0; k < dim; ++k) {
+            float* const f = columns + k * pixels;
+            for (const int sends : {0, 1}) filter_dot(sends, f, dots + (2 * sends + 1) * pixels);
+            for (int64_t i = 0; i < pixels; ++i)
+                f[i] = (dots[pixels + i] - f[i] * dots[i]) +
+                       (dots[3 * pixels + i] - f[i] * dots[2 * pixels + i]);
+        }
         return DONE;
     });
 }

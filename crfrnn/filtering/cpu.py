@@ -121,13 +121,58 @@ def lattice_filter(
     return filtered
 
 
+def gaussian_features_grad(
+    lattice: Lattice,
+    features: Tensor,
+    v: Tensor,
+    grad: Tensor,
+    accuracy: LatticeAccuracy,
+    *,
+    transposed: bool,
+) -> Tensor | None:
+    """`ops.gaussian_features_grad` of a lattice, (B, N, d); None where it is not served."""
+    native = native_for(features, v, grad, lattice.slice_weights)
+    if native is None or lattice.slice_vertices.dtype != torch.int32 or v.numel() == 0:
+        return None
+    centred = features - features.mean(1, keepdim=True)
+    columns = centred.flatten(0, 1).t().clone(memory_format=torch.contiguous_format)
+    argument, _keep = lattice_argument(lattice, accuracy)
+    v, grad = v.contiguous(), grad.contiguous()
+    check_memory(
+        native.crfrnn_gaussian_features_grad(
+            ctypes.byref(argument),
+            features.shape[2],
+            v.shape[2],
+            v.data_ptr(),
+            grad.data_ptr(),
+            transposed,
+            columns.data_ptr(),
+            torch.get_num_threads(),
+        )
+    )
+    return columns.t().reshape(features.shape)
+
+
 def separable_filter(theta: Tensor, v: Tensor, shape: Sequence[int]) -> Tensor:
     """`separable.separable_filter`."""
-    native = native_for(theta, v)
-    if native is None or v.numel() == 0:
+    if native_for(theta, v) is None or v.numel() == 0:
         return plain_separable.separable_filter(theta, v, shape)
+    return _convolved(plain_separable.gaussian_taps(theta, shape), v, shape)
+
+
+def separable_theta_grad(theta: Tensor, v: Tensor, grad: Tensor, shape: Sequence[int]) -> Tensor:
+    """`separable.separable_theta_grad`."""
+    if native_for(theta, v, grad) is None or v.numel() == 0:
+        return plain_separable.separable_theta_grad(theta, v, grad, shape)
+    return plain_separable.separable_theta_grad(theta, v, grad, shape, _convolved)
+
+
+def _convolved(every: Sequence[Tensor], v: Tensor, shape: Sequence[int]) -> Tensor:
+    """One convolution for each axis, with its taps: (B, N, L)."""
+    native = library()
+    assert native is not None
     v = v.contiguous()
-    argument, _keep = separable_argument(theta, shape)
+    argument, _keep = taps_argument(every, shape)
     filtered = torch.empty_like(v)
     check_memory(
         native.crfrnn_separable_filter(
@@ -167,8 +212,14 @@ def separable_argument(
     theta: Tensor, shape: Sequence[int]
 ) -> tuple[SeparableArgument, list[object]]:
     """The taps of all axes as C sees them, and what must outlive the call."""
-    every = plain_separable.gaussian_taps(theta, shape)
-    zeros = theta.new_zeros(ZERO_TAPS)
+    return taps_argument(plain_separable.gaussian_taps(theta, shape), shape)
+
+
+def taps_argument(
+    every: Sequence[Tensor], shape: Sequence[int]
+) -> tuple[SeparableArgument, list[object]]:
+    """`separable_argument` with any taps."""
+    zeros = every[0].new_zeros(ZERO_TAPS)
     taps = torch.cat([part for axis in every for part in (zeros, axis, zeros)])
     radii, sizes = int64_array([axis.numel() // 2 for axis in every]), int64_array(shape)
     argument = SeparableArgument(

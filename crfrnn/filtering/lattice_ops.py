@@ -141,6 +141,42 @@ def _(v: Tensor, grad: Tensor, slice_vertices: Tensor, slice_weights: Tensor, *_
     return torch.empty_like(slice_weights)
 
 
+@operator("crfrnn::lattice_features_grad")
+def lattice_features_grad(
+    features: Tensor,
+    v: Tensor,
+    grad: Tensor,
+    slice_vertices: Tensor,
+    slice_weights: Tensor,
+    splat_pixels: Tensor,
+    splat_weights: Tensor,
+    splat_offsets: Tensor,
+    stencils: Tensor,
+    accuracy: str,
+    transposed: bool,
+) -> Tensor:
+    """`ops.gaussian_features_grad` by the lattice's filters; not differentiable itself."""
+    tables = (slice_vertices, slice_weights, splat_pixels, splat_weights, splat_offsets, stencils)
+    options = named(accuracy)
+    own = Lattice(*tables)
+    native = cpu.gaussian_features_grad(own, features, v, grad, options, transposed=transposed)
+    if native is not None:
+        return native
+
+    def kernel(x: Tensor) -> Tensor:
+        return cpu.lattice_filter(own, x, options, transposed=transposed)
+
+    def adjoint(x: Tensor) -> Tensor:
+        return cpu.lattice_filter(own, x, options, transposed=not transposed)
+
+    return gaussian_features_grad(kernel, adjoint, features, v, grad)
+
+
+@lattice_features_grad.register_fake
+def _(features: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(features, memory_format=torch.contiguous_format)
+
+
 def _save_lattice(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     features, v, *tables, ctx.accuracy, ctx.transposed = inputs
     to_features, _, _, to_weights = ctx.needs_input_grad[:4]
@@ -151,10 +187,6 @@ def _lattice_backward(ctx: Any, grad: Tensor) -> Grads:
     features, v, *tables = ctx.saved_tensors
     grad = grad.contiguous()
 
-    def kernel(x: Tensor) -> Tensor:
-        result: Tensor = lattice_filter(features, x, *tables, ctx.accuracy, ctx.transposed)
-        return result
-
     def adjoint(x: Tensor) -> Tensor:
         result: Tensor = lattice_filter(features, x, *tables, ctx.accuracy, not ctx.transposed)
         return result
@@ -162,7 +194,7 @@ def _lattice_backward(ctx: Any, grad: Tensor) -> Grads:
     options = (ctx.accuracy, ctx.transposed)
     to_features, to_v, _, to_weights = ctx.needs_input_grad[:4]
     return (
-        gaussian_features_grad(kernel, adjoint, features, v, grad) if to_features else None,
+        lattice_features_grad(features, v, grad, *tables, *options) if to_features else None,
         adjoint(grad) if to_v else None,
         None,
         lattice_weights_grad(v, grad, *tables, *options) if to_weights else None,

@@ -11,7 +11,7 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 OVERFLOWED = 1
-INTERFACE = 2  # of the functions below, as `crfrnn_interface` of csrc/native.cpp says it
+INTERFACE = 3  # of the functions below, as `crfrnn_interface` of csrc/native.cpp says it
 
 NOT_BUILT = (
     "the native CPU path of crfrnn is not built: the plain PyTorch path serves, several times "
@@ -99,6 +99,7 @@ def library() -> ctypes.CDLL | None:
     native.crfrnn_build_start.argtypes = (p, n, n, i, p, i, p, p)
     native.crfrnn_build_finish.argtypes = (p, p, p, p, p, p, i, i)
     native.crfrnn_lattice_filter.argtypes = (p, n, i, p, p, i)
+    native.crfrnn_gaussian_features_grad.argtypes = (p, i, n, p, p, i, p, i)
     native.crfrnn_separable_filter.argtypes = (p, n, n, p, p, i)
     native.crfrnn_mean_field_update.argtypes = (p, i, n, n, n, i, p, p, p, i)
     native.crfrnn_mean_field_update_grad.argtypes = (p, i, n, n, n, p, p, p, p, i)

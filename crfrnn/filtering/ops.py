@@ -159,6 +159,11 @@ def separable_theta_grad(theta: Tensor, v: Tensor, grad: Tensor, shape: Sequence
     return separable.separable_theta_grad(theta, v, grad, shape)
 
 
+@separable_theta_grad.register_kernel("cpu")
+def _(theta: Tensor, v: Tensor, grad: Tensor, shape: Sequence[int]) -> Tensor:
+    return cpu.separable_theta_grad(theta, v, grad, shape)
+
+
 @separable_theta_grad.register_fake
 def _(theta: Tensor, v: Tensor, grad: Tensor, shape: Sequence[int]) -> Tensor:
     return torch.empty_like(theta)

@@ -8,7 +8,7 @@ nothing is padded, mirrored or renormalised.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -32,12 +32,26 @@ def separable_filter(theta: Tensor, v: Tensor, shape: Sequence[int]) -> Tensor:
         # The sums of a convolution in float64 depend on the place of the image in its batch.
         return torch.cat([separable_filter(theta, image, shape) for image in v.split(1)])  # type: ignore[no-untyped-call]
     v = aligned(v)
-    for axis, taps in enumerate(gaussian_taps(theta, shape)):
+    return convolve_axes(gaussian_taps(theta, shape), v, shape)
+
+
+Convolutions = Callable[[Sequence[Tensor], Tensor, Sequence[int]], Tensor]
+
+
+def convolve_axes(every: Sequence[Tensor], v: Tensor, shape: Sequence[int]) -> Tensor:
+    """One convolution for each axis, with its taps: (B, N, L)."""
+    for axis, taps in enumerate(every):
         v = convolve(v, taps, shape, axis)
     return v
 
 
-def separable_theta_grad(theta: Tensor, v: Tensor, grad: Tensor, shape: Sequence[int]) -> Tensor:
+def separable_theta_grad(
+    theta: Tensor,
+    v: Tensor,
+    grad: Tensor,
+    shape: Sequence[int],
+    convolutions: Convolutions = convolve_axes,
+) -> Tensor:
     """d <grad, K v> / d theta: (ndim,).
 
     Along its own axis, d/dtheta exp(-r^2 / (2 theta^2)) = r^2 / theta^3 times itself.
@@ -46,9 +60,7 @@ def separable_theta_grad(theta: Tensor, v: Tensor, grad: Tensor, shape: Sequence
     result = torch.zeros_like(theta)
     for axis, taps in enumerate(every):
         derivative = taps * offsets(taps).square() / theta[axis] ** 3
-        filtered = v
-        for other, kernel in enumerate([*every[:axis], derivative, *every[axis + 1 :]]):
-            filtered = convolve(filtered, kernel, shape, other)
+        filtered = convolutions([*every[:axis], derivative, *every[axis + 1 :]], v, shape)
         # Over labels first: the sum of everything at once depends on the number of threads.
         result[axis] = (grad * filtered).sum(2).reshape(-1, v.shape[1]).sum(1).sum()
     return result

@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from crfrnn.filtering import separable as plain_separable
 from crfrnn.filtering.accuracy import LatticeAccuracyName, named
 from crfrnn.filtering.lattice import Lattice
 from crfrnn.filtering.linear import Normalization
+from crfrnn.filtering.ops import gaussian_features_grad
 from crfrnn.filtering.update_ops import fused_update
 from crfrnn.filtering.update_ops import mean_field_update as update_operator
 from crfrnn.inference import mean_field_update
@@ -303,6 +305,24 @@ def test_info_says_which_paths_are_active(capsys: pytest.CaptureFixture[str]) ->
     printed = capsys.readouterr().out
     assert f"native CPU  yes ({native.instructions()})" in printed
     assert f"threads     {torch.get_num_threads()}" in printed
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("num_labels", [1, 5, 21, 40])
+def test_gradient_of_the_features_is_the_plain_one(num_labels: int, transposed: bool) -> None:
+    features = random_features(2, 150, 3)
+    lattice, _ = cpu.build_lattice(features, STANDARD)
+    v, grad = random_rows(4, 150, num_labels).split(2)  # type: ignore[no-untyped-call]
+
+    def kernel(x: Tensor, *, other_way: bool = False) -> Tensor:
+        return plain_lattice.lattice_filter(lattice, x, STANDARD, transposed=transposed ^ other_way)
+
+    plain = gaussian_features_grad(kernel, partial(kernel, other_way=True), features, v, grad)
+    own = cpu.gaussian_features_grad(lattice, features, v, grad, STANDARD, transposed=transposed)
+    assert own is not None
+    # Differences of two sums over labels and neighbours: rounding relative to the largest.
+    tolerance = 10 * ROUNDINGS * plain.abs().max().item()
+    torch.testing.assert_close(own, plain, rtol=0, atol=tolerance)
 
 
 def update_problem(
