@@ -1,4 +1,4 @@
-"""Command line: `python -m eval run CHECKPOINT`, and `filters` and `readme` in its place."""
+"""Command line: `python -m eval run CHECKPOINT`, and others in the place of `run`: see USAGE."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from rich.table import Table
 
 import data
 from data import SegmentationDataset, Split, VocConfig
+from eval.benchmark import BenchmarkOptions, benchmark
+from eval.benchmark.figures import write_figures
 from eval.checkpoint import load_segmenter, read_checkpoint
 from eval.filter_table import markdown_table
 from eval.filters import FiltersOptions, measure
@@ -100,6 +102,15 @@ def filters(options: FiltersOptions) -> None:
     print(markdown_table(results))
 
 
+def benchmark_crf(options: BenchmarkOptions) -> None:
+    """Time the CRF beside its peers, write the results down and plot them."""
+    results = benchmark(options)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(results) + "\n", encoding="utf-8")
+    write_figures(results, options.out.parent)
+    print(block_of(results))
+
+
 @dataclass(frozen=True)
 class ReadmeOptions:
     """Write the tables of a README anew from stored results.
@@ -121,7 +132,8 @@ def readme(options: ReadmeOptions) -> None:
             block = block_of(json.loads(path.read_text(encoding="utf-8")))
         except (KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(
-                f"{path} is not a results file that `train` or `eval filters` wrote."
+                f"{path} is not a results file that `train compare`, `eval filters` or `eval "
+                "benchmark` wrote."
             ) from error
         text = replace_block(text, path.stem, block)
     options.readme.write_text(text, encoding="utf-8")
@@ -129,6 +141,7 @@ def readme(options: ReadmeOptions) -> None:
 
 USAGE = """usage: python -m eval run CHECKPOINT [--split SPLIT] [--data.root DIR] [--out FILE]
        python -m eval filters --out FILE [--repeats N]
+       python -m eval benchmark crf --out FILE [--repeats N] [--no-memory]
        python -m eval readme RESULTS.json [RESULTS.json ...] [--readme FILE]"""
 
 
@@ -147,11 +160,15 @@ def main(arguments: list[str]) -> None:
             run(tyro.cli(RunOptions, prog="python -m eval run", args=rest))
         elif command == "filters":
             filters(tyro.cli(FiltersOptions, prog="python -m eval filters", args=rest))
+        elif command == "benchmark" and rest[:1] == ["crf"]:
+            prog = "python -m eval benchmark crf"
+            benchmark_crf(tyro.cli(BenchmarkOptions, prog=prog, args=rest[1:]))
         elif command == "readme":
             readme(tyro.cli(ReadmeOptions, prog="python -m eval readme", args=rest))
         else:
             raise ValueError(
-                f"unknown command {command!r}: choose run, filters or readme.\n{USAGE}"
+                f"unknown command {command!r}: choose run, filters, benchmark crf or readme.\n"
+                + USAGE
             )
     except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error

@@ -86,13 +86,15 @@ def _rows(results: Mapping[str, Any]) -> Iterator[list[str]]:
             else:
                 found = _errors(kernel, name)
                 mean = statistics.geometric_mean(found)
-                closer = wording.ABSENT if name == BASELINE else factor(baseline / mean)
+                closer = wording.ABSENT if name == BASELINE else wording.factor(baseline / mean)
                 quality = [_percent(mean), _percent(max(found)), closer]
             yield [
                 title,
                 name,
                 *quality,
-                wording.ABSENT if vertices is None else factor(statistics.fmean(vertices.values())),
+                wording.ABSENT
+                if vertices is None
+                else wording.factor(statistics.fmean(vertices.values())),
                 _cost(kernel["seconds"][large], name, "build"),
                 _cost(kernel["seconds"][large], name, "apply"),
                 _cost(kernel["seconds"][small], name, "apply"),
@@ -103,6 +105,11 @@ def _errors(kernel: Mapping[str, Any], name: str) -> list[float]:
     return [error for of_inputs in kernel["errors"][name].values() for error in of_inputs.values()]
 
 
+def _mean(vertices: Mapping[str, float] | None) -> str:
+    """Of all photographs; absent where the filter has no vertices."""
+    return wording.ABSENT if not vertices else wording.factor(statistics.fmean(vertices.values()))
+
+
 def _cost(seconds: Mapping[str, Any], name: str, stage: str) -> str:
     """A filter's time over the baseline's, the two of each round compared with each other."""
     if name not in seconds:
@@ -110,13 +117,7 @@ def _cost(seconds: Mapping[str, Any], name: str, stage: str) -> str:
     own, baseline = seconds[name][stage], seconds[BASELINE][stage]
     if name == BASELINE:
         return f"1 ({1e3 * statistics.median(own):.3g} ms)"
-    return factor(statistics.median(a / b for a, b in zip(own, baseline, strict=True)))
-
-
-def factor(value: float) -> str:
-    """A ratio with two significant digits: "0.012", "3.4", "25", "1,200"."""
-    rounded = float(f"{value:.2g}")
-    return f"{rounded:,.0f}" if rounded >= 10 else f"{rounded:.2g}"
+    return wording.factor(statistics.median(a / b for a, b in zip(own, baseline, strict=True)))
 
 
 def _percent(error: float) -> str:

@@ -14,10 +14,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from eval import filter_table, table
+from eval.benchmark import table as benchmark_table
 
 
 def block_of(results: Mapping[str, Any]) -> str:
-    """The block that a results file fills: of the filters, or of a comparison of arms.
+    """The block that a results file fills: filters, benchmark, or a comparison of arms.
 
     Args:
         results: the content of the file; "kind" tells which, and is absent in a comparison.
@@ -25,8 +26,8 @@ def block_of(results: Mapping[str, Any]) -> str:
     Raises:
         KeyError: something is missing: this is not a results file.
     """
-    filters = results.get("kind") == "filters"
-    return filter_table.markdown_block(results) if filters else table.markdown_block(results)
+    tables = {"filters": filter_table.markdown_block, "benchmark": benchmark_table.markdown_block}
+    return tables.get(results.get("kind", ""), table.markdown_block)(results)
 
 
 def replace_block(text: str, name: str, block: str) -> str:

@@ -33,6 +33,12 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d} h"
 
 
+def factor(value: float) -> str:
+    """A ratio with two significant digits: "0.012", "3.4", "25", "1,200"."""
+    rounded = float(f"{value:.2g}")
+    return f"{rounded:,.0f}" if rounded >= 10 else f"{rounded:.2g}"
+
+
 def machine_line(results: Mapping[str, Any]) -> str:
     """The machine as "cpu: ..., cores: 2, ..." in the order of results.json."""
     return ", ".join(

@@ -11,9 +11,10 @@ import torch
 
 from eval.__main__ import main
 from eval.filter_gradients import markdown_table as gradient_table
-from eval.filter_table import factor, markdown_block, markdown_table
+from eval.filter_table import markdown_block, markdown_table
 from eval.filters import FiltersOptions, Kernel, inputs, measure, photograph, relative_error
 from eval.readme import block_of
+from eval.wording import factor
 
 OPTIONS = FiltersOptions(
     out=Path("results/filters.json"),
