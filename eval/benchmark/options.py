@@ -26,7 +26,7 @@ class BenchmarkOptions:
         batches: of the sweep over batches.
         iterations: T of inference.
         train_iterations: T of a training step.
-        slowest: seconds; a path that was slower at one size is left out at larger ones.
+        slowest: seconds; another path that was slower at one size is left out at larger ones.
         memory: whether to measure peak memory, in processes of their own.
     """
 

@@ -17,6 +17,8 @@ int crfrnn_build_start(const Points*, int64_t, int64_t, int, int32_t*, int, Latt
 int crfrnn_build_finish(LatticeBuild*, const float*, int32_t*, float*, int32_t*, int32_t*, int,
                         int);
 int crfrnn_lattice_filter(const Lattice*, int64_t, int, const float*, float*, int);
+int crfrnn_gaussian_features_grad(const Lattice*, int, int64_t, const float*, const float*, int,
+                                  float*, int);
 int crfrnn_separable_filter(const Separable*, int64_t, int64_t, const float*, float*, int);
 int crfrnn_mean_field_update(const Kernel*, int, int64_t, int64_t, int64_t, int, const float*,
                              const float*, float*, int);
@@ -90,7 +92,11 @@ std::vector<float> lattice_result(const std::vector<float>& features, int dim, i
     loops().splat(lattice, labels, half.data(), v.data(), values.data(), 0, rows);
     for (int64_t k = 0; k < rows * labels; ++k)
         demand(std::fabs(plain[k] - values[k]) <= 1e-4f * plain[k] + 1e-6f, "baseline agrees");
-    for (const auto* more : {&updated, &grad, &penalty_grads})
+    std::vector<float> columns = features;  // any order will do
+    crfrnn_gaussian_features_grad(&lattice, dim, labels, v.data(), updated.data(), 0,
+                                  columns.data(), threads);
+
+    for (const auto* more : {&updated, &grad, &penalty_grads, &columns})
         filtered.insert(filtered.end(), more->begin(), more->end());
     return filtered;
 }
