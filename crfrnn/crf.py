@@ -79,7 +79,7 @@ class CrfRnn(nn.Module):
         spatial_filter: "separable" (exact, fast), "exact" (O(N^2)), "lattice" or "window".
         bilateral_filter: "lattice", "exact" (O(N^2)) or "window".
         window_radius, window_dilation: of "window", steps on each side, and pixels in a step.
-        lattice_accuracy: "standard", or "fine": three times closer to exact on ten times the vertices.
+        lattice_accuracy: "standard", or "fine": three times closer on ten times the vertices.
         features_gradient: what theta and guides receive through a lattice: the derivative of
             the "gaussian", or of the "lattice" itself.
         learn_step: learn the step of `FrankWolfe` in each of the num_iterations.
