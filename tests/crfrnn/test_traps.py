@@ -327,4 +327,4 @@ def test_trap_15_a_start_at_the_identity_and_a_mix_with_the_unary(kernel_weights
     mixed = CrfRnn(3, unary_mixture=0.5, bilateral_weight=1000.0)
     floor = unary.softmax(1) / 2
     assert (mixed(unary, image).softmax(1) >= floor * (1 - 1e-12)).all()
-    assert (mixed.eval()(unary, image).softmax(1) < floor).any()
+    assert (mixed.eval()(unary, image).softmax(1) < floor * 0.9).any()
