@@ -27,6 +27,7 @@ class Operator:
 
     def __init__(self, name: str, function: Function, device_types: str) -> None:
         self.name = name
+        self.function = function
         schema = torch.library.infer_schema(function, mutates_args=())
         torch.library.define(name, schema, tags=(torch.Tag.pt2_compliant_tag,))
         torch.library.impl(name, device_types, function)

@@ -150,7 +150,7 @@ def gaussian_features_grad(
             torch.get_num_threads(),
         )
     )
-    return columns.t().reshape(features.shape)
+    return columns.t().reshape(features.shape).contiguous()
 
 
 def separable_filter(theta: Tensor, v: Tensor, shape: Sequence[int]) -> Tensor:

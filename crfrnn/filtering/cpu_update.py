@@ -1,6 +1,6 @@
 """A whole mean-field update on the native CPU path, and its gradient.
 
-Beside each the same sums filter by filter, for what the library does not serve.
+Each is None where the library does not serve; `update_ops.py` has the same sums filter by filter.
 """
 
 from __future__ import annotations
@@ -13,14 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crfrnn import rows
 from crfrnn.filtering.accuracy import LatticeAccuracy
 from crfrnn.filtering.cpu import (
     lattice_argument,
-    lattice_filter,
     native_for,
     separable_argument,
-    separable_filter,
 )
 from crfrnn.filtering.lattice import Lattice
 from crfrnn.filtering.native import KernelArgument, check_memory
@@ -43,30 +40,10 @@ class Kernel:
     after: Tensor | None
     filter: Described
 
-    def __call__(self, v: Tensor) -> Tensor:
-        """K v, filter by filter: (B, N, L)."""
-        return _scaled(self._filter(_scaled(v, self.before), transposed=False), self.after)
-
-    def transpose(self, v: Tensor) -> Tensor:
-        """K' v, filter by filter: (B, N, L)."""
-        return _scaled(self._filter(_scaled(v, self.after), transposed=True), self.before)
-
-    def _filter(self, v: Tensor, *, transposed: bool) -> Tensor:
-        table, options = self.filter
-        if isinstance(table, Lattice):
-            assert isinstance(options, LatticeAccuracy)
-            return lattice_filter(table, v, options, transposed=transposed)
-        assert not isinstance(options, LatticeAccuracy)
-        return separable_filter(table, v, options)
-
-
-def _scaled(v: Tensor, factor: Tensor | None) -> Tensor:
-    return v if factor is None else v * factor
-
 
 def mean_field_update(
-    logits: Tensor, unary: Tensor, kernels: Sequence[Kernel], iterations: int = 1
-) -> Tensor:
+    logits: Tensor, unary: Tensor, kernels: Sequence[Kernel], iterations: int
+) -> Tensor | None:
     """logits = unary - sum_m K_m softmax(logits) P_m', `iterations` times: (B, N, L).
 
     Args:
@@ -77,12 +54,7 @@ def mean_field_update(
     """
     native = native_for(logits, unary)
     if native is None or not _served(kernels) or logits.numel() == 0:
-        for _ in range(iterations):
-            q = logits.softmax(dim=-1)
-            logits = unary.clone()
-            for kernel in kernels:
-                logits -= kernel(rows.product(q, kernel.penalty.t()))
-        return logits
+        return None
     logits, unary = logits.contiguous(), unary.contiguous()
     updated = torch.empty_like(logits)
     arguments, _keep = kernel_arguments(kernels)
@@ -103,7 +75,7 @@ def mean_field_update(
 
 def mean_field_update_grad(
     grad: Tensor, logits: Tensor, kernels: Sequence[Kernel], *, to_penalties: bool
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor] | None:
     """The gradients of one update to its logits, (B, N, L), and to all P_m, (M, L, L).
 
         h_m = K_m' grad,   dP_m = -sum_i h_m(i) q(i)',
@@ -116,18 +88,11 @@ def mean_field_update_grad(
         to_penalties: whether dP is wanted; without, it is (0, L, L).
     """
     native = native_for(grad, logits)
+    if native is None or not _served(kernels) or logits.numel() == 0:
+        return None
     grad, logits = grad.contiguous(), logits.contiguous()
     labels = logits.shape[2]
     penalty_grads = grad.new_empty(len(kernels) if to_penalties else 0, labels, labels)
-    if native is None or not _served(kernels) or logits.numel() == 0:
-        q = logits.softmax(dim=-1)
-        to_q = torch.zeros_like(q)
-        for m, kernel in enumerate(kernels):
-            sent = kernel.transpose(grad)
-            to_q -= rows.product(sent, kernel.penalty)
-            if to_penalties:
-                penalty_grads[m] = -rows.inner(sent, q)
-        return rows.softmax_grad(q, to_q), penalty_grads
     logits_grad = torch.empty_like(logits)
     arguments, _keep = kernel_arguments(kernels)
     check_memory(

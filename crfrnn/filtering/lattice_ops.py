@@ -157,19 +157,28 @@ def lattice_features_grad(
 ) -> Tensor:
     """`ops.gaussian_features_grad` by the lattice's filters; not differentiable itself."""
     tables = (slice_vertices, slice_weights, splat_pixels, splat_weights, splat_offsets, stencils)
-    options = named(accuracy)
-    own = Lattice(*tables)
-    native = cpu.gaussian_features_grad(own, features, v, grad, options, transposed=transposed)
-    if native is not None:
-        return native
 
     def kernel(x: Tensor) -> Tensor:
-        return cpu.lattice_filter(own, x, options, transposed=transposed)
+        result: Tensor = lattice_filter(features, x, *tables, accuracy, transposed)
+        return result
 
     def adjoint(x: Tensor) -> Tensor:
-        return cpu.lattice_filter(own, x, options, transposed=not transposed)
+        result: Tensor = lattice_filter(features, x, *tables, accuracy, not transposed)
+        return result
 
-    return gaussian_features_grad(kernel, adjoint, features, v, grad)
+    return gaussian_features_grad(kernel, adjoint, features, v, grad).contiguous()
+
+
+@lattice_features_grad.register_kernel("cpu")
+def _(features: Tensor, v: Tensor, grad: Tensor, *rest: Any) -> Tensor:
+    *tables, accuracy, transposed = rest
+    native = cpu.gaussian_features_grad(
+        Lattice(*tables), features, v, grad, named(accuracy), transposed=transposed
+    )
+    if native is not None:
+        return native
+    plain: Tensor = lattice_features_grad.function(features, v, grad, *rest)
+    return plain
 
 
 @lattice_features_grad.register_fake

@@ -10,6 +10,7 @@ for the Gaussian. `fused_update` tells whether the operator serves, and flattens
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -50,8 +51,13 @@ def mean_field_update(
         shape: the grid of the spatial Gaussians.
         iterations: one or more; the gradient is that of one.
     """
-    kernels = _kernels(penalties, factors, tensors, accuracies, shape)
-    return cpu_update.mean_field_update(logits, unary, kernels, iterations)
+    each = penalties, factors, tensors, accuracies
+    updated = cpu_update.mean_field_update(logits, unary, _kernels(*each, shape), iterations)
+    if updated is not None:
+        return updated
+    for _ in range(iterations):
+        logits = _composed_update(logits, unary, *each, shape)
+    return logits
 
 
 @operator("crfrnn::mean_field_update_grad", "cpu")
@@ -66,8 +72,11 @@ def mean_field_update_grad(
     to_penalties: bool,
 ) -> tuple[Tensor, Tensor]:
     """`cpu_update.mean_field_update_grad`; not differentiable itself."""
-    kernels = _kernels(penalties, factors, tensors, accuracies, shape)
-    return cpu_update.mean_field_update_grad(grad, logits, kernels, to_penalties=to_penalties)
+    each = penalties, factors, tensors, accuracies
+    native = cpu_update.mean_field_update_grad(
+        grad, logits, _kernels(*each, shape), to_penalties=to_penalties
+    )
+    return _composed_grad(grad, logits, *each, shape, to_penalties) if native is None else native
 
 
 @mean_field_update_grad.register_fake
@@ -136,18 +145,42 @@ def _update_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     logits_grad, penalty_grads = differentiable(
         grad, logits, penalties, factors, tensors, ctx.accuracies, ctx.shape, any(to_penalties)
     )
+    own = iter(penalty_grads)  # of all penalties, or of none
     return (
         logits_grad if to_logits else None,
         grad if to_unary else None,
-        [g if wanted else None for g, wanted in zip(penalty_grads, to_penalties, strict=True)]
-        if any(to_penalties)
-        else [None] * count,
+        [g if wanted else None for wanted, g in zip_longest(to_penalties, own)],
         [None] * num_factors,
         [None] * len(tensors),
         None,
         None,
         None,
     )
+
+
+mean_field_update.register_autograd(_update_backward, setup_context=_save_update)
+
+
+# The same filter by filter, of differentiable operators: where the library does not serve, and
+# for a second derivative.
+
+
+def _composed_update(
+    logits: Tensor,
+    unary: Tensor,
+    penalties: Sequence[Tensor],
+    factors: Sequence[Tensor],
+    tensors: Sequence[Tensor],
+    accuracies: str,
+    shape: Sequence[int],
+) -> Tensor:
+    """One `mean_field_update`."""
+    q = rows_softmax(logits)
+    updated = unary
+    for penalty, before, after, own, accuracy in _each(penalties, factors, tensors, accuracies):
+        sent = _scaled(rows_product(q, penalty.t()), before)
+        updated = updated - _scaled(_filtered(sent, own, accuracy, shape, transposed=False), after)
+    return updated
 
 
 def _composed_grad(
@@ -159,25 +192,34 @@ def _composed_grad(
     accuracies: str,
     shape: Sequence[int],
     to_penalties: bool,
-) -> tuple[Tensor, list[Tensor]]:
-    """`mean_field_update_grad` of differentiable operators, for a second derivative."""
+) -> tuple[Tensor, Tensor]:
+    """`mean_field_update_grad`."""
     q = rows_softmax(logits)
     to_q = torch.zeros_like(q)
-    penalty_grads = []
+    penalty_grads = [q.new_empty(0, q.shape[2], q.shape[2])]
     for penalty, before, after, own, accuracy in _each(penalties, factors, tensors, accuracies):
-        received = grad if after is None else grad * after
-        if accuracy:
-            # The lattice is given: its features have no gradient to receive.
-            sent = lattice_ops.lattice_filter(grad.detach(), received, *own, accuracy, True)
-        else:
-            sent = ops.separable_filter(own[0], received, shape)
-        sent = sent if before is None else sent * before
-        to_q = to_q - rows_product(sent, penalty)
-        penalty_grads.append(-rows_inner(sent, q))
-    return softmax_grad(q, to_q), penalty_grads
+        received = _filtered(_scaled(grad, after), own, accuracy, shape, transposed=True)
+        received = _scaled(received, before)
+        to_q = to_q - rows_product(received, penalty)
+        if to_penalties:
+            penalty_grads.append(-rows_inner(received, q)[None])
+    return softmax_grad(q, to_q), torch.cat(penalty_grads)
 
 
-mean_field_update.register_autograd(_update_backward, setup_context=_save_update)
+def _filtered(
+    v: Tensor, own: Sequence[Tensor], accuracy: str, shape: Sequence[int], *, transposed: bool
+) -> Tensor:
+    result: Tensor
+    if accuracy:
+        # The lattice is given: its features have no gradient to receive.
+        result = lattice_ops.lattice_filter(v.detach(), v, *own, accuracy, transposed)
+    else:
+        result = ops.separable_filter(own[0], v, shape)
+    return result
+
+
+def _scaled(v: Tensor, factor: Tensor | None) -> Tensor:
+    return v if factor is None else v * factor
 
 
 def fused_update(

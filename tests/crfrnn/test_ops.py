@@ -40,6 +40,7 @@ def tables(accuracy: str) -> list[Tensor]:
     [
         (rows_ops.rows_product, lambda: (rows(5), torch.ones(5, 3, requires_grad=True))),
         (rows_ops.rows_inner, lambda: (rows(5), rows(3))),
+        (rows_ops.rows_softmax, lambda: (rows(5),)),
         (ops.exact_filter, lambda: (rows(5), rows(3))),
         (ops.window_filter, lambda: (rows(5), rows(3), SHAPE, 1, 2)),
         (
@@ -66,6 +67,15 @@ def tables(accuracy: str) -> list[Tensor]:
                 *[t.detach() for t in tables("standard")],
                 "standard",
                 False,
+            ),
+        ),
+        (
+            lattice_ops.lattice_features_grad,
+            lambda: (
+                *(rows(channels, learnt=False) for channels in (5, 3, 3)),
+                *[t.detach() for t in tables("standard")],
+                "standard",
+                True,
             ),
         ),
         (
