@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -16,10 +15,8 @@ from torch import Tensor
 
 from crfrnn.__main__ import main
 from crfrnn.filtering import (
-    NORMALIZATIONS,
     LatticeFilter,
     LatticeOverflowError,
-    Normalized,
     SeparableFilter,
     cpu,
     native,
@@ -28,42 +25,13 @@ from crfrnn.filtering import lattice as plain_lattice
 from crfrnn.filtering import separable as plain_separable
 from crfrnn.filtering.accuracy import LatticeAccuracyName, named
 from crfrnn.filtering.lattice import Lattice
-from crfrnn.filtering.linear import Normalization
 from crfrnn.filtering.ops import gaussian_features_grad
-from crfrnn.filtering.update_ops import fused_update
-from crfrnn.filtering.update_ops import mean_field_update as update_operator
-from crfrnn.inference import mean_field_update
+from tests.crfrnn.native_path import ROUNDINGS, random_features, random_rows
 
 LABELS = [1, 2, 3, 8, 21, 24, 150, 257]
 STANDARD = named("standard")
 
-# Sums of non-negative terms: each of at most 100 roundings (the pixels around a vertex, 3 taps in
-# each of d + 1 blurs, d + 1 vertices) is off by at most 2^-24 of the sum so far. Both paths add in
-# the same order, and differ by the roundings that a fused multiply-add leaves out.
-ROUNDINGS = 100 * 2**-24
-
-
-@pytest.fixture(autouse=True)
-def _native() -> None:
-    if native.library_path() is None:
-        pytest.skip("the native library is not built: pip install -e . with a C++ compiler")
-
-
-@pytest.fixture
-def _threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
-def random_features(batch: int, num_pixels: int, dim: int) -> Tensor:
-    generator = torch.Generator().manual_seed(dim)
-    return torch.randn(batch, num_pixels, dim, generator=generator) * 2
-
-
-def random_rows(batch: int, num_pixels: int, num_labels: int) -> Tensor:
-    generator = torch.Generator().manual_seed(num_labels)
-    return torch.rand(batch, num_pixels, num_labels, generator=generator)
+pytestmark = pytest.mark.usefixtures("_native")
 
 
 def both_lattices(features: Tensor, accuracy: LatticeAccuracyName = "standard") -> list[Lattice]:
@@ -325,78 +293,6 @@ def test_gradient_of_the_features_is_the_plain_one(num_labels: int, transposed: 
     torch.testing.assert_close(own, plain, rtol=0, atol=tolerance)
 
 
-def update_problem(
-    num_labels: int, normalization: Normalization, penalty: str
-) -> tuple[list[Tensor], list[Normalized]]:
-    """Logits, unary and two penalties that learn, and a spatial and a bilateral kernel."""
-    generator = torch.Generator().manual_seed(num_labels)
-    rows = torch.randn(2, 2, 120, num_labels, generator=generator) * 3
-    matrices = torch.rand(2, num_labels, num_labels, generator=generator)
-    if penalty == "potts":
-        matrices = torch.stack([1 - torch.eye(num_labels), 3 - 3 * torch.eye(num_labels)])
-    ones = torch.ones(2, 120, 1)
-    kernels = [
-        Normalized(SeparableFilter(torch.tensor([2.0, 3.0]), (10, 12)), normalization, ones),
-        Normalized(LatticeFilter(random_features(2, 120, 3)), normalization, ones),
-    ]
-    return [x.clone().requires_grad_() for x in (*rows, *matrices)], kernels
-
-
-def fused(values: list[Tensor], kernels: list[Normalized]) -> Tensor:
-    logits, unary, *penalties = values
-    updated = fused_update(logits, unary, kernels, penalties)
-    assert updated is not None
-    return updated
-
-
-@pytest.mark.parametrize("penalty", ["potts", "any"])
-@pytest.mark.parametrize("normalization", NORMALIZATIONS)
-@pytest.mark.parametrize("num_labels", [1, 2, 3, 8, 21, 40])
-def test_update_is_the_plain_one(
-    num_labels: int, normalization: Normalization, penalty: str
-) -> None:
-    values, kernels = update_problem(num_labels, normalization, penalty)
-    logits, unary, *penalties = values
-    updated = fused(values, kernels)
-    plain = mean_field_update(logits.softmax(-1), unary, kernels, penalties)
-    # ROUNDINGS of the messages, which are at most about as large as the largest logit.
-    tolerance = ROUNDINGS * plain.detach().abs().max().item()
-    torch.testing.assert_close(updated, plain, rtol=0, atol=tolerance)
-    direction = torch.randn_like(plain)
-    own = torch.autograd.grad((updated * direction).sum(), values)
-    theirs = torch.autograd.grad((plain * direction).sum(), values)
-    for a, b in zip(own, theirs, strict=True):
-        # Signed sums of 240 pixels or of labels: rounding relative to their largest.
-        scale = max(b.abs().max().item(), 1.0)
-        torch.testing.assert_close(a, b, rtol=0, atol=10 * ROUNDINGS * scale)
-
-
-@pytest.mark.parametrize("num_labels", [3, 40])
-@pytest.mark.parametrize("shape", [(120,), (10, 12), (4, 5, 6), (2, 3, 4, 5), (1, 120)])
-def test_several_updates_are_single_ones_in_a_row(shape: tuple[int, ...], num_labels: int) -> None:
-    values, (_, bilateral) = update_problem(num_labels, "symmetric", "any")
-    logits, unary, *penalties = (x.detach() for x in values)
-    theta = torch.tensor([2.0, 1.0, 3.0, 1.5][: len(shape)])
-    spatial = Normalized(SeparableFilter(theta, shape), "symmetric", torch.ones(2, 120, 1))
-    kernels = [spatial, bilateral]
-    several = fused_update(logits, unary, kernels, penalties, 3)
-    assert several is not None
-    for _ in range(3):
-        logits = mean_field_update(logits.softmax(-1), unary, kernels, penalties)
-    # ROUNDINGS, three times, each as in `test_update_is_the_plain_one` and sharpened by the next.
-    tolerance = 30 * ROUNDINGS * logits.abs().max().item()
-    torch.testing.assert_close(several, logits, rtol=0, atol=tolerance)
-
-
-def test_several_updates_at_once_have_no_gradient() -> None:
-    values, kernels = update_problem(3, "symmetric", "any")
-    logits, unary, *penalties = values
-    several = fused_update(logits, unary, kernels, penalties, 2)
-    assert several is not None
-    with pytest.raises(RuntimeError, match="pass iterations=1"):
-        several.sum().backward()  # type: ignore[no-untyped-call]
-
-
 def test_a_library_of_another_version_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "INTERFACE", native.INTERFACE + 1)
     native.library.cache_clear()
@@ -405,77 +301,3 @@ def test_a_library_of_another_version_is_left_alone(monkeypatch: pytest.MonkeyPa
             assert native.library() is None
     finally:
         native.library.cache_clear()
-
-
-def test_update_is_twice_differentiable() -> None:
-    values, kernels = update_problem(4, "after", "any")
-    logits, unary, *penalties = values
-    second = []
-    for updated in (
-        fused(values, kernels),
-        mean_field_update(logits.softmax(-1), unary, kernels, penalties),
-    ):
-        first = torch.autograd.grad(updated.square().sum(), values, create_graph=True)
-        second.append(torch.autograd.grad([g.square().sum() for g in first], values))
-    for a, b in zip(*second, strict=True):
-        scale = b.abs().max().item()
-        torch.testing.assert_close(a, b, rtol=0, atol=10 * ROUNDINGS * scale)
-
-
-# opcheck itself looks at the gradients of copies of the lists of tensors.
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-def test_update_operator() -> None:
-    values, kernels = update_problem(4, "symmetric", "any")
-    logits, unary, *penalties = values
-    spatial, bilateral = kernels
-    factors = [x for k in kernels for x in (k.before, k.after) if x is not None]
-    assert isinstance(spatial.kernel, SeparableFilter)
-    assert isinstance(bilateral.kernel, LatticeFilter)
-    tensors = [spatial.kernel.theta, *bilateral.kernel.tables]
-    arguments = (logits, unary, penalties, factors, tensors, ",standard", [10, 12], 1)
-    torch.library.opcheck(update_operator.overload, arguments)
-
-
-def test_update_of_extreme_logits() -> None:
-    """Differences beyond what exp reaches: q is 0 or 1, and no number is lost."""
-    values, kernels = update_problem(21, "symmetric", "any")
-    logits, unary, *penalties = (x.detach() for x in values)
-    torch.testing.assert_close(
-        fused([logits * 1000, unary, *penalties], kernels),
-        mean_field_update((logits * 1000).softmax(-1), unary, kernels, penalties),
-        rtol=0,
-        atol=ROUNDINGS * 100,
-    )
-
-
-def test_update_leaves_kernels_that_learn_to_autograd() -> None:
-    values, (spatial, bilateral) = update_problem(4, "symmetric", "any")
-    logits, unary, *penalties = values
-    features = random_features(2, 120, 3).requires_grad_()
-    learns = Normalized(LatticeFilter(features), "none", torch.ones(2, 120, 1))
-    assert fused_update(logits, unary, [spatial, learns], penalties) is None
-    doubles = [x.double() for x in values]
-    assert fused_update(doubles[0], doubles[1], [spatial, bilateral], doubles[2:]) is None
-
-
-@pytest.mark.usefixtures("_threads")
-@pytest.mark.parametrize("num_labels", [2, 21])
-def test_update_has_the_same_bits_for_any_number_of_threads(num_labels: int) -> None:
-    features = random_features(1, 90 * 70, 3)
-    logits, unary = torch.randn(2, 1, 90 * 70, num_labels)
-    penalty = torch.rand(num_labels, num_labels, requires_grad=True)
-
-    def run() -> list[Tensor]:
-        ones = torch.ones(1, 90 * 70, 1)
-        kernels = [
-            Normalized(SeparableFilter(torch.tensor([3.0, 2.0]), (90, 70)), "symmetric", ones),
-            Normalized(LatticeFilter(features), "symmetric", ones),
-        ]
-        updated = fused([logits, unary, penalty, penalty], kernels)
-        return [updated, *torch.autograd.grad(updated.square().sum(), penalty)]
-
-    torch.set_num_threads(1)
-    single = run()
-    for threads in (2, 3, 4, 8):
-        torch.set_num_threads(threads)
-        assert all(torch.equal(a, b) for a, b in zip(single, run(), strict=True)), threads

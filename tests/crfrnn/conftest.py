@@ -1,0 +1,23 @@
+"""What tests of the native CPU path need around them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from crfrnn.filtering import native
+
+
+@pytest.fixture
+def _native() -> None:
+    if native.library_path() is None:
+        pytest.skip("the native library is not built: pip install -e . with a C++ compiler")
+
+
+@pytest.fixture
+def _threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)

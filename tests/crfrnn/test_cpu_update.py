@@ -1,0 +1,175 @@
+"""The fused native update against the plain one of `inference.py`, and its gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from crfrnn.filtering import NORMALIZATIONS, LatticeFilter, Normalized, SeparableFilter
+from crfrnn.filtering.linear import Normalization
+from crfrnn.filtering.update_ops import fused_update, mean_field_update_grad
+from crfrnn.filtering.update_ops import mean_field_update as update_operator
+from crfrnn.inference import mean_field_update
+from tests.crfrnn.native_path import ROUNDINGS, random_features
+
+pytestmark = pytest.mark.usefixtures("_native")
+
+
+def update_problem(
+    num_labels: int, normalization: Normalization, penalty: str
+) -> tuple[list[Tensor], list[Normalized]]:
+    """Logits, unary and two penalties that learn, and a spatial and a bilateral kernel."""
+    generator = torch.Generator().manual_seed(num_labels)
+    rows = torch.randn(2, 2, 120, num_labels, generator=generator) * 3
+    matrices = torch.rand(2, num_labels, num_labels, generator=generator)
+    if penalty == "potts":
+        matrices = torch.stack([1 - torch.eye(num_labels), 3 - 3 * torch.eye(num_labels)])
+    ones = torch.ones(2, 120, 1)
+    kernels = [
+        Normalized(SeparableFilter(torch.tensor([2.0, 3.0]), (10, 12)), normalization, ones),
+        Normalized(LatticeFilter(random_features(2, 120, 3)), normalization, ones),
+    ]
+    return [x.clone().requires_grad_() for x in (*rows, *matrices)], kernels
+
+
+def fused(values: list[Tensor], kernels: list[Normalized]) -> Tensor:
+    logits, unary, *penalties = values
+    updated = fused_update(logits, unary, kernels, penalties)
+    assert updated is not None
+    return updated
+
+
+@pytest.mark.parametrize("penalty", ["potts", "any"])
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+@pytest.mark.parametrize("num_labels", [1, 2, 3, 8, 21, 40])
+def test_update_is_the_plain_one(
+    num_labels: int, normalization: Normalization, penalty: str
+) -> None:
+    values, kernels = update_problem(num_labels, normalization, penalty)
+    logits, unary, *penalties = values
+    updated = fused(values, kernels)
+    plain = mean_field_update(logits.softmax(-1), unary, kernels, penalties)
+    # ROUNDINGS of the messages, which are at most about as large as the largest logit.
+    tolerance = ROUNDINGS * plain.detach().abs().max().item()
+    torch.testing.assert_close(updated, plain, rtol=0, atol=tolerance)
+    direction = torch.randn_like(plain)
+    own = torch.autograd.grad((updated * direction).sum(), values)
+    theirs = torch.autograd.grad((plain * direction).sum(), values)
+    for a, b in zip(own, theirs, strict=True):
+        # Signed sums of 240 pixels or of labels: rounding relative to their largest.
+        scale = max(b.abs().max().item(), 1.0)
+        torch.testing.assert_close(a, b, rtol=0, atol=10 * ROUNDINGS * scale)
+
+
+@pytest.mark.parametrize("num_labels", [3, 40])
+@pytest.mark.parametrize("shape", [(120,), (10, 12), (4, 5, 6), (2, 3, 4, 5), (1, 120)])
+def test_several_updates_are_single_ones_in_a_row(shape: tuple[int, ...], num_labels: int) -> None:
+    values, (_, bilateral) = update_problem(num_labels, "symmetric", "any")
+    logits, unary, *penalties = (x.detach() for x in values)
+    theta = torch.tensor([2.0, 1.0, 3.0, 1.5][: len(shape)])
+    spatial = Normalized(SeparableFilter(theta, shape), "symmetric", torch.ones(2, 120, 1))
+    kernels = [spatial, bilateral]
+    several = fused_update(logits, unary, kernels, penalties, 3)
+    assert several is not None
+    for _ in range(3):
+        logits = mean_field_update(logits.softmax(-1), unary, kernels, penalties)
+    # ROUNDINGS, three times, each as in `test_update_is_the_plain_one` and sharpened by the next.
+    tolerance = 30 * ROUNDINGS * logits.abs().max().item()
+    torch.testing.assert_close(several, logits, rtol=0, atol=tolerance)
+
+
+def test_several_updates_at_once_have_no_gradient() -> None:
+    values, kernels = update_problem(3, "symmetric", "any")
+    logits, unary, *penalties = values
+    several = fused_update(logits, unary, kernels, penalties, 2)
+    assert several is not None
+    with pytest.raises(RuntimeError, match="pass iterations=1"):
+        several.sum().backward()  # type: ignore[no-untyped-call]
+
+
+def test_update_is_twice_differentiable() -> None:
+    values, kernels = update_problem(4, "after", "any")
+    logits, unary, *penalties = values
+    second = []
+    for updated in (
+        fused(values, kernels),
+        mean_field_update(logits.softmax(-1), unary, kernels, penalties),
+    ):
+        first = torch.autograd.grad(updated.square().sum(), values, create_graph=True)
+        second.append(torch.autograd.grad([g.square().sum() for g in first], values))
+    for a, b in zip(*second, strict=True):
+        scale = b.abs().max().item()
+        torch.testing.assert_close(a, b, rtol=0, atol=10 * ROUNDINGS * scale)
+
+
+def operator_arguments() -> tuple[Any, ...]:
+    """Of `update_operator` without the number of iterations."""
+    values, kernels = update_problem(4, "symmetric", "any")
+    logits, unary, *penalties = values
+    spatial, bilateral = kernels
+    factors = [x for k in kernels for x in (k.before, k.after) if x is not None]
+    assert isinstance(spatial.kernel, SeparableFilter)
+    assert isinstance(bilateral.kernel, LatticeFilter)
+    tensors = [spatial.kernel.theta, *bilateral.kernel.tables]
+    return logits, unary, penalties, factors, tensors, ",standard", [10, 12]
+
+
+# opcheck itself looks at the gradients of copies of the lists of tensors.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_update_operator() -> None:
+    torch.library.opcheck(update_operator.overload, (*operator_arguments(), 1))
+
+
+@pytest.mark.parametrize("to_penalties", [False, True])
+def test_update_grad_operator(to_penalties: bool) -> None:
+    logits, grad, penalties, *rest = operator_arguments()
+    arguments = (grad.detach(), logits.detach(), [p.detach() for p in penalties], *rest)
+    torch.library.opcheck(mean_field_update_grad.overload, (*arguments, to_penalties))
+
+
+def test_update_of_extreme_logits() -> None:
+    """Differences beyond what exp reaches: q is 0 or 1, and no number is lost."""
+    values, kernels = update_problem(21, "symmetric", "any")
+    logits, unary, *penalties = (x.detach() for x in values)
+    torch.testing.assert_close(
+        fused([logits * 1000, unary, *penalties], kernels),
+        mean_field_update((logits * 1000).softmax(-1), unary, kernels, penalties),
+        rtol=0,
+        atol=ROUNDINGS * 100,
+    )
+
+
+def test_update_leaves_kernels_that_learn_to_autograd() -> None:
+    values, (spatial, bilateral) = update_problem(4, "symmetric", "any")
+    logits, unary, *penalties = values
+    features = random_features(2, 120, 3).requires_grad_()
+    learns = Normalized(LatticeFilter(features), "none", torch.ones(2, 120, 1))
+    assert fused_update(logits, unary, [spatial, learns], penalties) is None
+    doubles = [x.double() for x in values]
+    assert fused_update(doubles[0], doubles[1], [spatial, bilateral], doubles[2:]) is None
+
+
+@pytest.mark.usefixtures("_threads")
+@pytest.mark.parametrize("num_labels", [2, 21])
+def test_update_has_the_same_bits_for_any_number_of_threads(num_labels: int) -> None:
+    features = random_features(1, 90 * 70, 3)
+    logits, unary = torch.randn(2, 1, 90 * 70, num_labels)
+    penalty = torch.rand(num_labels, num_labels, requires_grad=True)
+
+    def run() -> list[Tensor]:
+        ones = torch.ones(1, 90 * 70, 1)
+        kernels = [
+            Normalized(SeparableFilter(torch.tensor([3.0, 2.0]), (90, 70)), "symmetric", ones),
+            Normalized(LatticeFilter(features), "symmetric", ones),
+        ]
+        updated = fused([logits, unary, penalty, penalty], kernels)
+        return [updated, *torch.autograd.grad(updated.square().sum(), penalty)]
+
+    torch.set_num_threads(1)
+    single = run()
+    for threads in (2, 3, 4, 8):
+        torch.set_num_threads(threads)
+        assert all(torch.equal(a, b) for a, b in zip(single, run(), strict=True)), threads
