@@ -20,6 +20,7 @@
 #include "rows.h"
 #include "lattice_rows.h"
 #include "separable_rows.h"
+#include "softmax_rows.h"
 #include "mean_field_rows.h"
 
 namespace crfrnn {

@@ -1,5 +1,5 @@
-// The rows of a mean-field update and of its gradient, before and after the filters: the twin of
-// `mean_field_update` in inference.py, with the softmax ahead of it.
+// The rows of a mean-field update and of its gradient, after the filters: the twin of
+// `mean_field_update` in inference.py.
 
 namespace {
 
@@ -7,92 +7,6 @@ using crfrnn::Lattice;
 using crfrnn::Patch;
 using crfrnn::Penalty;
 using crfrnn::Term;
-
-// exp(x) for x <= 0, to about 1 unit in the last place (Cody and Waite's reduction, a polynomial
-// of degree 6); what would be subnormal is 0.
-inline Lanes<8> exponential(Lanes<8> x) {
-    const Lanes<8> tiny = Lanes<8>{} - 87.0f;
-    const Lanes<8> clamped = x < tiny ? tiny : x;
-    // Adding 1.5 * 2^23 rounds to a whole number.
-    const Lanes<8> n = (clamped * 1.44269504f + 12582912.0f) - 12582912.0f;
-    const Lanes<8> r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
-    Lanes<8> p = r * 1.38888889e-3f + 8.33333333e-3f;
-    p = p * r + 4.16666667e-2f;
-    p = p * r + 1.66666667e-1f;
-    p = p * r + 0.5f;
-    p = p * r + 1.0f;
-    p = p * r + 1.0f;
-    const Block<8>::Integers bits = (__builtin_convertvector(n, Block<8>::Integers) + 127) << 23;
-    Lanes<8> power;
-    std::memcpy(&power, &bits, sizeof power);
-    return x < tiny ? Lanes<8>{} : p * power;
-}
-
-// softmax of a row of 8 G or up to 7 fewer labels, all of it in registers.
-template <int G>
-inline void softmax_in_registers(const float* logits, int64_t labels, Lanes<8> own_lanes,
-                                 float* q) {
-    const Group<8, G> group(0, labels);
-    auto row = group.load_row(logits);
-    Lanes<8> most = row.block[0];
-    for (int g = 1; g < G; ++g) most = larger(most, row.block[g]);
-    const float largest = largest_of(most);
-    for (int g = 0; g < G; ++g) row.block[g] = exponential(row.block[g] - largest);
-    // The last block repeats labels of the one before it.
-    Lanes<8> sums = row.block[G - 1] * own_lanes;
-    for (int g = 0; g < G - 1; ++g) sums += row.block[g];
-    const float scale = 1.0f / sum_of(sums);
-    for (int g = 0; g < G; ++g) row.block[g] *= scale;
-    group.store_row(q, row);
-}
-
-// softmax of a row of any number of labels.
-inline void softmax_row(const float* logits, int64_t labels, float* q) {
-    const int64_t whole = labels / 8 * 8;
-    float largest = logits[0];
-    Lanes<8> most = Lanes<8>{} + largest;
-    for (int64_t l = 0; l < whole; l += 8) most = larger(most, load<8>(logits + l));
-    largest = largest_of(most);
-    for (int64_t l = whole; l < labels; ++l) largest = std::max(largest, logits[l]);
-
-    Lanes<8> sums = {};
-    for (int64_t l = 0; l < whole; l += 8) {
-        const Lanes<8> e = exponential(load<8>(logits + l) - largest);
-        sums += e;
-        store<8>(q + l, e);
-    }
-    if (whole < labels) {
-        float rest[8];
-        std::fill_n(rest, 8, -std::numeric_limits<float>::infinity());
-        for (int64_t l = whole; l < labels; ++l) rest[l - whole] = logits[l] - largest;
-        const Lanes<8> e = exponential(load<8>(rest));
-        sums += e;
-        store<8>(rest, e);
-        std::copy_n(rest, labels - whole, q + whole);
-    }
-    const float scale = 1.0f / sum_of(sums);
-    for (int64_t l = 0; l < labels; ++l) q[l] *= scale;
-}
-
-template <int G>
-inline void softmax_rows(const float* logits, int64_t labels, float* q, int64_t begin,
-                         int64_t end) {
-    Lanes<8> own_lanes;
-    for (int k = 0; k < 8; ++k) own_lanes[k] = k >= 8 * G - labels ? 1.0f : 0.0f;
-    for (int64_t pixel = begin; pixel < end; ++pixel)
-        softmax_in_registers<G>(logits + pixel * labels, labels, own_lanes, q + pixel * labels);
-}
-
-// q of pixels [begin, end).
-void softmax(const float* logits, int64_t labels, float* q, int64_t begin, int64_t end) {
-    const int64_t blocks = labels < 8 ? 0 : (labels + 7) / 8;
-    if (blocks == 1) return softmax_rows<1>(logits, labels, q, begin, end);
-    if (blocks == 2) return softmax_rows<2>(logits, labels, q, begin, end);
-    if (blocks == 3) return softmax_rows<3>(logits, labels, q, begin, end);
-    if (blocks == 4) return softmax_rows<4>(logits, labels, q, begin, end);
-    for (int64_t pixel = begin; pixel < end; ++pixel)
-        softmax_row(logits + pixel * labels, labels, q + pixel * labels);
-}
 
 // factor * v of pixels [begin, end), to rows that begin at `scaled`.
 void scale(const float* factor, int64_t labels, const float* v, float* scaled, int64_t begin,
@@ -292,7 +206,7 @@ void update_grad(const Term* terms, int count, int64_t labels, const float* logi
             }
             subtract_penalty(term.penalty, labels, own, nullptr, sums, columns, totals.data());
         }
-        // <q, g> in place of q, then q (g - <q, g>) in place of g.
+        // <q, g>, then q (g - <q, g>) in place of g.
         std::vector<float>& means = totals;
         for (int64_t pixel = 0; pixel < columns; ++pixel) {
             float mean = 0.0f;
