@@ -86,7 +86,7 @@ def test_agrees_with_the_cpp_dense_crf_on_a_volume() -> None:
     logits = mean_field(unary.flatten(1).t()[None].contiguous(), kernels, pairwise, 5)
     theirs = torch.from_numpy(REFERENCE["volume/q"]).flatten(1)
     ours = logits.softmax(-1)[0].t()
-    assert (ours.argmax(0) == theirs.argmax(0)).double().mean() >= 0.99
+    assert (ours.argmax(0) == theirs.argmax(0)).double().mean() >= 0.995
     assert (ours - theirs).abs().mean() < 0.01
 
 
