@@ -9,7 +9,7 @@ On the photographs inside the scikit-image package: nothing is downloaded.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib.resources import as_file, files
@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from rich.console import Console
+from rich.progress import track
 from scipy import ndimage
 from torch import Tensor
 
@@ -103,7 +105,11 @@ def measure(options: FiltersOptions, kernels: tuple[Kernel, ...] = KERNELS) -> d
         **origin,
         "started": started,
         "config": config,
-        "gradients": [gradients(k, options) for k in kernels if k.theta_colour is not None],
+        "gradients": [
+            gradients(kernel, options)
+            for kernel in _shown("gradients", kernels)
+            if kernel.theta_colour is not None
+        ],
         "kernels": [
             {
                 **asdict(kernel),
@@ -115,10 +121,14 @@ def measure(options: FiltersOptions, kernels: tuple[Kernel, ...] = KERNELS) -> d
                     ),
                 },
             }
-            for kernel in kernels
+            for kernel in _shown("errors and times", kernels)
         ],
         "wall_seconds": time.perf_counter() - began,
     }
+
+
+def _shown(description: str, kernels: tuple[Kernel, ...]) -> Iterable[Kernel]:
+    return track(kernels, description, console=Console(stderr=True))
 
 
 def gradients(kernel: Kernel, options: FiltersOptions) -> dict[str, Any]:

@@ -54,3 +54,13 @@ class BenchmarkOptions:
         for name in ("thetas", "threads", "sizes", "label_counts", "batches"):
             if not getattr(self, name):
                 raise ValueError(f"{name} has at least one value, got none.")
+        if 1 not in self.batches:
+            raise ValueError(
+                f"batches are compared with a single image: expected 1 among them, got "
+                f"{self.batches}."
+            )
+        if len({height * width for height, width in self.sizes}) < 2:
+            raise ValueError(
+                f"sizes are fitted by a power of the pixels: expected two different numbers of "
+                f"pixels, got {self.sizes}."
+            )

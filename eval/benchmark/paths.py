@@ -146,12 +146,31 @@ class PyDenseCrf(Path):
         return torch.stack(results)
 
 
+class PeerLayer(Path):
+    """A peer that is a PyTorch layer from logits to logits."""
+
+    trains = True
+
+    @abstractmethod
+    def logits(self, problem: Problem, unary: Tensor) -> Tensor:
+        """(B, L, H, W): what the layer makes of a unary of that shape."""
+
+    def infer(self, problem: Problem) -> Tensor:
+        """As `Path.infer`."""
+        with torch.inference_mode():
+            return self.logits(problem, problem.unary).softmax(dim=1)
+
+    def train(self, problem: Problem) -> Tensor:
+        """As `Path.train`."""
+        unary = problem.unary.detach().requires_grad_()
+        return _backward(self.logits(problem, unary), unary, problem)
+
+
 @final
-class CrfAsRnn(Path):
+class CrfAsRnn(PeerLayer):
     """The public PyTorch CRF-as-RNN layer on its C++ lattice, one image at a time."""
 
     name = "crfasrnn_pytorch"
-    trains = True
     normalization: Normalization = "after"
 
     def missing(self) -> str | None:
@@ -167,35 +186,26 @@ class CrfAsRnn(Path):
         )
         return layer.CrfRnn(problem.labels, problem.iterations, settings)
 
-    def _logits(self, problem: Problem, unary: Tensor) -> Tensor:
+    def logits(self, problem: Problem, unary: Tensor) -> Tensor:
+        """As `PeerLayer.logits`."""
         crf = self._layer(problem)
         images = problem.image.float()
         return torch.cat([crf(i[None], u[None]) for i, u in zip(images, unary, strict=True)])
 
-    def infer(self, problem: Problem) -> Tensor:
-        """As `Path.infer`."""
-        with torch.inference_mode():
-            return self._logits(problem, problem.unary).softmax(dim=1)
-
-    def train(self, problem: Problem) -> Tensor:
-        """As `Path.train`."""
-        unary = problem.unary.detach().requires_grad_()
-        return _backward(self._logits(problem, unary), unary, problem)
-
 
 @final
-class CrfSeg(Path):
+class CrfSeg(PeerLayer):
     """The `crfseg` package: a truncated spatial kernel alone, so another model."""
 
     name = "crfseg, spatial only"
-    trains = True
     same_model = False
 
     def missing(self) -> str | None:
         """As `Path.missing`."""
         return _unless_importable("crfseg")
 
-    def _logits(self, problem: Problem, unary: Tensor) -> Tensor:
+    def logits(self, problem: Problem, unary: Tensor) -> Tensor:
+        """As `PeerLayer.logits`."""
         package: Any = import_module("crfseg")
         crf = package.CRF(
             2,
@@ -205,16 +215,6 @@ class CrfSeg(Path):
         )
         logits: Tensor = crf(unary)
         return logits
-
-    def infer(self, problem: Problem) -> Tensor:
-        """As `Path.infer`."""
-        with torch.inference_mode():
-            return self._logits(problem, problem.unary).softmax(dim=1)
-
-    def train(self, problem: Problem) -> Tensor:
-        """As `Path.train`."""
-        unary = problem.unary.detach().requires_grad_()
-        return _backward(self._logits(problem, unary), unary, problem)
 
 
 NATIVE, PLAIN = Layer(), PlainLayer()

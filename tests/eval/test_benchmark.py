@@ -68,7 +68,7 @@ def test_peak_memory_grows_with_the_image() -> None:
     if not CLEAR.exists():
         pytest.skip("the peak of the resident set is counted on Linux alone")
     problem = Problem((300, 300), 21, (10.0, 20.0), 1.0, 1)
-    rows = measure_memory(problem, BenchmarkOptions(Path("x.json"), sizes=((600, 600),)))
+    rows = measure_memory(problem, BenchmarkOptions(Path("x.json"), sizes=((300, 300), (600, 600))))
     own = [row for row in rows if row["path"] == NATIVE.name and not row["training"]]
     assert [row["shape"] for row in own] == [(300, 300), (600, 600)]
     # At least the rows and the result; the second has four times the pixels.
@@ -130,3 +130,7 @@ def test_errors(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["benchmark", "crf", "--out", "x.json", "--repeats", "0"])
     assert "repeats is at least 1, got 0" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="expected 1 among them"):
+        BenchmarkOptions(Path("x.json"), batches=(2, 4))
+    with pytest.raises(ValueError, match="two different numbers of pixels"):
+        BenchmarkOptions(Path("x.json"), sizes=((10, 12), (12, 10)))
