@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <numeric>
 
-#include "threads.h"
 
 namespace crfrnn {
 
@@ -30,7 +29,7 @@ Extent united(const std::vector<Extent>& extents, int dim) {
 
 std::unique_ptr<LatticeBuild> LatticeBuild::start(const Points& points, int64_t batch,
                                                   int64_t num_pixels, int margin,
-                                                  int32_t* slice_vertices, int threads) {
+                                                  int32_t* slice_vertices, Team& team) {
     auto build = std::make_unique<LatticeBuild>();
     const int64_t pixels = batch * num_pixels, chunks = (pixels + CHUNK - 1) / CHUNK;
     build->size_ = points.dim + 1;
@@ -40,7 +39,7 @@ std::unique_ptr<LatticeBuild> LatticeBuild::start(const Points& points, int64_t 
 
     std::vector<Extent> extents(chunks);
     const EnclosingSimplex place = enclosing_simplex();
-    parallel_rows(chunks, 1, threads, [&](int64_t begin, int64_t end) {
+    team.for_rows(chunks, 1, [&](int64_t begin, int64_t end) {
         for (int64_t chunk = begin; chunk < end; ++chunk)
             place(points, chunk * CHUNK, std::min(pixels, (chunk + 1) * CHUNK), &extents[chunk]);
     });
@@ -49,7 +48,7 @@ std::unique_ptr<LatticeBuild> LatticeBuild::start(const Points& points, int64_t 
     if (extent.too_far || !layout.fit(extent, points.dim, batch, margin)) return nullptr;
     std::copy_n(layout.steps, build->size_, build->steps_);
 
-    parallel_rows(chunks, 1, threads, [&](int64_t begin, int64_t end) {
+    team.for_rows(chunks, 1, [&](int64_t begin, int64_t end) {
         VertexTable table;
         for (int64_t chunk = begin; chunk < end; ++chunk)
             build->number_chunk(points, layout, num_pixels, chunk, table);
@@ -100,7 +99,7 @@ void LatticeBuild::merge_chunks() {
 }
 
 void LatticeBuild::finish(const float* weights, int32_t* splat_pixels, float* splat_weights,
-                          int32_t* splat_offsets, int32_t* stencils, int reach, int threads) {
+                          int32_t* splat_offsets, int32_t* stencils, int reach, Team& team) {
     const int64_t rows = vertices();
     std::vector<int32_t> next(rows, 0);
     for (const Chunk& chunk : chunks_)
@@ -115,7 +114,7 @@ void LatticeBuild::finish(const float* weights, int32_t* splat_pixels, float* sp
             chunk.count[k] = next[chunk.row[k]];
             next[chunk.row[k]] += count;
         }
-    parallel_rows(chunks_.size(), 1, threads, [&](int64_t begin, int64_t end) {
+    team.for_rows(chunks_.size(), 1, [&](int64_t begin, int64_t end) {
         for (int64_t c = begin; c < end; ++c) {
             Chunk& chunk = chunks_[c];
             const int64_t stop = std::min(pixels_, (c + 1) * CHUNK) * size_;
@@ -132,7 +131,7 @@ void LatticeBuild::finish(const float* weights, int32_t* splat_pixels, float* sp
     // `find_neighbours`: one step behind, one ahead, two behind, ..., the vertex itself.
     const std::vector<int64_t>& keys = table_.keys();
     const int width = 2 * reach + 1;
-    parallel_rows(rows + 1, 1024, threads, [&](int64_t begin, int64_t end) {
+    team.for_rows(rows + 1, 1024, [&](int64_t begin, int64_t end) {
         for (int direction = 0; direction < size_; ++direction)
             for (int64_t row = begin; row < end; ++row) {
                 int32_t* stencil = stencils + (direction * (rows + 1) + row) * width;

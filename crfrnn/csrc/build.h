@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "simplex.h"
+#include "threads.h"
 #include "vertices.h"
 
 namespace crfrnn {
@@ -16,13 +17,13 @@ class LatticeBuild {
     // Null where the features reach too far for the precision or the keys.
     static std::unique_ptr<LatticeBuild> start(const Points& points, int64_t batch,
                                                int64_t num_pixels, int margin,
-                                               int32_t* slice_vertices, int threads);
+                                               int32_t* slice_vertices, Team& team);
 
     int64_t vertices() const { return static_cast<int64_t>(table_.keys().size()); }
 
     // Fill the tables of `Lattice` in filtering/lattice.py; `weights` are the barycentric ones.
     void finish(const float* weights, int32_t* splat_pixels, float* splat_weights,
-                int32_t* splat_offsets, int32_t* stencils, int reach, int threads);
+                int32_t* splat_offsets, int32_t* stencils, int reach, Team& team);
 
    private:
     // Consecutive pixels with a vertex table of their own, whatever the number of threads.

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 
-#include "threads.h"
 
 namespace crfrnn {
 
@@ -14,17 +13,17 @@ constexpr int64_t COLUMNS = 64;  // floats of a row that go down an axis togethe
 }  // namespace
 
 float* splat_and_blur(const Lattice& lattice, int64_t labels, const float* factor, const float* v,
-                      bool transposed, float* values, float* blurred, int threads) {
+                      bool transposed, float* values, float* blurred, Team& team) {
     const int64_t rows = lattice.vertices + 1, grain = GRAIN / labels + 1;
     // A vertex costs as much as it has pixels, so the parts are equal in pixels.
-    const auto bound = [&](int64_t part, int64_t parts) {
+    const int64_t parts = team.num_parts(lattice.pixels, grain);
+    const auto bound = [&](int64_t part) {
         const int64_t entries = lattice.pixels * lattice.size * part / parts;
         const int32_t* const begin = lattice.splat_offsets;
         if (part == parts) return lattice.vertices;
         return std::lower_bound(begin, begin + lattice.vertices, entries) - begin;
     };
-    const int64_t parts = std::min<int64_t>(threads, lattice.pixels / grain);
-    parallel_parts(std::max<int64_t>(parts, 1), bound, [&](int64_t begin, int64_t end) {
+    team.for_parts(parts, bound, [&](int64_t begin, int64_t end) {
         loops().splat(lattice, labels, factor, v, values, begin, end);
     });
     // The missing neighbour.
@@ -32,7 +31,7 @@ float* splat_and_blur(const Lattice& lattice, int64_t labels, const float* facto
     for (int step = 0; step < lattice.size; ++step) {
         const int direction = transposed ? lattice.size - 1 - step : step;
         const int32_t* stencil = lattice.stencils + direction * rows * lattice.width;
-        parallel_rows(rows, grain, threads, [&](int64_t begin, int64_t end) {
+        team.for_rows(rows, grain, [&](int64_t begin, int64_t end) {
             loops().blur(stencil, lattice.taps, lattice.width, labels, values, blurred, begin, end);
         });
         std::swap(values, blurred);
@@ -41,10 +40,10 @@ float* splat_and_blur(const Lattice& lattice, int64_t labels, const float* facto
 }
 
 void convolve_axis(const float* taps, int64_t radius, int64_t before, int64_t size, int64_t length,
-                   const float* v, float* out, int threads) {
+                   const float* v, float* out, Team& team) {
     const int64_t strips = (length + COLUMNS - 1) / COLUMNS;
     const int64_t grain = GRAIN / (size * std::min(length, COLUMNS)) + 1;
-    parallel_rows(before * strips, grain, threads, [&](int64_t begin, int64_t end) {
+    team.for_rows(before * strips, grain, [&](int64_t begin, int64_t end) {
         for (int64_t unit = begin; unit < end; ++unit) {
             const int64_t first = unit % strips * COLUMNS;
             const int64_t at = unit / strips * size * length + first;
@@ -55,13 +54,13 @@ void convolve_axis(const float* taps, int64_t radius, int64_t before, int64_t si
 }
 
 const float* convolve_axes(const Separable& kernel, int64_t batch, int64_t labels, const float* v,
-                           float* const to[2], int threads) {
+                           float* const to[2], Team& team) {
     const float* taps = kernel.taps;
     int64_t before = batch, length = kernel.pixels() * labels;
     for (int axis = 0; axis < kernel.axes; ++axis) {
         const int64_t radius = kernel.radii[axis], size = kernel.shape[axis];
         length /= size;
-        convolve_axis(taps + radius + 3, radius, before, size, length, v, to[axis % 2], threads);
+        convolve_axis(taps + radius + 3, radius, before, size, length, v, to[axis % 2], team);
         taps += 2 * (radius + 3) + 1;
         before *= size;
         v = to[axis % 2];

@@ -5,6 +5,7 @@
 
 #include "kernels.h"
 #include "loops.h"
+#include "threads.h"
 
 namespace crfrnn {
 
@@ -13,15 +14,15 @@ constexpr int64_t PADDING = 3;      // zeros on both sides of the taps of an axi
 
 // B_d ... B_0 W' (factor v), in one of the two buffers (M + 1, L), which is returned.
 float* splat_and_blur(const Lattice& lattice, int64_t labels, const float* factor, const float* v,
-                      bool transposed, float* values, float* blurred, int threads);
+                      bool transposed, float* values, float* blurred, Team& team);
 
 // One axis of the separable filter: v (before, size, length) -> out.
 void convolve_axis(const float* taps, int64_t radius, int64_t before, int64_t size, int64_t length,
-                   const float* v, float* out, int threads);
+                   const float* v, float* out, Team& team);
 
 // All axes, which alternate between the two buffers, beginning with the first; returns the one
 // that the last axis ends in.
 const float* convolve_axes(const Separable& kernel, int64_t batch, int64_t labels, const float* v,
-                           float* const to[2], int threads);
+                           float* const to[2], Team& team);
 
 }  // namespace crfrnn

@@ -4,7 +4,6 @@
 
 #include "filters.h"
 #include "scratch.h"
-#include "threads.h"
 
 namespace crfrnn {
 
@@ -24,9 +23,9 @@ const float* taps_of(const Separable& kernel, int axis) {
 }  // namespace
 
 MeanField::MeanField(const Kernel* kernels, int count, int64_t batch, int64_t pixels,
-                     int64_t labels, int threads)
+                     int64_t labels, Team& team)
     : kernels_(kernels), count_(count), batch_(batch), pixels_(pixels), labels_(labels),
-      threads_(threads), separable_(false), line_(1), height_(1), stride_(pixels), columns_(count * labels * labels),
+      team_(team), separable_(false), line_(1), height_(1), stride_(pixels), columns_(count * labels * labels),
       diagonals_(count * labels), penalties_(count), buffers_(count) {
     const int64_t rows = batch * pixels * labels;
     std::vector<int64_t> sizes(count);
@@ -71,14 +70,14 @@ MeanField::MeanField(const Kernel* kernels, int count, int64_t batch, int64_t pi
 void MeanField::filter_lines(const float* logits, float* q, const float* rows, bool transposed) {
     if (!separable_) {
         if (logits == nullptr) return;
-        parallel_rows(batch_ * pixels_, GRAIN / labels_ + 1, threads_,
+        team_.for_rows(batch_ * pixels_, GRAIN / labels_ + 1,
                       [&](int64_t begin, int64_t end) {
                           loops().softmax(logits, labels_, q, begin, end);
                       });
         return;
     }
     const int64_t lines = batch_ * pixels_ / line_;
-    parallel_rows(lines, GRAIN / (line_ * labels_) + 1, threads_, [&](int64_t begin, int64_t end) {
+    team_.for_rows(lines, GRAIN / (line_ * labels_) + 1, [&](int64_t begin, int64_t end) {
         std::vector<float> scaled(line_ * labels_);
         for (int64_t line = begin; line < end; ++line) {
             const int64_t first = line * line_;
@@ -113,11 +112,11 @@ std::vector<Term> MeanField::filter(const float* rows, bool transposed) {
             const int64_t table = (kernel.lattice->vertices + 1) * labels_;
             float* const values = splat_and_blur(
                 *kernel.lattice, labels_, transposed ? kernel.after : kernel.before, rows,
-                transposed, buffers_[m], buffers_[m] + table, threads_);
+                transposed, buffers_[m], buffers_[m] + table, team_);
             // Backwards, the penalty's own gradient takes the messages without it.
             if (!transposed)
-                parallel_rows(kernel.lattice->vertices, GRAIN / labels_ + 1, threads_,
-                              [&](int64_t begin, int64_t end) {
+                team_.for_rows(kernel.lattice->vertices, GRAIN / labels_ + 1,
+                               [&](int64_t begin, int64_t end) {
                                   loops().penalise(term.penalty, labels_, values, begin, end);
                               });
             term.values = values;
@@ -130,7 +129,7 @@ std::vector<Term> MeanField::filter(const float* rows, bool transposed) {
         for (int axis = 1; axis < spatial.axes - 1; ++axis) {
             length /= spatial.shape[axis];
             convolve_axis(taps_of(spatial, axis), spatial.radii[axis], before,
-                          spatial.shape[axis], length, v, other, threads_);
+                          spatial.shape[axis], length, v, other, team_);
             before *= spatial.shape[axis];
             std::swap(v, other);
         }
@@ -161,7 +160,7 @@ template <class Body>
 void MeanField::by_patches(const Body& body) const {
     const int64_t count = num_patches();
     const int64_t grain = GRAIN * count / (batch_ * pixels_ * labels_) + 1;
-    parallel_rows(count, grain, threads_, [&](int64_t begin, int64_t end) {
+    team_.for_rows(count, grain, [&](int64_t begin, int64_t end) {
         for (int64_t number = begin; number < end; ++number) body(number, patch(number));
     });
 }

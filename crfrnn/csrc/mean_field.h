@@ -6,6 +6,7 @@
 
 #include "kernels.h"
 #include "loops.h"
+#include "threads.h"
 
 namespace crfrnn {
 
@@ -17,7 +18,7 @@ namespace crfrnn {
 class MeanField {
    public:
     MeanField(const Kernel* kernels, int count, int64_t batch, int64_t pixels, int64_t labels,
-              int threads);
+              Team& team);
 
     // `updated` may be `logits`.
     void update(int iterations, const float* logits, const float* unary, float* updated);
@@ -40,7 +41,7 @@ class MeanField {
     const Kernel* kernels_;
     int count_;
     int64_t batch_, pixels_, labels_;
-    int threads_;
+    Team& team_;
     bool separable_;           // whether any kernel is
     int64_t line_;             // pixels next to each other along the last axis
     int64_t height_, stride_;  // of the first axis: its length, the pixels from one to the next

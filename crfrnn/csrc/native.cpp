@@ -42,10 +42,11 @@ namespace {
 enum Status : int { DONE = 0, OVERFLOWED = 1, FAILED = 2 };
 
 template <class Body>
-int guarded(const Body& body) {
+int guarded(int threads, const Body& body) {
     int status = FAILED;
     try {
-        status = body();
+        Team team(threads);
+        status = body(team);
     } catch (...) {
         // Told by the status: no exception may cross into C.
     }
@@ -66,10 +67,9 @@ const char* crfrnn_instructions() { return loops().instructions; }
 int crfrnn_build_start(const Points* points, int64_t batch, int64_t num_pixels, int margin,
                        int32_t* slice_vertices, int threads, LatticeBuild** build,
                        int64_t* vertices) {
-    return guarded([&] {
+    return guarded(threads, [&](Team& team) {
         *build =
-            LatticeBuild::start(*points, batch, num_pixels, margin, slice_vertices, threads)
-                .release();
+            LatticeBuild::start(*points, batch, num_pixels, margin, slice_vertices, team).release();
         if (*build == nullptr) return OVERFLOWED;
         *vertices = (*build)->vertices();
         return DONE;
@@ -81,9 +81,8 @@ int crfrnn_build_finish(LatticeBuild* build, const float* weights, int32_t* spla
                         float* splat_weights, int32_t* splat_offsets, int32_t* stencils, int reach,
                         int threads) {
     const std::unique_ptr<LatticeBuild> owner(build);
-    return guarded([&] {
-        owner->finish(weights, splat_pixels, splat_weights, splat_offsets, stencils, reach,
-                      threads);
+    return guarded(threads, [&](Team& team) {
+        owner->finish(weights, splat_pixels, splat_weights, splat_offsets, stencils, reach, team);
         return DONE;
     });
 }
@@ -91,12 +90,12 @@ int crfrnn_build_finish(LatticeBuild* build, const float* weights, int32_t* spla
 // K v or K' v for v (BN, L).
 int crfrnn_lattice_filter(const Lattice* lattice, int64_t labels, int transposed, const float* v,
                           float* filtered, int threads) {
-    return guarded([&] {
+    return guarded(threads, [&](Team& team) {
         const int64_t table = (lattice->vertices + 1) * labels;
         float* const values = Scratch::floats(2 * table);
         const float* const on_vertices = splat_and_blur(
-            *lattice, labels, nullptr, v, transposed != 0, values, values + table, threads);
-        parallel_rows(lattice->pixels, GRAIN / labels + 1, threads,
+            *lattice, labels, nullptr, v, transposed != 0, values, values + table, team);
+        team.for_rows(lattice->pixels, GRAIN / labels + 1,
                       [&](int64_t begin, int64_t end) {
                           loops().slice_(*lattice, labels, on_vertices, filtered, begin, end);
                       });
@@ -108,7 +107,7 @@ int crfrnn_lattice_filter(const Lattice* lattice, int64_t labels, int transposed
 // lattice: `columns` (d, BN) hold f and become the result; v and grad are (BN, L).
 int crfrnn_gaussian_features_grad(const Lattice* lattice, int dim, int64_t labels, const float* v,
                                   const float* grad, int transposed, float* columns, int threads) {
-    return guarded([&] {
+    return guarded(threads, [&](Team& team) {
         const int64_t pixels = lattice->pixels, table = (lattice->vertices + 1) * labels;
         float* const values = Scratch::floats(2 * table + 4 * pixels);
         float* const dots = values + 2 * table;
@@ -118,8 +117,8 @@ int crfrnn_gaussian_features_grad(const Lattice* lattice, int dim, int64_t label
             const float* const from = sends ? grad : v;
             const float* const on_vertices =
                 splat_and_blur(*lattice, labels, factor, from, (transposed != 0) != (sends != 0),
-                               values, values + table, threads);
-            parallel_rows(pixels, GRAIN / labels + 1, threads, [&](int64_t begin, int64_t end) {
+                               values, values + table, team);
+            team.for_rows(pixels, GRAIN / labels + 1, [&](int64_t begin, int64_t end) {
                 loops().slice_dot(*lattice, labels, on_vertices, sends ? v : grad, result, begin,
                                   end);
             });
@@ -139,13 +138,13 @@ int crfrnn_gaussian_features_grad(const Lattice* lattice, int dim, int64_t label
 // One convolution per axis of v (B, *shape, L).
 int crfrnn_separable_filter(const Separable* kernel, int64_t batch, int64_t labels, const float* v,
                             float* out, int threads) {
-    return guarded([&] {
+    return guarded(threads, [&](Team& team) {
         const int64_t count = batch * kernel->pixels() * labels;
         float* const scratch = kernel->axes > 1 ? Scratch::floats(count) : nullptr;
         // The last axis ends in `out`, the ones ahead of it alternate.
         float* const to[] = {kernel->axes % 2 == 1 ? out : scratch,
                              kernel->axes % 2 == 1 ? scratch : out};
-        convolve_axes(*kernel, batch, labels, v, to, threads);
+        convolve_axes(*kernel, batch, labels, v, to, team);
         return DONE;
     });
 }
@@ -154,8 +153,8 @@ int crfrnn_separable_filter(const Separable* kernel, int64_t batch, int64_t labe
 int crfrnn_mean_field_update(const Kernel* kernels, int count, int64_t batch, int64_t pixels,
                              int64_t labels, int iterations, const float* logits,
                              const float* unary, float* updated, int threads) {
-    return guarded([&] {
-        MeanField(kernels, count, batch, pixels, labels, threads)
+    return guarded(threads, [&](Team& team) {
+        MeanField(kernels, count, batch, pixels, labels, team)
             .update(iterations, logits, unary, updated);
         return DONE;
     });
@@ -165,8 +164,8 @@ int crfrnn_mean_field_update(const Kernel* kernels, int count, int64_t batch, in
 int crfrnn_mean_field_update_grad(const Kernel* kernels, int count, int64_t batch, int64_t pixels,
                                   int64_t labels, const float* logits, const float* grad,
                                   float* logits_grad, float* penalty_grads, int threads) {
-    return guarded([&] {
-        MeanField(kernels, count, batch, pixels, labels, threads)
+    return guarded(threads, [&](Team& team) {
+        MeanField(kernels, count, batch, pixels, labels, team)
             .update_grad(logits, grad, logits_grad, penalty_grads);
         return DONE;
     });

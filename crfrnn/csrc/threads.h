@@ -1,49 +1,71 @@
-// Static ranges over threads that live for one call: nothing outlasts a fork, and any number of
-// callers may be here at once. Who computes a row never changes how it is computed.
+// The threads of one call of the library: nothing outlasts a fork, and any number of callers may be
+// here at once. Who computes a row never changes how it is computed.
 #pragma once
 
 #include <algorithm>
+#include <atomic>
+#include <condition_variable>
 #include <cstdint>
 #include <exception>
-#include <system_error>
+#include <functional>
+#include <mutex>
 #include <thread>
 #include <vector>
 
 namespace crfrnn {
 
-// work(begin, end) for the parts of [0, count): part k ends at bound(k + 1, parts).
-template <class Bound, class Work>
-void parallel_parts(int parts, const Bound& bound, const Work& work) {
-    std::vector<std::exception_ptr> errors(parts);
-    const auto run = [&](int part) {
-        try {
-            if (bound(part, parts) < bound(part + 1, parts))
-                work(bound(part, parts), bound(part + 1, parts));
-        } catch (...) {
-            errors[part] = std::current_exception();
-        }
-    };
-    std::vector<std::thread> threads;
-    threads.reserve(parts);
-    int part = 1;
-    try {
-        for (; part < parts; ++part) threads.emplace_back(run, part);
-    } catch (const std::system_error&) {
-        // No thread to be had: the caller does the rest itself.
-    }
-    run(0);
-    for (; part < parts; ++part) run(part);
-    for (std::thread& thread : threads) thread.join();
-    for (const std::exception_ptr& error : errors)
-        if (error) std::rethrow_exception(error);
-}
+// The caller and up to threads - 1 others, which start with the first work that is large enough.
+// Between two pieces of work they wait awake for a while: to start a thread takes as long as a
+// small filter.
+class Team {
+   public:
+    explicit Team(int threads) : threads_(std::max(threads, 1)) {}
+    ~Team();
+    Team(const Team&) = delete;
+    Team& operator=(const Team&) = delete;
 
-// Equal parts of [0, count), none with less than `grain` rows: a thread costs some 10 us.
-template <class Work>
-void parallel_rows(int64_t count, int64_t grain, int threads, const Work& work) {
-    const int64_t parts = std::min<int64_t>(threads, count / std::max<int64_t>(grain, 1));
-    const auto bound = [count](int64_t part, int64_t of) { return count * part / of; };
-    parallel_parts(static_cast<int>(std::max<int64_t>(parts, 1)), bound, work);
-}
+    // work(begin, end) for parts of [0, count), none with less than `grain` rows.
+    template <class Work>
+    void for_rows(int64_t count, int64_t grain, const Work& work) {
+        const int64_t parts = num_parts(count, grain);
+        for_parts(parts, [&](int64_t part) { return count * part / parts; }, work);
+    }
+
+    // work(begin, end) likewise, where part k ends at bound(k + 1).
+    template <class Bound, class Work>
+    void for_parts(int64_t parts, const Bound& bound, const Work& work) {
+        run(parts, [&](int64_t part) {
+            const int64_t begin = bound(part), end = bound(part + 1);
+            if (begin < end) work(begin, end);
+        });
+    }
+
+    // As many as pay, and more than threads: who is early takes one more.
+    int64_t num_parts(int64_t count, int64_t grain) const {
+        const int64_t most = threads_ == 1 ? 1 : 4 * threads_;
+        return std::clamp<int64_t>(count / std::max<int64_t>(grain, 1), 1, most);
+    }
+
+   private:
+    using Body = std::function<void(int64_t part)>;
+
+    void run(int64_t parts, const Body& body);
+    void start();
+    void serve();
+    void take_parts(const Body& body, int64_t parts);
+
+    const int threads_;
+    std::vector<std::thread> others_;
+    std::mutex mutex_;                   // of what follows, up to the blank line
+    std::condition_variable work_, done_;
+    const Body* body_ = nullptr;         // what there is to do, null between two pieces of work
+    int64_t parts_ = 0;
+    std::exception_ptr error_;
+
+    std::atomic<int64_t> round_{0};      // pieces of work so far
+    std::atomic<int64_t> next_{0};       // part that nobody has taken
+    std::atomic<int> inside_{0};         // others that are at work
+    std::atomic<bool> ends_{false};
+};
 
 }  // namespace crfrnn

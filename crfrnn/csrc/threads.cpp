@@ -1,0 +1,112 @@
+#include "threads.h"
+
+#include <system_error>
+#include <utility>
+
+namespace crfrnn {
+
+namespace {
+
+constexpr int SPINS = 2000;  // some 50 us
+
+inline void pause() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+
+// Whether `ready` came true while waiting awake.
+template <class Ready>
+bool spin(const Ready& ready) {
+    for (int k = 0; k < SPINS; ++k) {
+        if (ready()) return true;
+        pause();
+    }
+    return ready();
+}
+
+}  // namespace
+
+Team::~Team() {
+    {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        ends_ = true;
+    }
+    work_.notify_all();
+    for (std::thread& other : others_) other.join();
+}
+
+void Team::start() {
+    try {
+        while (static_cast<int>(others_.size()) < threads_ - 1)
+            others_.emplace_back([this] { serve(); });
+    } catch (const std::system_error&) {
+        // No thread to be had: those that there are do it.
+    }
+}
+
+void Team::run(int64_t parts, const Body& body) {
+    if (parts == 1 || threads_ == 1) {
+        for (int64_t part = 0; part < parts; ++part) body(part);
+        return;
+    }
+    {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        body_ = &body;
+        parts_ = parts;
+        next_ = 0;
+        ++round_;
+    }
+    if (others_.empty()) start();
+    work_.notify_all();
+    take_parts(body, parts);
+
+    // Who has not come by now finds nothing left to do.
+    std::unique_lock<std::mutex> lock(mutex_);
+    body_ = nullptr;
+    const auto alone = [this] { return inside_ == 0; };
+    if (!alone()) {
+        lock.unlock();
+        spin(alone);
+        lock.lock();
+        done_.wait(lock, alone);
+    }
+    if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
+}
+
+void Team::take_parts(const Body& body, int64_t parts) {
+    try {
+        for (int64_t part = next_++; part < parts; part = next_++) body(part);
+    } catch (...) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        error_ = std::current_exception();
+        next_ = parts;
+    }
+}
+
+void Team::serve() {
+    int64_t seen = 0;
+    const auto called = [&] { return round_ != seen || ends_; };
+    while (true) {
+        if (!spin(called)) {
+            std::unique_lock<std::mutex> lock(mutex_);
+            work_.wait(lock, called);
+        }
+        if (ends_) return;
+        std::unique_lock<std::mutex> lock(mutex_);
+        seen = round_;
+        if (body_ == nullptr) continue;
+        const Body& body = *body_;
+        const int64_t parts = parts_;
+        ++inside_;
+        lock.unlock();
+        take_parts(body, parts);
+        lock.lock();
+        --inside_;
+        done_.notify_one();
+    }
+}
+
+}  // namespace crfrnn
