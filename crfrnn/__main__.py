@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 
 import crfrnn
-from crfrnn.filtering.native import instructions
+from crfrnn.native import instructions
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

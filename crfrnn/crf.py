@@ -31,7 +31,8 @@ from crfrnn.mixture import log_mixture
 from crfrnn.param_groups import param_groups
 from crfrnn.potentials import PairwisePotentials
 from crfrnn.presets import preset
-from crfrnn.rows import rows_scaled
+from crfrnn.rows import pixel_major, rows_scaled
+from crfrnn.rows_ops import rows_softmax
 from crfrnn.strategy import check_inference, initial_steps, with_steps
 
 ImageRange = Literal["0..255", "any"]
@@ -196,12 +197,9 @@ class CrfRnn(nn.Module):
 
     @classmethod
     def from_preset(cls, name: str, num_labels: int, **options: Any) -> CrfRnn:
-        """A layer with published hyper-parameters (`crfrnn.PRESETS`).
+        """A layer with published hyper-parameters (`crfrnn.PRESETS`) for L labels.
 
-        Args:
-            name: of the preset.
-            num_labels: L.
-            options: any other argument of `CrfRnn`; they win over the preset.
+        Any other argument of `CrfRnn` may follow, and wins over the preset.
         """
         published = {k: v for k, v in vars(preset(name)).items() if k != "source"}
         return cls(num_labels, **{**published, **options})
@@ -239,6 +237,18 @@ class CrfRnn(nn.Module):
             kernels = self.potentials.build_kernels(image.to(precise), guides, mask)
             return self.infer(unary.to(precise), kernels).to(unary.dtype)
 
+    def marginals(
+        self,
+        unary: Tensor,
+        image: Tensor,
+        guides: Mapping[str, Tensor] | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """q, the softmax of `forward` over the labels, faster than torch's: (B, L, *grid)."""
+        logits = self(unary, image, guides, mask)
+        q: Tensor = rows_softmax(logits.flatten(2).transpose(1, 2))
+        return q.transpose(1, 2).reshape(logits.shape)
+
     def infer(self, unary: Tensor, kernels: list[Filter]) -> Tensor:
         """`forward` with kernels already built: one build may serve many weights.
 
@@ -251,7 +261,7 @@ class CrfRnn(nn.Module):
         logits = inference(rows, kernels, pairwise, num_iterations)
         if self.training and self.unary_mixture > 0:
             logits = log_mixture(logits, rows, self.unary_mixture)
-        logits = rows_scaled(logits, self.log_output_scale.exp().to(rows.dtype))
+        logits = rows_scaled(logits, self.log_output_scale)
         return logits.transpose(1, 2).reshape(unary.shape)
 
     def trace(self, unary: Tensor, kernels: list[Filter]) -> list[Record]:
@@ -262,8 +272,7 @@ class CrfRnn(nn.Module):
 
     def _problem(self, unary: Tensor) -> tuple[Tensor, Pairwise, int]:
         """The unary as rows (B, N, L), the penalties, and the number of iterations."""
-        rows = unary.flatten(2).transpose(1, 2).contiguous()
-        rows = rows_scaled(rows, self.log_unary_scale.exp().to(rows.dtype))
+        rows = rows_scaled(pixel_major(unary), self.log_unary_scale)
         num_iterations = self.num_iterations if self.training else self.num_iterations_eval
         return rows, self.potentials.penalties(rows.dtype), num_iterations
 

@@ -30,7 +30,7 @@ from crfrnn.checks import (
     check_rows,
 )
 from crfrnn.filtering import Filter
-from crfrnn.filtering.update_ops import fused_update
+from crfrnn.filtering.update_ops import fused_updates
 from crfrnn.rows_ops import rows_product, rows_softmax
 
 Pairwise = Sequence[Sequence[Tensor]]  # over iterations, over kernels: (L, L) penalties
@@ -136,7 +136,7 @@ def mean_field(
     """
     check_problem(unary, kernels, pairwise, num_iterations)
     check_options(damping, tolerance, memory)
-    if damping == 0 and tolerance is None and observe is None:
+    if damping == 0 and tolerance is None and observe is None and memory == "store":
         finished = all_updates(unary, kernels, pairwise, num_iterations)
         if finished is not None:
             return finished
@@ -161,14 +161,10 @@ def mean_field(
 def all_updates(
     unary: Tensor, kernels: Sequence[Filter], pairwise: Pairwise, num_iterations: int
 ) -> Tensor | None:
-    """All iterations in one call, (B, N, L), where nothing between them is kept or wanted."""
-    shared = num_iterations > 0 and len(pairwise) == 1
-    learns = torch.is_grad_enabled() and any(
-        x.requires_grad for x in (unary, *(p for penalties in pairwise for p in penalties))
-    )
-    if learns or not shared:
+    """All iterations in one call, (B, N, L), or None where there is no such call."""
+    if num_iterations == 0 or len(pairwise) > 1:
         return None
-    return fused_update(unary, unary, kernels, pairwise[0], num_iterations)
+    return fused_updates(unary, unary, kernels, pairwise[0], num_iterations)
 
 
 def mean_field_step(
@@ -179,7 +175,7 @@ def mean_field_step(
     damping: float,
 ) -> Tensor:
     """One iteration: logits_t -> logits_{t+1}, both (B, N, L)."""
-    update = fused_update(logits, unary, kernels, penalties)
+    update = fused_updates(logits, unary, kernels, penalties)
     if update is None:
         update = mean_field_update(rows_softmax(logits), unary, kernels, penalties)
     return update if damping == 0 else torch.lerp(update, logits, damping)

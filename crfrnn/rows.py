@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, get_num_threads
+from torch.nn import Parameter
+
+from crfrnn.native import check_memory, empty_like, native_for
 
 CHUNK = 512  # rows in one product
 ALIGNMENT = 64  # bytes
@@ -66,6 +69,20 @@ def split(rows: Tensor) -> tuple[Tensor, Tensor]:
     return body.reshape(count, CHUNK, width), rest.reshape(2, CHUNK, width)
 
 
+def softmax(logits: Tensor) -> Tensor:
+    """softmax over the last axis, contiguous: any shape."""
+    native = native_for(logits)
+    if native is None or logits.numel() == 0:
+        return logits.softmax(dim=-1).contiguous()
+    logits, q, labels = logits.contiguous(), empty_like(logits), logits.shape[-1]
+    check_memory(
+        native.crfrnn_softmax(
+            logits.data_ptr(), logits.numel() // labels, labels, q.data_ptr(), get_num_threads()
+        )
+    )
+    return q
+
+
 def softmax_grad(q: Tensor, grad: Tensor) -> Tensor:
     """What logits receive from the gradient of q = softmax(logits) over the last axis.
 
@@ -74,10 +91,21 @@ def softmax_grad(q: Tensor, grad: Tensor) -> Tensor:
     return q * (grad - (q * grad).sum(-1, keepdim=True))
 
 
-def rows_scaled(v: Tensor, factor: Tensor) -> Tensor:
-    """v * factor for rows v (B, N, L) and a number: (B, N, L).
+def pixel_major(x: Tensor) -> Tensor:
+    """(B, L, *grid) as contiguous rows (B, N, L), N in row-major order."""
+    rows = x.flatten(2).transpose(1, 2)
+    if torch.compiler.is_compiling() or rows.is_contiguous():
+        return rows.contiguous()
+    return empty_like(rows).copy_(rows)
+
+
+def rows_scaled(v: Tensor, log_factor: Tensor) -> Tensor:
+    """v * exp(log_factor) for rows v (B, N, L) and a number; v itself for a fixed factor of 1.
 
     The gradient of the factor is summed over pixels first, for each image and label: the sum
     of everything at once would depend on the number of threads.
     """
-    return v * factor.expand(v.shape[0], 1, v.shape[2])
+    fixed = not isinstance(log_factor, Parameter) and not torch.compiler.is_compiling()
+    if fixed and log_factor == 0:
+        return v
+    return v * log_factor.exp().to(v.dtype).expand(v.shape[0], 1, v.shape[2])

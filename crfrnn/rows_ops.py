@@ -77,8 +77,8 @@ rows_inner.register_autograd(_inner_backward, setup_context=_save_inner)
 
 @operator("crfrnn::rows_softmax")
 def rows_softmax(logits: Tensor) -> Tensor:
-    """softmax over the last axis, with the backward of `rows.softmax_grad`: any shape."""
-    return logits.softmax(dim=-1).contiguous()
+    """`rows.softmax`, with the backward of `rows.softmax_grad`."""
+    return rows.softmax(logits)
 
 
 @rows_softmax.register_fake

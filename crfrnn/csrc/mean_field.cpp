@@ -1,6 +1,7 @@
 #include "mean_field.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "filters.h"
 #include "scratch.h"
@@ -22,7 +23,7 @@ const float* taps_of(const Separable& kernel, int axis) {
 
 }  // namespace
 
-MeanField::MeanField(const Kernel* kernels, int count, int64_t batch, int64_t pixels,
+MeanField::MeanField(Task task, const Kernel* kernels, int count, int64_t batch, int64_t pixels,
                      int64_t labels, Team& team)
     : kernels_(kernels), count_(count), batch_(batch), pixels_(pixels), labels_(labels),
       team_(team), separable_(false), line_(1), height_(1), stride_(pixels), columns_(count * labels * labels),
@@ -57,10 +58,9 @@ MeanField::MeanField(const Kernel* kernels, int count, int64_t batch, int64_t pi
         }
         penalties_[m] = {columns, diagonals_.data() + m * labels, between, uniform};
     }
-    int64_t total = rows;
-    for (const int64_t size : sizes) total += size;
-    q_ = Scratch::floats(total);
-    float* next = q_ + rows;
+    const int64_t q_size = task == UPDATE ? rows : 0;
+    q_ = Scratch::floats(std::accumulate(sizes.begin(), sizes.end(), q_size));
+    float* next = q_ + q_size;
     for (int m = 0; m < count; ++m) {
         buffers_[m] = next;
         next += sizes[m];
@@ -176,7 +176,15 @@ void MeanField::update(int iterations, const float* logits, const float* unary, 
 }
 
 void MeanField::update_grad(const float* logits, const float* grad, float* logits_grad,
-                            float* penalty_grads) {
+                            float* penalty_grads, float* grad_sum, bool begins) {
+    if (grad_sum != nullptr)
+        team_.for_rows(batch_ * pixels_ * labels_, GRAIN, [&](int64_t begin, int64_t end) {
+            if (begins) {
+                std::copy(grad + begin, grad + end, grad_sum + begin);
+            } else {
+                for (int64_t k = begin; k < end; ++k) grad_sum[k] += grad[k];
+            }
+        });
     filter_lines(nullptr, nullptr, grad, true);
     const std::vector<Term> terms = filter(grad, true);
     // Each patch sums for itself, and the patches are added in their order.

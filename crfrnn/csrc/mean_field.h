@@ -17,15 +17,19 @@ namespace crfrnn {
 // convolution, the slices and the penalties. The penalty of a lattice is applied on its vertices.
 class MeanField {
    public:
-    MeanField(const Kernel* kernels, int count, int64_t batch, int64_t pixels, int64_t labels,
-              Team& team);
+    enum Task { UPDATE, GRADIENT };
+
+    // For one of the two: an update keeps q as well.
+    MeanField(Task task, const Kernel* kernels, int count, int64_t batch, int64_t pixels,
+              int64_t labels, Team& team);
 
     // `updated` may be `logits`.
     void update(int iterations, const float* logits, const float* unary, float* updated);
 
-    // logits_grad is (BN, L), penalty_grads (count, L, L) or null.
+    // logits_grad is (BN, L) and may be `grad`, penalty_grads (count, L, L) or null; `grad` is
+    // added to grad_sum, or begins it, unless that is null.
     void update_grad(const float* logits, const float* grad, float* logits_grad,
-                     float* penalty_grads);
+                     float* penalty_grads, float* grad_sum, bool begins);
 
    private:
     // Stage 1 on `rows`, which are first made from the logits unless these are null.
@@ -48,7 +52,7 @@ class MeanField {
     std::vector<float> columns_, diagonals_;  // (count, L, L): P', and (count, L)
     std::vector<Penalty> penalties_;
     std::vector<float*> buffers_;  // of each kernel: both tables of a lattice, or rows
-    float* q_;                     // (BN, L)
+    float* q_;                     // (BN, L), of an update
 };
 
 }  // namespace crfrnn

@@ -206,24 +206,7 @@ void update_grad(const Term* terms, int count, int64_t labels, const float* logi
             }
             subtract_penalty(term.penalty, labels, own, nullptr, sums, columns, totals.data());
         }
-        // <q, g>, then q (g - <q, g>) in place of g.
-        std::vector<float>& means = totals;
-        for (int64_t pixel = 0; pixel < columns; ++pixel) {
-            float mean = 0.0f;
-            for (int64_t l = 0; l < labels; ++l)
-                mean += q[pixel * labels + l] * sums[pixel * labels + l];
-            means[pixel] = mean;
-        }
-        by_groups(labels, [&](auto group) {
-            typename decltype(group)::Sum row;
-            for (int64_t pixel = 0; pixel < columns; ++pixel) {
-                row = group.load_row(sums + pixel * labels);
-                const auto own = group.load_row(q.data() + pixel * labels);
-                for (int g = 0; g < group.blocks; ++g)
-                    row.block[g] = own.block[g] * (row.block[g] - means[pixel]);
-                group.store_row(sums + pixel * labels, row);
-            }
-        });
+        softmax_grad(q.data(), sums, labels, sums, 0, columns);
     });
 }
 

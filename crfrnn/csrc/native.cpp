@@ -58,10 +58,25 @@ int guarded(int threads, const Body& body) {
 
 extern "C" {
 
-// Of the functions below: what filtering/native.py expects, or the library is of another version.
-int crfrnn_interface() { return 3; }
+// Of the functions below: what native.py expects, or the library is of another version.
+int crfrnn_interface() { return 4; }
 
 const char* crfrnn_instructions() { return loops().instructions; }
+
+// For memory that has no pages yet.
+void crfrnn_large_pages(void* memory, int64_t bytes) {
+    Scratch::ask_for_large_pages(memory, bytes);
+}
+
+// q = softmax(logits) of rows of labels.
+int crfrnn_softmax(const float* logits, int64_t rows, int64_t labels, float* q, int threads) {
+    return guarded(threads, [&](Team& team) {
+        team.for_rows(rows, GRAIN / labels + 1, [&](int64_t begin, int64_t end) {
+            loops().softmax(logits, labels, q, begin, end);
+        });
+        return DONE;
+    });
+}
 
 // Returns OVERFLOWED where theta is too small; else *build and *vertices are for the second step.
 int crfrnn_build_start(const Points* points, int64_t batch, int64_t num_pixels, int margin,
@@ -154,19 +169,22 @@ int crfrnn_mean_field_update(const Kernel* kernels, int count, int64_t batch, in
                              int64_t labels, int iterations, const float* logits,
                              const float* unary, float* updated, int threads) {
     return guarded(threads, [&](Team& team) {
-        MeanField(kernels, count, batch, pixels, labels, team)
+        MeanField(MeanField::UPDATE, kernels, count, batch, pixels, labels, team)
             .update(iterations, logits, unary, updated);
         return DONE;
     });
 }
 
-// The gradients of one update: to its logits, and to the penalties (count, L, L) unless null.
+// The gradients of one update: to its logits, which may take the place of `grad`, and to the
+// penalties (count, L, L) unless null. `grad`, which is what the unary receives, is added to
+// grad_sum, or begins it, unless that is null.
 int crfrnn_mean_field_update_grad(const Kernel* kernels, int count, int64_t batch, int64_t pixels,
                                   int64_t labels, const float* logits, const float* grad,
-                                  float* logits_grad, float* penalty_grads, int threads) {
+                                  float* logits_grad, float* penalty_grads, float* grad_sum,
+                                  int begins, int threads) {
     return guarded(threads, [&](Team& team) {
-        MeanField(kernels, count, batch, pixels, labels, team)
-            .update_grad(logits, grad, logits_grad, penalty_grads);
+        MeanField(MeanField::GRADIENT, kernels, count, batch, pixels, labels, team)
+            .update_grad(logits, grad, logits_grad, penalty_grads, grad_sum, begins != 0);
         return DONE;
     });
 }

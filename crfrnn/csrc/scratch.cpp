@@ -26,9 +26,7 @@ struct Memory {
         if (wanted == 0) return;
         void* fresh = nullptr;
         if (posix_memalign(&fresh, HUGE_PAGE, wanted) != 0) throw std::bad_alloc();
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-        madvise(fresh, wanted, MADV_HUGEPAGE);  // a wish: nothing depends on it
-#endif
+        Scratch::ask_for_large_pages(fresh, wanted);
         data = static_cast<float*>(fresh);
         bytes = wanted;
     }
@@ -37,6 +35,18 @@ struct Memory {
 thread_local Memory memory;
 
 }  // namespace
+
+void Scratch::ask_for_large_pages(void* memory, int64_t bytes) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    const auto begin = (reinterpret_cast<std::uintptr_t>(memory) + HUGE_PAGE - 1) / HUGE_PAGE;
+    const auto end = (reinterpret_cast<std::uintptr_t>(memory) + bytes) / HUGE_PAGE;
+    if (begin < end)
+        madvise(reinterpret_cast<void*>(begin * HUGE_PAGE), (end - begin) * HUGE_PAGE,
+                MADV_HUGEPAGE);
+#else
+    static_cast<void>(memory), static_cast<void>(bytes);
+#endif
+}
 
 float* Scratch::floats(int64_t count) {
     const int64_t bytes =

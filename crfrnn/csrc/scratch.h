@@ -12,6 +12,9 @@ class Scratch {
     // `count` floats, not initialised; valid until the calling thread asks again.
     static float* floats(int64_t count);
 
+    // Ask for the largest pages in memory that has none yet; a wish, nothing depends on it.
+    static void ask_for_large_pages(void* memory, int64_t bytes);
+
     // Give back what is too large to keep; called when a call is done.
     static void release();
 };

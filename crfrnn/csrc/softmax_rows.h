@@ -1,4 +1,4 @@
-// The softmax over the labels of a row, and the exponential in it.
+// The softmax over the labels of a row, its gradient, and the exponential in it.
 
 namespace {
 
@@ -86,6 +86,36 @@ void softmax(const float* logits, int64_t labels, float* q, int64_t begin, int64
     if (blocks == 4) return softmax_rows<4>(logits, labels, q, begin, end);
     for (int64_t pixel = begin; pixel < end; ++pixel)
         softmax_row(logits + pixel * labels, labels, q + pixel * labels);
+}
+
+// q (g - <q, g>) of pixels [begin, end), which may take the place of g.
+void softmax_grad(const float* q, const float* g, int64_t labels, float* logits_grad,
+                  int64_t begin, int64_t end) {
+    constexpr int64_t COUNT = 64;  // pixels whose rows stay in the cache
+    float means[COUNT];
+    const int64_t whole = labels / 8 * 8;
+    for (int64_t first = begin; first < end; first += COUNT) {
+        const int64_t last = std::min(first + COUNT, end);
+        for (int64_t pixel = first; pixel < last; ++pixel) {
+            const float* const own = q + pixel * labels;
+            const float* const received = g + pixel * labels;
+            Lanes<8> lanes = {};
+            for (int64_t l = 0; l < whole; l += 8)
+                lanes += load<8>(own + l) * load<8>(received + l);
+            float mean = whole > 0 ? sum_of(lanes) : 0.0f;
+            for (int64_t l = whole; l < labels; ++l) mean += own[l] * received[l];
+            means[pixel - first] = mean;
+        }
+        by_groups(labels, [&](auto group) {
+            for (int64_t pixel = first; pixel < last; ++pixel) {
+                auto row = group.load_row(g + pixel * labels);
+                const auto own = group.load_row(q + pixel * labels);
+                for (int k = 0; k < group.blocks; ++k)
+                    row.block[k] = own.block[k] * (row.block[k] - means[pixel - first]);
+                group.store_row(logits_grad + pixel * labels, row);
+            }
+        });
+    }
 }
 
 }  // namespace

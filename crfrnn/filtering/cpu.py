@@ -20,16 +20,17 @@ from crfrnn.filtering import lattice as plain_lattice
 from crfrnn.filtering import separable as plain_separable
 from crfrnn.filtering.accuracy import LatticeAccuracy
 from crfrnn.filtering.lattice import Lattice
-from crfrnn.filtering.native import (
+from crfrnn.filtering.simplex import RESOLUTION
+from crfrnn.native import (
     OVERFLOWED,
     LatticeArgument,
     PointsArgument,
     SeparableArgument,
     check_memory,
+    empty_like,
     int64_array,
-    library,
+    native_for,
 )
-from crfrnn.filtering.simplex import RESOLUTION
 
 MAX_DIM = 16  # of the features, as in csrc/simplex.h
 MAX_ENTRIES = 2**31 - 1  # of a table of int32
@@ -107,7 +108,7 @@ def lattice_filter(
         return plain_lattice.lattice_filter(lattice, v, accuracy, transposed=transposed)
     v = v.contiguous()
     argument, _keep = lattice_argument(lattice, accuracy)
-    filtered = torch.empty_like(v)
+    filtered = empty_like(v)
     check_memory(
         native.crfrnn_lattice_filter(
             ctypes.byref(argument),
@@ -169,11 +170,11 @@ def separable_theta_grad(theta: Tensor, v: Tensor, grad: Tensor, shape: Sequence
 
 def _convolved(every: Sequence[Tensor], v: Tensor, shape: Sequence[int]) -> Tensor:
     """One convolution for each axis, with its taps: (B, N, L)."""
-    native = library()
+    native = native_for(v)
     assert native is not None
     v = v.contiguous()
     argument, _keep = taps_argument(every, shape)
-    filtered = torch.empty_like(v)
+    filtered = empty_like(v)
     check_memory(
         native.crfrnn_separable_filter(
             ctypes.byref(argument),
@@ -226,9 +227,3 @@ def taps_argument(
         len(shape), taps.data_ptr(), ctypes.addressof(radii), ctypes.addressof(sizes)
     )
     return argument, [taps, radii, sizes]
-
-
-def native_for(*tensors: Tensor) -> ctypes.CDLL | None:
-    """The library, where it takes these tensors."""
-    served = all(x.dtype == torch.float32 and x.device.type == "cpu" for x in tensors)
-    return library() if served else None

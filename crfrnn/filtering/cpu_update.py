@@ -1,4 +1,4 @@
-"""A whole mean-field update on the native CPU path, and its gradient.
+"""Whole mean-field updates on the native CPU path, and their gradient.
 
 Each is None where the library does not serve; `update_ops.py` has the same sums filter by filter.
 """
@@ -16,11 +16,10 @@ from torch import Tensor
 from crfrnn.filtering.accuracy import LatticeAccuracy
 from crfrnn.filtering.cpu import (
     lattice_argument,
-    native_for,
     separable_argument,
 )
 from crfrnn.filtering.lattice import Lattice
-from crfrnn.filtering.native import KernelArgument, check_memory
+from crfrnn.native import KernelArgument, check_memory, empty_like, native_for
 
 Described = tuple[Lattice, LatticeAccuracy] | tuple[Tensor, Sequence[int]]
 
@@ -41,73 +40,90 @@ class Kernel:
     filter: Described
 
 
-def mean_field_update(
-    logits: Tensor, unary: Tensor, kernels: Sequence[Kernel], iterations: int
+def mean_field_updates(
+    start: Tensor, unary: Tensor, kernels: Sequence[Kernel], iterations: int, history: Tensor
 ) -> Tensor | None:
     """logits = unary - sum_m K_m softmax(logits) P_m', `iterations` times: (B, N, L).
 
     Args:
-        logits: (B, N, L), before the first update.
+        start: (B, N, L), the logits before the first update.
         unary: (B, N, L).
         kernels: K_m with P_m.
-        iterations: one or more.
+        iterations: T, one or more.
+        history: (T - 1, B, N, L), receives the logits after all updates but the last; or
+            (0, B, N, L).
     """
-    native = native_for(logits, unary)
-    if native is None or not _served(kernels) or logits.numel() == 0:
+    native = native_for(start, unary)
+    if native is None or not _served(kernels) or start.numel() == 0:
         return None
-    logits, unary = logits.contiguous(), unary.contiguous()
-    updated = torch.empty_like(logits)
+    unary = unary.contiguous()
+    logits = empty_like(unary)
     arguments, _keep = kernel_arguments(kernels)
-    check_memory(
-        native.crfrnn_mean_field_update(
-            arguments,
-            len(kernels),
-            *logits.shape,
-            iterations,
-            logits.data_ptr(),
-            unary.data_ptr(),
-            updated.data_ptr(),
-            torch.get_num_threads(),
+    at_once = iterations if len(history) == 0 else 1
+    before = start.contiguous()
+    for updated in (*history, logits):
+        check_memory(
+            native.crfrnn_mean_field_update(
+                arguments,
+                len(kernels),
+                *unary.shape,
+                at_once,
+                before.data_ptr(),
+                unary.data_ptr(),
+                updated.data_ptr(),
+                torch.get_num_threads(),
+            )
         )
-    )
-    return updated
+        before = updated
+    return logits
 
 
-def mean_field_update_grad(
-    grad: Tensor, logits: Tensor, kernels: Sequence[Kernel], *, to_penalties: bool
-) -> tuple[Tensor, Tensor] | None:
-    """The gradients of one update to its logits, (B, N, L), and to all P_m, (M, L, L).
+def mean_field_updates_grad(
+    grad: Tensor, trajectory: Sequence[Tensor], kernels: Sequence[Kernel], *, to_penalties: bool
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """The gradients of several updates to their start, the unary, and all P_m.
 
-        h_m = K_m' grad,   dP_m = -sum_i h_m(i) q(i)',
-        dlogits = q (g - <q, g>),   g = -sum_m h_m P_m
+    Of one update, with q = softmax(logits),
+
+        h_m = K_m' grad,   dP_m = -sum_i h_m(i) q(i)',   dunary = grad,
+        dlogits = q (g - <q, g>),   g = -sum_m h_m P_m.
 
     Args:
-        grad: (B, N, L), of the update.
-        logits: (B, N, L), q = softmax(logits).
+        grad: (B, N, L), of the logits after the last update.
+        trajectory: the logits before each update, (B, N, L).
         kernels: K_m with P_m.
-        to_penalties: whether dP is wanted; without, it is (0, L, L).
+        to_penalties: whether dP is wanted.
+
+    Returns:
+        (B, N, L); (B, N, L), or empty where it would be `grad`; (M, L, L), or (0, L, L).
     """
-    native = native_for(grad, logits)
-    if native is None or not _served(kernels) or logits.numel() == 0:
+    native = native_for(grad, *trajectory)
+    if native is None or not _served(kernels) or grad.numel() == 0:
         return None
-    grad, logits = grad.contiguous(), logits.contiguous()
-    labels = logits.shape[2]
-    penalty_grads = grad.new_empty(len(kernels) if to_penalties else 0, labels, labels)
-    logits_grad = torch.empty_like(logits)
+    received = grad.contiguous()
+    logits_grad, labels = empty_like(grad), grad.shape[2]
+    unary_grad = empty_like(grad) if len(trajectory) > 1 else grad.new_empty(0)
+    own = grad.new_empty(len(kernels) if to_penalties else 0, labels, labels)
+    penalty_grads = torch.zeros_like(own)
     arguments, _keep = kernel_arguments(kernels)
-    check_memory(
-        native.crfrnn_mean_field_update_grad(
-            arguments,
-            len(kernels),
-            *logits.shape,
-            logits.data_ptr(),
-            grad.data_ptr(),
-            logits_grad.data_ptr(),
-            penalty_grads.data_ptr() if to_penalties else None,
-            torch.get_num_threads(),
+    for logits in reversed(trajectory):
+        check_memory(
+            native.crfrnn_mean_field_update_grad(
+                arguments,
+                len(kernels),
+                *grad.shape,
+                logits.contiguous().data_ptr(),
+                received.data_ptr(),
+                logits_grad.data_ptr(),
+                own.data_ptr() if to_penalties else None,
+                unary_grad.data_ptr() if len(trajectory) > 1 else None,
+                received is not logits_grad,
+                torch.get_num_threads(),
+            )
         )
-    )
-    return logits_grad, penalty_grads
+        penalty_grads += own
+        received = logits_grad
+    return logits_grad, unary_grad, penalty_grads
 
 
 def _served(kernels: Sequence[Kernel]) -> bool:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from crfrnn import CrfRnn
 from crfrnn.filtering import Normalization
-from crfrnn.filtering.native import library_path
+from crfrnn.native import library_path
 from eval.benchmark.problem import Problem
 
 SPATIAL_WEIGHT, BILATERAL_WEIGHT = 3.0, 10.0
@@ -68,9 +68,7 @@ class Layer(Path):
             problem.labels, kernel_weights="scalar", compatibility="potts", **layer_options(problem)
         )
         with torch.inference_mode():
-            logits: Tensor = crf.eval()(problem.unary, problem.image)
-            # Labels last, as the layer has them in memory: nothing is transposed.
-            return logits.movedim(1, -1).softmax(dim=-1).movedim(-1, 1)
+            return crf.eval().marginals(problem.unary, problem.image)
 
     def train(self, problem: Problem) -> Tensor:
         """As `Path.train`."""
@@ -110,7 +108,7 @@ class PlainLayer(Layer):
 @contextmanager
 def plain_paths() -> Iterator[None]:
     """As where the native library was not built: it has no switch, so it is hidden."""
-    with patch("crfrnn.filtering.cpu.library", return_value=None):
+    with patch("crfrnn.native.library", return_value=None):
         yield
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from torch import Tensor
 
 from crfrnn import CrfRnn
-from crfrnn.filtering.native import instructions
+from crfrnn.native import instructions
 from eval.benchmark.memory import measure_first_call, measure_memory
 from eval.benchmark.options import BenchmarkOptions
 from eval.benchmark.paths import NATIVE, PATHS, PLAIN, Path, layer_options, plain_paths

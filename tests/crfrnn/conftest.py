@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from crfrnn.filtering import native
+from crfrnn import native
 
 
 @pytest.fixture

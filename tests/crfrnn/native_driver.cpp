@@ -23,7 +23,8 @@ int crfrnn_separable_filter(const Separable*, int64_t, int64_t, const float*, fl
 int crfrnn_mean_field_update(const Kernel*, int, int64_t, int64_t, int64_t, int, const float*,
                              const float*, float*, int);
 int crfrnn_mean_field_update_grad(const Kernel*, int, int64_t, int64_t, int64_t, const float*,
-                                  const float*, float*, float*, int);
+                                  const float*, float*, float*, float*, int, int);
+int crfrnn_softmax(const float*, int64_t, int64_t, float*, int);
 }
 
 namespace {
@@ -84,7 +85,18 @@ std::vector<float> lattice_result(const std::vector<float>& features, int dim, i
                              updated.data(), threads);
     std::vector<float> grad(v.size()), penalty_grads(2 * labels * labels);
     crfrnn_mean_field_update_grad(kernels, 2, batch, num_pixels, labels, v.data(), updated.data(),
-                                  grad.data(), penalty_grads.data(), threads);
+                                  grad.data(), penalty_grads.data(), nullptr, 0, threads);
+    std::vector<float> again = updated, sums(v.size()), q(v.size(), 1.0f);
+    for (const int begins : {1, 0}) {
+        again = updated;
+        crfrnn_mean_field_update_grad(kernels, 2, batch, num_pixels, labels, v.data(),
+                                      again.data(), again.data(), nullptr, sums.data(), begins,
+                                      threads);
+    }
+    demand(again == grad, "a gradient in its own place");
+    for (std::size_t k = 0; k < sums.size(); ++k)
+        demand(sums[k] == updated[k] + updated[k], "the gradients of two updates, added");
+    crfrnn_softmax(v.data(), pixels, labels, q.data(), threads);
 
     // The other instruction set: the same sums but for fused roundings.
     std::vector<float> plain(values.size());
@@ -96,7 +108,7 @@ std::vector<float> lattice_result(const std::vector<float>& features, int dim, i
     crfrnn_gaussian_features_grad(&lattice, dim, labels, v.data(), updated.data(), 0,
                                   columns.data(), threads);
 
-    for (const auto* more : {&updated, &grad, &penalty_grads, &columns})
+    for (const auto* more : {&updated, &grad, &penalty_grads, &columns, &q})
         filtered.insert(filtered.end(), more->begin(), more->end());
     return filtered;
 }
@@ -149,7 +161,8 @@ void separables() {
                 crfrnn_mean_field_update(&alone, 1, 2, pixels, labels, 2, v.data(), v.data(),
                                          updated.data(), threads);
                 crfrnn_mean_field_update_grad(&alone, 1, 2, pixels, labels, updated.data(),
-                                              v.data(), grad.data(), penalty_grad.data(), threads);
+                                              v.data(), grad.data(), penalty_grad.data(),
+                                              nullptr, 0, threads);
                 for (const auto* more : {&grad, &penalty_grad})
                     updated.insert(updated.end(), more->begin(), more->end());
                 results.push_back(updated);

@@ -13,13 +13,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from crfrnn import native
 from crfrnn.__main__ import main
 from crfrnn.filtering import (
     LatticeFilter,
     LatticeOverflowError,
     SeparableFilter,
     cpu,
-    native,
 )
 from crfrnn.filtering import lattice as plain_lattice
 from crfrnn.filtering import separable as plain_separable

@@ -32,6 +32,18 @@ def test_shape_and_dtype_are_those_of_the_unary(shape: tuple[int, ...]) -> None:
     assert half.dtype == torch.float16
 
 
+def test_marginals_are_the_softmax_of_the_logits() -> None:
+    unary, image = random_inputs()
+    crf = small_crf()
+    unary.requires_grad_()
+    marginals, logits = crf.marginals(unary, image), crf(unary, image)
+    torch.testing.assert_close(marginals, logits.softmax(1), rtol=1e-12, atol=1e-12)
+    own, theirs = (
+        torch.autograd.grad(q.square().sum(), unary) for q in (marginals, logits.softmax(1))
+    )
+    torch.testing.assert_close(own, theirs, rtol=1e-10, atol=1e-12)
+
+
 def test_parameters_need_not_have_the_dtype_of_the_unary() -> None:
     double = CrfRnn(3).double()
     single, image = (x.float() for x in random_inputs())

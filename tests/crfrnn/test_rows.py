@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from crfrnn.rows import CHUNK
-from crfrnn.rows_ops import rows_inner, rows_product
+from crfrnn.rows import CHUNK, pixel_major
+from crfrnn.rows_ops import rows_inner, rows_product, rows_softmax
 
 
 @pytest.mark.parametrize("num_pixels", [1, CHUNK, CHUNK + 1, 2 * CHUNK, 5 * CHUNK + 7])
@@ -19,6 +19,25 @@ def test_equals_the_plain_product(num_pixels: int, batch: int) -> None:
     expected = torch.einsum("bnl,bnk->lk", v, w)
     # Sums of up to 7700 terms of order one in another order.
     torch.testing.assert_close(rows_inner(v, w), expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("labels", [1, 3, 8, 21, 40])
+def test_softmax_is_that_of_torch(labels: int) -> None:
+    logits = torch.randn(2, 50, labels) * 20
+    # Within rounding of an exponential and a sum of up to 40 terms.
+    torch.testing.assert_close(rows_softmax(logits), logits.softmax(-1), rtol=1e-6, atol=1e-7)
+    across = logits.transpose(0, 1)
+    torch.testing.assert_close(rows_softmax(across), across.softmax(-1), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (1, 3, 7), (2, 1, 3, 4, 5)])
+def test_pixel_major_is_a_transposition(shape: tuple[int, ...]) -> None:
+    x = torch.randn(shape, requires_grad=True)
+    rows = pixel_major(x)
+    assert rows.is_contiguous()
+    assert torch.equal(rows, x.flatten(2).transpose(1, 2))
+    (grad,) = torch.autograd.grad((rows * rows.detach()).sum(), x)
+    assert torch.equal(grad, x)
 
 
 def test_gradient() -> None:

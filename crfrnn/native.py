@@ -10,8 +10,11 @@ from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 OVERFLOWED = 1
-INTERFACE = 3  # of the functions below, as `crfrnn_interface` of csrc/native.cpp says it
+INTERFACE = 4  # of the functions below, as `crfrnn_interface` of csrc/native.cpp says it
 
 NOT_BUILT = (
     "the native CPU path of crfrnn is not built: the plain PyTorch path serves, several times "
@@ -78,7 +81,7 @@ class KernelArgument(ctypes.Structure):
 
 def library_path() -> Path | None:
     """Where the library was built: beside the package, whatever the platform calls it."""
-    folder = Path(__file__).resolve().parents[1]
+    folder = Path(__file__).resolve().parent
     paths = [folder / f"_native{suffix}" for suffix in EXTENSION_SUFFIXES]
     return next((path for path in paths if path.is_file()), None)
 
@@ -100,9 +103,12 @@ def library() -> ctypes.CDLL | None:
     native.crfrnn_build_finish.argtypes = (p, p, p, p, p, p, i, i)
     native.crfrnn_lattice_filter.argtypes = (p, n, i, p, p, i)
     native.crfrnn_gaussian_features_grad.argtypes = (p, i, n, p, p, i, p, i)
+    native.crfrnn_large_pages.argtypes = (p, n)
+    native.crfrnn_large_pages.restype = None
+    native.crfrnn_softmax.argtypes = (p, n, n, p, i)
     native.crfrnn_separable_filter.argtypes = (p, n, n, p, p, i)
     native.crfrnn_mean_field_update.argtypes = (p, i, n, n, n, i, p, p, p, i)
-    native.crfrnn_mean_field_update_grad.argtypes = (p, i, n, n, n, p, p, p, p, i)
+    native.crfrnn_mean_field_update_grad.argtypes = (p, i, n, n, n, p, p, p, p, p, i, i)
     return native
 
 
@@ -110,6 +116,24 @@ def instructions() -> str | None:
     """The instruction set in use, or None where the plain path serves."""
     native = library()
     return None if native is None else native.crfrnn_instructions().decode()
+
+
+def native_for(*tensors: Tensor) -> ctypes.CDLL | None:
+    """The library, where it takes these tensors."""
+    served = all(x.dtype == torch.float32 and x.device.type == "cpu" for x in tensors)
+    return library() if served else None
+
+
+def empty_like(x: Tensor) -> Tensor:
+    """A contiguous tensor without values, on pages as large as the system gives.
+
+    Fresh memory comes page by page, and of 4 KiB each this takes longer than most filters.
+    """
+    fresh = torch.empty_like(x, memory_format=torch.contiguous_format)
+    native = native_for(x)
+    if native is not None:
+        native.crfrnn_large_pages(fresh.data_ptr(), fresh.nbytes)
+    return fresh
 
 
 def int64_array(numbers: Sequence[int]) -> ctypes.Array[c_int64]:
