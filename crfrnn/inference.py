@@ -164,7 +164,7 @@ def all_updates(
     """All iterations in one call, (B, N, L), or None where there is no such call."""
     if num_iterations == 0 or len(pairwise) > 1:
         return None
-    return fused_updates(unary, unary, kernels, pairwise[0], num_iterations)
+    return fused_updates(None, unary, kernels, pairwise[0], num_iterations)
 
 
 def mean_field_step(

@@ -33,19 +33,26 @@ struct Penalty {
     bool uniform;           // ... there is one
 };
 
-// A kernel whose last stage is still to be done: slicing, or the first axis of the grid.
+// Taps along an axis: the middle one, and how far they reach on both sides of it.
+struct Taps {
+    const float* middle;  // or null for an axis that is done
+    int64_t radius;
+};
+
+// A kernel whose last stage is still to be done: slicing, or the last and the first axis.
 struct Term {
     const float* factor;     // (BN,), of the finished rows, or null for 1
     const Lattice* lattice;  // or null
     const float* values;     // (M + 1, L) of a lattice, or rows (BN, L)
-    const float* taps;       // along the first axis, the middle one
-    int64_t radius;
+    const float* before;     // (BN,), of these rows ahead of the last axis, or null for 1
+    Taps last, first;
     Penalty penalty;
 };
 
-// Pixels that are done together: `columns` neighbours, `size` times with `stride` between.
+// Pixels that are done together: `columns` neighbours, `size` times with `stride` between. To the
+// left of them the line has `left` more, and `right` to the right.
 struct Patch {
-    int64_t first, size, stride, columns;
+    int64_t first, size, stride, columns, left, right;
 };
 
 struct Loops {
@@ -65,10 +72,11 @@ struct Loops {
     void (*scale)(const float* factor, int64_t labels, const float* v, float* scaled,
                   int64_t begin, int64_t end);
     void (*penalise)(const Penalty&, int64_t labels, float* values, int64_t begin, int64_t end);
-    void (*update)(const Term* terms, int count, int64_t labels, const float* unary, float* updated,
-                   const Patch& patch);
-    void (*update_grad)(const Term* terms, int count, int64_t labels, const float* logits,
-                        float* logits_grad, float* const* penalty_grads, const Patch& patch);
+    void (*update)(const Term* terms, int count, int64_t labels, const float* unary, bool to_q,
+                   float* updated, const Patch& patch);
+    void (*update_grad)(const Term* terms, int count, int64_t labels, const float* q,
+                        float* logits_grad, const float* grad_sum, float* new_sum,
+                        float* const* penalty_grads, const Patch& patch);
 };
 
 extern const Loops loops_baseline, loops_avx2, loops_avx512;

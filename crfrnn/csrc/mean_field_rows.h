@@ -117,32 +117,93 @@ inline void add_slices(const Lattice& lattice, int64_t labels, const float* valu
 
 constexpr int64_t HEIGHT = 6;  // rows of a patch that share what a convolution reads
 
+// The rows of a patch that a convolution along the first axis reads, which slide down with it.
+class Strip {
+   public:
+    // Ready for another patch.
+    void reset() { begin_ = end_ = 0; }
+
+    // Of the rows [begin, end) of the patch, whose messages go to (end - begin, columns, L).
+    void convolve_rows(const Term& term, int64_t labels, const Patch& patch, int64_t begin,
+                       int64_t end, float* messages) {
+        const int64_t width = patch.columns * labels, radius = term.first.radius;
+        const float* values = term.values + patch.first * labels;
+        int64_t above = 0, below = patch.size, length = patch.stride * labels;
+        if (term.last.middle != nullptr) {
+            slide(term, labels, patch, std::max<int64_t>(begin - radius, 0),
+                  std::min(end + radius, patch.size));
+            values = rows_.data();
+            above = begin_;
+            below = end_;
+            length = width;
+        }
+        convolve(values, term.first.middle, radius, below - above, length, width, begin - above,
+                 end - above, messages, width);
+    }
+
+   private:
+    // Hold the rows [begin, end), each convolved along the last axis.
+    void slide(const Term& term, int64_t labels, const Patch& patch, int64_t begin, int64_t end) {
+        const int64_t width = patch.columns * labels;
+        const int64_t room = 2 * (2 * term.first.radius + HEIGHT) * width;
+        if (static_cast<int64_t>(rows_.size()) < room) rows_.resize(room);
+        if ((end - begin_) * width > room) {
+            std::memmove(rows_.data(), rows_.data() + (begin - begin_) * width,
+                         (end_ - begin) * width * sizeof(float));
+            begin_ = begin;
+        }
+        const int64_t left = std::min(patch.left, term.last.radius);
+        const int64_t right = std::min(patch.right, term.last.radius);
+        const int64_t size = left + patch.columns + right;
+        if (term.before != nullptr && static_cast<int64_t>(scaled_.size()) < size * labels)
+            scaled_.resize(size * labels);
+        for (; end_ < end; ++end_) {
+            const int64_t first = patch.first + end_ * patch.stride - left;
+            const float* v = term.values + first * labels;
+            if (term.before != nullptr) {
+                scale(term.before, labels, term.values, scaled_.data(), first, first + size);
+                v = scaled_.data();
+            }
+            convolve(v, term.last.middle, term.last.radius, size, labels, labels, left,
+                     left + patch.columns, rows_.data() + (end_ - begin_) * width, labels);
+        }
+    }
+
+    int64_t begin_ = 0, end_ = 0;
+    std::vector<float> rows_, scaled_;
+};
+
 // body(first pixel, row of the messages) for the rows of a patch; of each kernel with a
 // convolution, the messages of HEIGHT rows are made together: (HEIGHT, columns, L).
 template <class Body>
 inline void by_rows(const Term* terms, int count, int64_t labels, const Patch& patch,
-                    std::vector<float>& messages, const Body& body) {
-    const int64_t width = patch.columns * labels, length = patch.stride * labels;
-    messages.resize(count * HEIGHT * width);
+                    const Body& body) {
+    const int64_t width = patch.columns * labels;
+    // Kept from patch to patch: fresh memory would cost more than what is done in it.
+    static thread_local std::vector<Strip> strips;
+    static thread_local std::vector<float> messages;
+    if (strips.size() < static_cast<std::size_t>(count)) strips.resize(count);
+    for (Strip& strip : strips) strip.reset();
+    if (static_cast<int64_t>(messages.size()) < count * HEIGHT * width)
+        messages.resize(count * HEIGHT * width);
     for (int64_t y = 0; y < patch.size; y += HEIGHT) {
         const int64_t end = std::min(y + HEIGHT, patch.size);
         for (int m = 0; m < count; ++m)
             if (terms[m].lattice == nullptr)
-                convolve(terms[m].values + patch.first * labels, terms[m].taps, terms[m].radius,
-                         patch.size, length, width, y, end, messages.data() + m * HEIGHT * width,
-                         width);
+                strips[m].convolve_rows(terms[m], labels, patch, y, end,
+                                        messages.data() + m * HEIGHT * width);
         for (int64_t row = y; row < end; ++row)
             body(patch.first + row * patch.stride,
                  [&](int m) { return messages.data() + (m * HEIGHT + row - y) * width; });
     }
 }
 
-// unary - sum_m factor_m * (... P_m') for the pixels of a patch; the penalties of the lattices
-// have been applied to their vertices.
-void update(const Term* terms, int count, int64_t labels, const float* unary, float* updated,
-            const Patch& patch) {
-    std::vector<float> messages, totals(patch.columns);
-    by_rows(terms, count, labels, patch, messages, [&](int64_t first, const auto& row_of) {
+// unary - sum_m factor_m * (... P_m') for the pixels of a patch, or the softmax of that; the
+// penalties of the lattices have been applied to their vertices.
+void update(const Term* terms, int count, int64_t labels, const float* unary, bool to_q,
+            float* updated, const Patch& patch) {
+    std::vector<float> totals(patch.columns);
+    by_rows(terms, count, labels, patch, [&](int64_t first, const auto& row_of) {
         float* const sums = updated + first * labels;
         std::copy_n(unary + first * labels, patch.columns * labels, sums);
         for (int m = 0; m < count; ++m) {
@@ -155,6 +216,7 @@ void update(const Term* terms, int count, int64_t labels, const float* unary, fl
                                  term.factor ? term.factor + first : nullptr, sums, patch.columns,
                                  totals.data());
         }
+        if (to_q) softmax(sums, labels, sums, 0, patch.columns);
     });
 }
 
@@ -176,14 +238,16 @@ inline void subtract_outer(int64_t labels, const float* messages, const float* q
 }
 
 // The gradients of `update` from its filtered gradient, for the pixels of a patch: to the logits
-// q * (g - <q, g>), g = -sum_m factor_m * (... P_m), and to each P_m that wants one.
-void update_grad(const Term* terms, int count, int64_t labels, const float* logits,
-                 float* logits_grad, float* const* penalty_grads, const Patch& patch) {
+// of q, q * (g - <q, g>), g = -sum_m factor_m * (... P_m), and to each P_m that wants one. The
+// former is added to grad_sum, which makes new_sum unless that is null.
+void update_grad(const Term* terms, int count, int64_t labels, const float* q, float* logits_grad,
+                 const float* grad_sum, float* new_sum, float* const* penalty_grads,
+                 const Patch& patch) {
     const int64_t columns = patch.columns;
-    std::vector<float> messages, totals(columns), q(columns * labels);
-    by_rows(terms, count, labels, patch, messages, [&](int64_t first, const auto& row_of) {
+    std::vector<float> totals(columns);
+    by_rows(terms, count, labels, patch, [&](int64_t first, const auto& row_of) {
         float* const sums = logits_grad + first * labels;
-        softmax(logits + first * labels, labels, q.data(), 0, columns);
+        const float* const own_q = q + first * labels;
         std::fill_n(sums, columns * labels, 0.0f);
         for (int m = 0; m < count; ++m) {
             const Term& term = terms[m];
@@ -198,15 +262,18 @@ void update_grad(const Term* terms, int count, int64_t labels, const float* logi
             if (float* const penalty_grad = penalty_grads[m]) {
                 int64_t pixel = 0;
                 for (; pixel + TILE <= columns; pixel += TILE)
-                    subtract_outer<TILE>(labels, own + pixel * labels, q.data() + pixel * labels,
+                    subtract_outer<TILE>(labels, own + pixel * labels, own_q + pixel * labels,
                                          penalty_grad);
                 for (; pixel < columns; ++pixel)
-                    subtract_outer<1>(labels, own + pixel * labels, q.data() + pixel * labels,
+                    subtract_outer<1>(labels, own + pixel * labels, own_q + pixel * labels,
                                       penalty_grad);
             }
             subtract_penalty(term.penalty, labels, own, nullptr, sums, columns, totals.data());
         }
-        softmax_grad(q.data(), sums, labels, sums, 0, columns);
+        softmax_grad(own_q, sums, labels, sums, 0, columns);
+        if (new_sum != nullptr)
+            for (int64_t k = 0; k < columns * labels; ++k)
+                new_sum[first * labels + k] = grad_sum[first * labels + k] + sums[k];
     });
 }
 

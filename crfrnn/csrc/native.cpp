@@ -59,7 +59,7 @@ int guarded(int threads, const Body& body) {
 extern "C" {
 
 // Of the functions below: what native.py expects, or the library is of another version.
-int crfrnn_interface() { return 4; }
+int crfrnn_interface() { return 5; }
 
 const char* crfrnn_instructions() { return loops().instructions; }
 
@@ -164,27 +164,27 @@ int crfrnn_separable_filter(const Separable* kernel, int64_t batch, int64_t labe
     });
 }
 
-// `iterations` updates from logits: the last in `updated`, which may be `logits`.
+// `iterations` updates, all rows (BN, L): from `start` to `updated`, which may be it. Unless history
+// is null, q ahead of each of them is in it, (iterations, BN, L).
 int crfrnn_mean_field_update(const Kernel* kernels, int count, int64_t batch, int64_t pixels,
-                             int64_t labels, int iterations, const float* logits,
-                             const float* unary, float* updated, int threads) {
+                             int64_t labels, int iterations, const float* start,
+                             const float* unary, float* history, float* updated, int threads) {
     return guarded(threads, [&](Team& team) {
-        MeanField(MeanField::UPDATE, kernels, count, batch, pixels, labels, team)
-            .update(iterations, logits, unary, updated);
+        MeanField(kernels, count, batch, pixels, labels, team)
+            .update(iterations, start, unary, history, updated);
         return DONE;
     });
 }
 
-// The gradients of one update: to its logits, which may take the place of `grad`, and to the
-// penalties (count, L, L) unless null. `grad`, which is what the unary receives, is added to
-// grad_sum, or begins it, unless that is null.
+// The gradients of these updates: to the start and the unary, and to the penalties (count, L, L);
+// each may be null. Where that of the start is, the unary was the start, and receives both.
 int crfrnn_mean_field_update_grad(const Kernel* kernels, int count, int64_t batch, int64_t pixels,
-                                  int64_t labels, const float* logits, const float* grad,
-                                  float* logits_grad, float* penalty_grads, float* grad_sum,
-                                  int begins, int threads) {
+                                  int64_t labels, int iterations, const float* history,
+                                  const float* grad, float* start_grad, float* unary_grad,
+                                  float* penalty_grads, int threads) {
     return guarded(threads, [&](Team& team) {
-        MeanField(MeanField::GRADIENT, kernels, count, batch, pixels, labels, team)
-            .update_grad(logits, grad, logits_grad, penalty_grads, grad_sum, begins != 0);
+        MeanField(kernels, count, batch, pixels, labels, team)
+            .update_grad(iterations, history, grad, start_grad, unary_grad, penalty_grads);
         return DONE;
     });
 }

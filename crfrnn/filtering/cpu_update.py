@@ -41,45 +41,51 @@ class Kernel:
 
 
 def mean_field_updates(
-    start: Tensor, unary: Tensor, kernels: Sequence[Kernel], iterations: int, history: Tensor
+    start: Tensor | None,
+    unary: Tensor,
+    kernels: Sequence[Kernel],
+    iterations: int,
+    history: Tensor | None,
 ) -> Tensor | None:
     """logits = unary - sum_m K_m softmax(logits) P_m', `iterations` times: (B, N, L).
 
     Args:
-        start: (B, N, L), the logits before the first update.
+        start: (B, N, L), the logits before the first update; None: the unary.
         unary: (B, N, L).
         kernels: K_m with P_m.
         iterations: T, one or more.
-        history: (T - 1, B, N, L), receives the logits after all updates but the last; or
-            (0, B, N, L).
+        history: (T, B, N, L), receives q ahead of each update.
     """
+    start = unary if start is None else start
     native = native_for(start, unary)
-    if native is None or not _served(kernels) or start.numel() == 0:
+    if native is None or not _served(kernels) or unary.numel() == 0:
         return None
-    unary = unary.contiguous()
-    logits = empty_like(unary)
+    start, unary = start.contiguous(), unary.contiguous()
+    updated = empty_like(unary)
     arguments, _keep = kernel_arguments(kernels)
-    at_once = iterations if len(history) == 0 else 1
-    before = start.contiguous()
-    for updated in (*history, logits):
-        check_memory(
-            native.crfrnn_mean_field_update(
-                arguments,
-                len(kernels),
-                *unary.shape,
-                at_once,
-                before.data_ptr(),
-                unary.data_ptr(),
-                updated.data_ptr(),
-                torch.get_num_threads(),
-            )
+    check_memory(
+        native.crfrnn_mean_field_update(
+            arguments,
+            len(kernels),
+            *unary.shape,
+            iterations,
+            start.data_ptr(),
+            unary.data_ptr(),
+            None if history is None else history.data_ptr(),
+            updated.data_ptr(),
+            torch.get_num_threads(),
         )
-        before = updated
-    return logits
+    )
+    return updated
 
 
 def mean_field_updates_grad(
-    grad: Tensor, trajectory: Sequence[Tensor], kernels: Sequence[Kernel], *, to_penalties: bool
+    grad: Tensor,
+    history: Tensor,
+    kernels: Sequence[Kernel],
+    *,
+    started: bool,
+    to_penalties: bool,
 ) -> tuple[Tensor, Tensor, Tensor] | None:
     """The gradients of several updates to their start, the unary, and all P_m.
 
@@ -90,40 +96,37 @@ def mean_field_updates_grad(
 
     Args:
         grad: (B, N, L), of the logits after the last update.
-        trajectory: the logits before each update, (B, N, L).
+        history: (T, B, N, L), q ahead of each update.
         kernels: K_m with P_m.
+        started: whether the start was another than the unary.
         to_penalties: whether dP is wanted.
 
     Returns:
-        (B, N, L); (B, N, L), or empty where it would be `grad`; (M, L, L), or (0, L, L).
+        (B, N, L), or empty without a start of its own; (B, N, L), or empty where that is `grad`
+        itself; (M, L, L), or (0, L, L).
     """
-    native = native_for(grad, *trajectory)
+    native = native_for(grad, history)
     if native is None or not _served(kernels) or grad.numel() == 0:
         return None
-    received = grad.contiguous()
-    logits_grad, labels = empty_like(grad), grad.shape[2]
-    unary_grad = empty_like(grad) if len(trajectory) > 1 else grad.new_empty(0)
-    own = grad.new_empty(len(kernels) if to_penalties else 0, labels, labels)
-    penalty_grads = torch.zeros_like(own)
+    grad, iterations, labels = grad.contiguous(), history.shape[0], grad.shape[2]
+    nothing = grad.new_empty(0)
+    start_grad = empty_like(grad) if started else nothing
+    unary_grad = nothing if started and iterations == 1 else empty_like(grad)
+    penalty_grads = grad.new_empty(len(kernels) if to_penalties else 0, labels, labels)
     arguments, _keep = kernel_arguments(kernels)
-    for logits in reversed(trajectory):
-        check_memory(
-            native.crfrnn_mean_field_update_grad(
-                arguments,
-                len(kernels),
-                *grad.shape,
-                logits.contiguous().data_ptr(),
-                received.data_ptr(),
-                logits_grad.data_ptr(),
-                own.data_ptr() if to_penalties else None,
-                unary_grad.data_ptr() if len(trajectory) > 1 else None,
-                received is not logits_grad,
-                torch.get_num_threads(),
-            )
+    check_memory(
+        native.crfrnn_mean_field_update_grad(
+            arguments,
+            len(kernels),
+            *grad.shape,
+            iterations,
+            history.contiguous().data_ptr(),
+            grad.data_ptr(),
+            *(x.data_ptr() if x.numel() else None for x in (start_grad, unary_grad, penalty_grads)),
+            torch.get_num_threads(),
         )
-        penalty_grads += own
-        received = logits_grad
-    return logits_grad, unary_grad, penalty_grads
+    )
+    return start_grad, unary_grad, penalty_grads
 
 
 def _served(kernels: Sequence[Kernel]) -> bool:

@@ -13,13 +13,13 @@ from torch import Tensor
 from crfrnn.filtering import lattice_ops, ops
 from crfrnn.filtering.lattice import Lattice
 from crfrnn.rows import softmax_grad
-from crfrnn.rows_ops import rows_inner, rows_product, rows_softmax
+from crfrnn.rows_ops import rows_inner, rows_product
 
 TABLES = len(Lattice._fields)
 
 
 def composed_update(
-    logits: Tensor,
+    q: Tensor,
     unary: Tensor,
     penalties: Sequence[Tensor],
     factors: Sequence[Tensor],
@@ -27,8 +27,7 @@ def composed_update(
     accuracies: str,
     shape: Sequence[int],
 ) -> Tensor:
-    """One of `mean_field_updates`."""
-    q = rows_softmax(logits)
+    """One of `mean_field_updates`, from the softmax of the logits on."""
     updated = unary
     for penalty, before, after, own, accuracy in each_kernel(
         penalties, factors, tensors, accuracies
@@ -40,7 +39,7 @@ def composed_update(
 
 def composed_grad(
     grad: Tensor,
-    trajectory: Sequence[Tensor],
+    history: Tensor,
     penalties: Sequence[Tensor],
     factors: Sequence[Tensor],
     tensors: Sequence[Tensor],
@@ -49,14 +48,14 @@ def composed_grad(
     to_penalties: bool,
     history_grad: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`mean_field_updates_grad`, and with it the gradient of the logits in between."""
+    """`mean_field_updates_grad`, and with it the gradient of the history."""
     labels = grad.shape[2]
     unary_grad = torch.zeros_like(grad)
     penalty_grads = grad.new_zeros(len(penalties) if to_penalties else 0, labels, labels)
-    for t in reversed(range(len(trajectory))):
+    for t in reversed(range(len(history))):
         unary_grad = unary_grad + grad
-        q = rows_softmax(trajectory[t])
-        to_q = torch.zeros_like(q)
+        q = history[t]
+        to_q = torch.zeros_like(q) if history_grad is None else history_grad[t]
         to_own = []
         for penalty, before, after, own, accuracy in each_kernel(
             penalties, factors, tensors, accuracies
@@ -68,9 +67,7 @@ def composed_grad(
                 to_own.append(-rows_inner(received, q))
         penalty_grads = penalty_grads + torch.stack(to_own) if to_own else penalty_grads
         grad = softmax_grad(q, to_q)
-        if t > 0 and history_grad is not None:
-            grad = grad + history_grad[t - 1]
-    return grad, unary_grad if len(trajectory) > 1 else unary_grad.new_empty(0), penalty_grads
+    return grad, unary_grad, penalty_grads
 
 
 def _filtered(

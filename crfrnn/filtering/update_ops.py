@@ -24,11 +24,12 @@ from crfrnn.filtering.linear import Filter, Normalized
 from crfrnn.filtering.update_composed import composed_grad, composed_update, each_kernel
 from crfrnn.native import empty_like
 from crfrnn.operators import operator
+from crfrnn.rows_ops import rows_softmax
 
 
 @operator("crfrnn::mean_field_updates", "cpu")
 def mean_field_updates(
-    start: Tensor,
+    start: Tensor | None,
     unary: Tensor,
     penalties: Sequence[Tensor],
     factors: Sequence[Tensor],
@@ -41,7 +42,7 @@ def mean_field_updates(
     """`cpu_update.mean_field_updates`.
 
     Args:
-        start: (B, N, L), the logits before the first update.
+        start: (B, N, L), the logits before the first update; None: the unary.
         unary: (B, N, L).
         penalties: P_m, (L, L).
         factors: before and after of each kernel in turn, (B, N, 1); no element means 1.
@@ -52,25 +53,26 @@ def mean_field_updates(
         store: whether the second result is wanted, which a gradient needs.
 
     Returns:
-        The logits after T updates, (B, N, L), and after each before the last, (T - 1, B, N, L),
-        or (0, B, N, L).
+        The logits after T updates, (B, N, L), and q ahead of each, (T, B, N, L), or (0, B, N, L).
     """
     each = penalties, factors, tensors, accuracies
     history = empty_like(_history(unary, iterations, store))
     updated = cpu_update.mean_field_updates(
-        start, unary, _kernels(*each, shape), iterations, history
+        start, unary, _kernels(*each, shape), iterations, history if store else None
     )
     if updated is not None:
         return updated, history
+    logits = unary if start is None else start
     for t in range(iterations):
-        start = composed_update(start, unary, *each, shape)
-        if t < len(history):
-            history[t] = start
-    return start, history
+        q = rows_softmax(logits)
+        logits = composed_update(q, unary, *each, shape)
+        if store:
+            history[t] = q
+    return logits, history
 
 
 @mean_field_updates.register_fake
-def _(start: Tensor, unary: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+def _(start: Tensor | None, unary: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     iterations, store = rest[-2:]
     like = unary, _history(unary, iterations, store)
     logits, history = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in like)
@@ -79,38 +81,48 @@ def _(start: Tensor, unary: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
 
 def _history(unary: Tensor, iterations: int, store: bool) -> Tensor:
     """A tensor of the shape of the second result."""
-    return unary.expand(iterations - 1 if store else 0, *unary.shape)
+    return unary.expand(iterations if store else 0, *unary.shape)
 
 
 @operator("crfrnn::mean_field_updates_grad", "cpu")
 def mean_field_updates_grad(
     grad: Tensor,
-    trajectory: Sequence[Tensor],
+    history: Tensor,
     penalties: Sequence[Tensor],
     factors: Sequence[Tensor],
     tensors: Sequence[Tensor],
     accuracies: str,
     shape: Sequence[int],
+    started: bool,
     to_penalties: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`cpu_update.mean_field_updates_grad`; not differentiable itself."""
     each = penalties, factors, tensors, accuracies
     native = cpu_update.mean_field_updates_grad(
-        grad, trajectory, _kernels(*each, shape), to_penalties=to_penalties
+        grad, history, _kernels(*each, shape), started=started, to_penalties=to_penalties
     )
     if native is not None:
         return native
-    return composed_grad(grad, trajectory, *each, shape, to_penalties)
+    start_grad, unary_grad, penalty_grads = composed_grad(grad, history, *each, shape, to_penalties)
+    nothing = grad.new_empty(0)
+    if not started:
+        return nothing, unary_grad + start_grad, penalty_grads
+    return start_grad, nothing if len(history) == 1 else unary_grad, penalty_grads
 
 
 @mean_field_updates_grad.register_fake
 def _(
-    grad: Tensor, trajectory: Sequence[Tensor], penalties: Sequence[Tensor], *rest: Any
+    grad: Tensor, history: Tensor, penalties: Sequence[Tensor], *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    labels, to_penalties = grad.shape[2], rest[-1]
+    labels, (started, to_penalties) = grad.shape[2], rest[-2:]
     rows = torch.empty_like(grad, memory_format=torch.contiguous_format)
-    unary_grad = torch.empty_like(rows) if len(trajectory) > 1 else grad.new_empty(0)
-    return rows, unary_grad, grad.new_empty(len(penalties) if to_penalties else 0, labels, labels)
+    nothing = grad.new_empty(0)
+    alone = started and history.shape[0] == 1
+    return (
+        rows if started else nothing,
+        nothing if alone else torch.empty_like(rows),
+        grad.new_empty(len(penalties) if to_penalties else 0, labels, labels),
+    )
 
 
 def _kernels(
@@ -133,39 +145,37 @@ def _described(own: Sequence[Tensor], accuracy: str, shape: Sequence[int]) -> cp
 
 
 def _save_updates(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    start, _, penalties, factors, tensors, ctx.accuracies, ctx.shape, iterations, store = inputs
-    history = output[1]
-    ctx.differentiable = store or iterations == 1
+    start, _, penalties, factors, tensors, ctx.accuracies, ctx.shape, _, ctx.stored = inputs
     ctx.set_materialize_grads(False)
+    ctx.started = start is not None
     ctx.counts = len(penalties), len(factors)
-    # The softmax is made anew: it costs less than a (B, N, L) tensor for every iteration.
-    ctx.save_for_backward(start, history, *penalties, *factors, *tensors)
+    ctx.save_for_backward(output[1], *penalties, *factors, *tensors)
 
 
 def _updates_backward(ctx: Any, grad: Tensor | None, history_grad: Tensor | None) -> Any:
-    start, history, *saved = ctx.saved_tensors
+    history, *saved = ctx.saved_tensors
     count, num_factors = ctx.counts
     penalties, factors = saved[:count], saved[count : count + num_factors]
     tensors = saved[count + num_factors :]
-    if not ctx.differentiable:
-        raise RuntimeError("several updates have a gradient with store=True alone, got False.")
+    if not ctx.stored:
+        raise RuntimeError("mean-field updates have a gradient with store=True alone, got False.")
     to_start, to_unary, to_penalties = ctx.needs_input_grad[:3]
-    each = penalties, factors, tensors, ctx.accuracies, ctx.shape, any(to_penalties)
-    trajectory = [start, *history]
-    if grad is None:
-        grad = torch.zeros_like(start)
+    each = penalties, factors, tensors, ctx.accuracies, ctx.shape
+    grad = torch.zeros_like(history[0]) if grad is None else grad
     if history_grad is not None or torch.is_grad_enabled():
         start_grad, unary_grad, penalty_grads = composed_grad(
-            grad, trajectory, *each, history_grad=history_grad
+            grad, history, *each, any(to_penalties), history_grad
         )
+        unary_grad = unary_grad if ctx.started else unary_grad + start_grad
     else:
         start_grad, unary_grad, penalty_grads = mean_field_updates_grad(
-            grad.contiguous(), trajectory, *each
+            grad.contiguous(), history, *each, ctx.started, any(to_penalties)
         )
+        unary_grad = unary_grad if unary_grad.numel() else grad
     own = iter(penalty_grads)  # of all penalties, or of none
     return (
         start_grad if to_start else None,
-        (unary_grad if unary_grad.numel() else grad) if to_unary else None,
+        unary_grad if to_unary else None,
         [g if wanted else None for wanted, g in zip_longest(to_penalties, own)],
         [None] * num_factors,
         [None] * len(tensors),
@@ -177,7 +187,7 @@ mean_field_updates.register_autograd(_updates_backward, setup_context=_save_upda
 
 
 def fused_updates(
-    start: Tensor,
+    start: Tensor | None,
     unary: Tensor,
     kernels: Sequence[Filter],
     penalties: Sequence[Tensor],
@@ -188,8 +198,9 @@ def fused_updates(
     It serves float32 on the CPU, spatial Gaussians of one grid and lattices, normalised, none of
     which learns.
     """
+    rows = [unary] if start is None else [start, unary]
     if not kernels or any(
-        x.dtype != torch.float32 or x.device.type != "cpu" for x in (start, unary, *penalties)
+        x.dtype != torch.float32 or x.device.type != "cpu" for x in (*rows, *penalties)
     ):
         return None
     factors: list[Tensor] = []
@@ -216,9 +227,9 @@ def fused_updates(
         factors += [unary.new_empty(0) if x is None else x for x in (kernel.before, kernel.after)]
     if any(x.requires_grad for x in (*factors, *tensors)):
         return None
-    learns = any(x.requires_grad for x in (start, unary, *penalties))
+    learns = any(x.requires_grad for x in (*rows, *penalties))
     result: Tensor = mean_field_updates(
-        start.contiguous(),
+        None if start is None else start.contiguous(),
         unary.contiguous(),
         list(penalties),
         factors,

@@ -93,6 +93,22 @@ def test_several_updates_are_single_ones_in_a_row(shape: tuple[int, ...], num_la
         torch.testing.assert_close(a, b, rtol=0, atol=100 * ROUNDINGS * scale)
 
 
+@pytest.mark.parametrize("iterations", [1, 3])
+def test_updates_from_the_unary(iterations: int) -> None:
+    (_, *values), kernels = update_problem(4, "symmetric", "any")
+    unary, *penalties = values
+    own, theirs = (
+        fused_updates(start, unary, kernels, penalties, iterations) for start in (None, unary)
+    )
+    assert own is not None
+    assert theirs is not None
+    assert torch.equal(own, theirs)
+    grads = [torch.autograd.grad(x.square().sum(), values) for x in (own, theirs)]
+    for a, b in zip(*grads, strict=True):
+        # One sum in another order.
+        torch.testing.assert_close(a, b, rtol=0, atol=ROUNDINGS * max(b.abs().max().item(), 1.0))
+
+
 def test_what_is_not_stored_has_no_gradient() -> None:
     arguments = operator_arguments()
     several, history = updates_operator(*arguments, 2, False)
@@ -101,16 +117,18 @@ def test_what_is_not_stored_has_no_gradient() -> None:
         several.sum().backward()
 
 
-def test_gradient_of_the_logits_in_between() -> None:
+def test_gradient_of_the_marginals_in_between() -> None:
     logits, unary, penalties, *rest = operator_arguments()
     several, history = updates_operator(logits, unary, penalties, *rest, 3, True)
     kernels = update_problem(4, "symmetric", "any")[1]
-    first = plain_updates([logits, unary, *penalties], kernels, 1)
-    second = plain_updates([first, unary, *penalties], kernels, 1)
-    third = plain_updates([second, unary, *penalties], kernels, 1)
-    values = [logits, unary, *penalties]
-    own = torch.autograd.grad(several.sum() + (history * history).sum(), values)
-    theirs = torch.autograd.grad(third.sum() + (first**2).sum() + (second**2).sum(), values)
+    every = [logits]
+    for _ in range(3):
+        every.append(plain_updates([every[-1], unary, *penalties], kernels, 1))
+    plain = torch.stack([x.softmax(-1) for x in every[:-1]])
+    torch.testing.assert_close(history, plain, rtol=0, atol=100 * ROUNDINGS)
+    values, direction = [logits, unary, *penalties], torch.randn_like(plain)
+    own = torch.autograd.grad(several.sum() + (history * direction).sum(), values)
+    theirs = torch.autograd.grad(every[-1].sum() + (plain * direction).sum(), values)
     for a, b in zip(own, theirs, strict=True):
         scale = max(b.abs().max().item(), 1.0)
         torch.testing.assert_close(a, b, rtol=0, atol=100 * ROUNDINGS * scale)
@@ -142,18 +160,19 @@ def operator_arguments() -> tuple[Any, ...]:
 
 # opcheck itself looks at the gradients of copies of the lists of tensors.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-@pytest.mark.parametrize(("iterations", "store"), [(1, False), (3, True)])
-def test_updates_operator(iterations: int, store: bool) -> None:
-    torch.library.opcheck(updates_operator.overload, (*operator_arguments(), iterations, store))
+@pytest.mark.parametrize("iterations", [1, 3])
+def test_updates_operator(iterations: int) -> None:
+    torch.library.opcheck(updates_operator.overload, (*operator_arguments(), iterations, True))
 
 
 @pytest.mark.parametrize("iterations", [1, 3])
 @pytest.mark.parametrize("to_penalties", [False, True])
-def test_updates_grad_operator(to_penalties: bool, iterations: int) -> None:
+@pytest.mark.parametrize("started", [False, True])
+def test_updates_grad_operator(iterations: int, to_penalties: bool, started: bool) -> None:
     grad, logits, penalties, *rest = operator_arguments()
-    trajectory = [logits.detach()] * iterations
-    arguments = (grad.detach(), trajectory, [p.detach() for p in penalties], *rest, to_penalties)
-    torch.library.opcheck(mean_field_updates_grad.overload, arguments)
+    history = torch.stack([logits.detach()] * iterations).softmax(-1)
+    arguments = (grad.detach(), history, [p.detach() for p in penalties], *rest)
+    torch.library.opcheck(mean_field_updates_grad.overload, (*arguments, started, to_penalties))
 
 
 def test_update_of_extreme_logits() -> None:
