@@ -10,7 +10,7 @@ namespace crfrnn {
 
 namespace {
 
-constexpr int64_t PATCH_FLOATS = 1344;  // of a row: what a convolution reads stays in the cache
+constexpr int64_t PATCH_FLOATS = 2688;  // of a row: what a convolution reads stays in the cache
 constexpr float UNIT[] = {0, 0, 0, 1, 0, 0, 0};  // taps that change nothing
 
 Taps taps_of(const Separable& kernel, int axis) {

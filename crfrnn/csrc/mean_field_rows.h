@@ -97,6 +97,8 @@ void penalise(const Penalty& penalty, int64_t labels, float* values, int64_t beg
     }
 }
 
+constexpr int64_t SLICES_AHEAD = 4;  // pixels between one whose vertices are asked for and its sum
+
 // rows += factor * (W values) with the gain, for pixels next to each other.
 inline void add_slices(const Lattice& lattice, int64_t labels, const float* values,
                        const float* factor, float sign, int64_t first, int64_t count,
@@ -107,6 +109,9 @@ inline void add_slices(const Lattice& lattice, int64_t labels, const float* valu
             const int32_t* vertices = lattice.slice_vertices + (first + pixel) * size;
             const float* weights = lattice.slice_weights + (first + pixel) * size;
             const float scale = sign * lattice.gain * (factor ? factor[first + pixel] : 1.0f);
+            if (first + pixel + SLICES_AHEAD < lattice.pixels)
+                for (int k = 0; k < size; ++k)
+                    prefetch(values + vertices[SLICES_AHEAD * size + k] * labels, labels);
             auto sum = group.load_row(rows + pixel * labels);
             for (int k = 0; k < size; ++k)
                 group.add(sum, weights[k] * scale, values + vertices[k] * labels);

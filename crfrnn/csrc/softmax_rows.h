@@ -22,24 +22,6 @@ inline Lanes<8> exponential(Lanes<8> x) {
     return x < tiny ? Lanes<8>{} : p * power;
 }
 
-// softmax of a row of 8 G or up to 7 fewer labels, all of it in registers.
-template <int G>
-inline void softmax_in_registers(const float* logits, int64_t labels, Lanes<8> own_lanes,
-                                 float* q) {
-    const Group<8, G> group(0, labels);
-    auto row = group.load_row(logits);
-    Lanes<8> most = row.block[0];
-    for (int g = 1; g < G; ++g) most = larger(most, row.block[g]);
-    const float largest = largest_of(most);
-    for (int g = 0; g < G; ++g) row.block[g] = exponential(row.block[g] - largest);
-    // The last block repeats labels of the one before it.
-    Lanes<8> sums = row.block[G - 1] * own_lanes;
-    for (int g = 0; g < G - 1; ++g) sums += row.block[g];
-    const float scale = 1.0f / sum_of(sums);
-    for (int g = 0; g < G; ++g) row.block[g] *= scale;
-    group.store_row(q, row);
-}
-
 // softmax of a row of any number of labels.
 inline void softmax_row(const float* logits, int64_t labels, float* q) {
     const int64_t whole = labels / 8 * 8;
@@ -68,13 +50,42 @@ inline void softmax_row(const float* logits, int64_t labels, float* q) {
     for (int64_t l = 0; l < labels; ++l) q[l] *= scale;
 }
 
+// softmax of rows of 8 G or up to 7 fewer labels. Step by step over some rows: each step waits for
+// a sum or a quotient of its own row alone, and the rows do not wait for each other.
 template <int G>
 inline void softmax_rows(const float* logits, int64_t labels, float* q, int64_t begin,
                          int64_t end) {
+    constexpr int64_t COUNT = 32;
+    float largest[COUNT], sums[COUNT];
     Lanes<8> own_lanes;
     for (int k = 0; k < 8; ++k) own_lanes[k] = k >= 8 * G - labels ? 1.0f : 0.0f;
-    for (int64_t pixel = begin; pixel < end; ++pixel)
-        softmax_in_registers<G>(logits + pixel * labels, labels, own_lanes, q + pixel * labels);
+    const Group<8, G> group(0, labels);
+    for (int64_t first = begin; first < end; first += COUNT) {
+        const int64_t count = std::min(COUNT, end - first);
+        const float* const from = logits + first * labels;
+        float* const to = q + first * labels;
+        for (int64_t k = 0; k < count; ++k) {
+            const auto row = group.load_row(from + k * labels);
+            Lanes<8> most = row.block[0];
+            for (int g = 1; g < G; ++g) most = larger(most, row.block[g]);
+            largest[k] = largest_of(most);
+        }
+        for (int64_t k = 0; k < count; ++k) {
+            auto row = group.load_row(from + k * labels);
+            for (int g = 0; g < G; ++g) row.block[g] = exponential(row.block[g] - largest[k]);
+            // The last block repeats labels of the one before it.
+            Lanes<8> sum = row.block[G - 1] * own_lanes;
+            for (int g = 0; g < G - 1; ++g) sum += row.block[g];
+            sums[k] = sum_of(sum);
+            group.store_row(to + k * labels, row);
+        }
+        for (int64_t k = 0; k < count; ++k) {
+            auto row = group.load_row(to + k * labels);
+            const float scale = 1.0f / sums[k];
+            for (int g = 0; g < G; ++g) row.block[g] *= scale;
+            group.store_row(to + k * labels, row);
+        }
+    }
 }
 
 // q of pixels [begin, end).
