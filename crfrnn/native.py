@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 OVERFLOWED = 1
-INTERFACE = 5  # of the functions below, as `crfrnn_interface` of csrc/native.cpp says it
+INTERFACE = 6  # of the functions below, as `crfrnn_interface` of csrc/native.cpp says it
 
 NOT_BUILT = (
     "the native CPU path of crfrnn is not built: the plain PyTorch path serves, several times "
@@ -102,7 +102,8 @@ def library() -> ctypes.CDLL | None:
     native.crfrnn_build_start.argtypes = (p, n, n, i, p, i, p, p)
     native.crfrnn_build_finish.argtypes = (p, p, p, p, p, p, i, i)
     native.crfrnn_lattice_filter.argtypes = (p, n, i, p, p, i)
-    native.crfrnn_gaussian_features_grad.argtypes = (p, i, n, p, p, i, p, i)
+    native.crfrnn_lattice_kernel_grad.argtypes = (p, i, n, p, p, p, p, i, p, p, p, i)
+    native.crfrnn_separable_dots.argtypes = (p, i, n, n, p, p, p, p, i)
     native.crfrnn_large_pages.argtypes = (p, n)
     native.crfrnn_large_pages.restype = None
     native.crfrnn_softmax.argtypes = (p, n, n, p, i)

@@ -12,9 +12,9 @@ constexpr int64_t COLUMNS = 64;  // floats of a row that go down an axis togethe
 
 }  // namespace
 
-float* splat_and_blur(const Lattice& lattice, int64_t labels, const float* factor, const float* v,
-                      bool transposed, float* values, float* blurred, Team& team) {
-    const int64_t rows = lattice.vertices + 1, grain = GRAIN / labels + 1;
+float* splat_and_blur(const Lattice& lattice, int64_t labels, int64_t count, const float* factors,
+                      const float* v, bool transposed, float* values, float* blurred, Team& team) {
+    const int64_t rows = lattice.vertices + 1, width = count * labels, grain = GRAIN / width + 1;
     // A vertex costs as much as it has pixels, so the parts are equal in pixels.
     const int64_t parts = team.num_parts(lattice.pixels, grain);
     const auto bound = [&](int64_t part) {
@@ -24,15 +24,15 @@ float* splat_and_blur(const Lattice& lattice, int64_t labels, const float* facto
         return std::lower_bound(begin, begin + lattice.vertices, entries) - begin;
     };
     team.for_parts(parts, bound, [&](int64_t begin, int64_t end) {
-        loops().splat(lattice, labels, factor, v, values, begin, end);
+        loops().splat(lattice, labels, count, factors, v, values, begin, end);
     });
     // The missing neighbour.
-    std::fill_n(values + lattice.vertices * labels, labels, 0.0f);
+    std::fill_n(values + lattice.vertices * width, width, 0.0f);
     for (int step = 0; step < lattice.size; ++step) {
         const int direction = transposed ? lattice.size - 1 - step : step;
         const int32_t* stencil = lattice.stencils + direction * rows * lattice.width;
         team.for_rows(rows, grain, [&](int64_t begin, int64_t end) {
-            loops().blur(stencil, lattice.taps, lattice.width, labels, values, blurred, begin, end);
+            loops().blur(stencil, lattice.taps, lattice.width, width, values, blurred, begin, end);
         });
         std::swap(values, blurred);
     }

@@ -12,9 +12,10 @@ namespace crfrnn {
 constexpr int64_t GRAIN = 1 << 14;  // floats of a result below which a thread does not pay
 constexpr int64_t PADDING = 3;      // zeros on both sides of the taps of an axis
 
-// B_d ... B_0 W' (factor v), in one of the two buffers (M + 1, L), which is returned.
-float* splat_and_blur(const Lattice& lattice, int64_t labels, const float* factor, const float* v,
-                      bool transposed, float* values, float* blurred, Team& team);
+// B_d ... B_0 W' (factor_c v), c < count, in one of the two buffers (M + 1, count, L), which is
+// returned; the factors are (BN, count), null for a single 1.
+float* splat_and_blur(const Lattice& lattice, int64_t labels, int64_t count, const float* factors,
+                      const float* v, bool transposed, float* values, float* blurred, Team& team);
 
 // One axis of the separable filter: v (before, size, length) -> out.
 void convolve_axis(const float* taps, int64_t radius, int64_t before, int64_t size, int64_t length,

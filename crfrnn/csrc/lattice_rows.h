@@ -12,22 +12,26 @@ inline void prefetch(const float* row, int64_t labels) {
     __builtin_prefetch(row + labels - 1);
 }
 
-// W' (factor v) for some of the vertices: (BN, L) -> (M + 1, L); no factor is 1.
-void splat(const Lattice& lattice, int64_t labels, const float* factor, const float* v,
-           float* values, int64_t begin, int64_t end) {
+// W' (factor_c v), c < count, for some of the vertices: (BN, L) -> (M + 1, count, L). The factors
+// are (BN, count); null is a single 1.
+void splat(const Lattice& lattice, int64_t labels, int64_t count, const float* factors,
+           const float* v, float* values, int64_t begin, int64_t end) {
     const int64_t entries = lattice.pixels * lattice.size;
     by_groups_and_rows(labels, begin, end, [&](auto group, int64_t first, int64_t last) {
         for (int64_t vertex = first; vertex < last; ++vertex) {
-            auto sum = group.zero();
-            const int64_t stop = lattice.splat_end(vertex);
-            for (int64_t entry = lattice.splat_offsets[vertex]; entry < stop; ++entry) {
-                if (entry + 2 * AHEAD < entries)
-                    prefetch(v + lattice.splat_pixels[entry + 2 * AHEAD] * labels, labels);
-                const int64_t pixel = lattice.splat_pixels[entry];
-                const float weight = lattice.splat_weights[entry];
-                group.add(sum, factor ? weight * factor[pixel] : weight, v + pixel * labels);
+            const int64_t start = lattice.splat_offsets[vertex], stop = lattice.splat_end(vertex);
+            for (int64_t c = 0; c < count; ++c) {
+                auto sum = group.zero();
+                for (int64_t entry = start; entry < stop; ++entry) {
+                    if (c == 0 && entry + 2 * AHEAD < entries)
+                        prefetch(v + lattice.splat_pixels[entry + 2 * AHEAD] * labels, labels);
+                    const int64_t pixel = lattice.splat_pixels[entry];
+                    const float weight = lattice.splat_weights[entry];
+                    group.add(sum, factors ? weight * factors[pixel * count + c] : weight,
+                              v + pixel * labels);
+                }
+                group.store_row(values + (vertex * count + c) * labels, sum);
             }
-            group.store_row(values + vertex * labels, sum);
         }
     });
 }
@@ -64,9 +68,10 @@ void slice_(const Lattice& lattice, int64_t labels, const float* values, float* 
     });
 }
 
-// <v_i, (W values)_i> with the gain, for some of the pixels.
-void slice_dot(const Lattice& lattice, int64_t labels, const float* values, const float* v,
-               float* dots, int64_t begin, int64_t end) {
+// <v_i, (W values_c)_i> with the gain, c < count, for some of the pixels: values (M + 1, count, L),
+// dots (BN, count).
+void slice_dots(const Lattice& lattice, int64_t labels, int64_t count, const float* values,
+                const float* v, float* dots, int64_t begin, int64_t end) {
     const int size = lattice.size;
     const int64_t padded = (labels + 7) / 8 * 8;
     std::vector<float> memory(2 * padded);  // zeros beyond the labels
@@ -75,16 +80,19 @@ void slice_dot(const Lattice& lattice, int64_t labels, const float* values, cons
     for (int64_t pixel = begin; pixel < end; ++pixel) {
         const int32_t* vertices = lattice.slice_vertices + pixel * size;
         const float* weights = lattice.slice_weights + pixel * size;
-        by_groups(labels, [&](auto group) {
-            auto sum = group.zero();
-            for (int k = 0; k < size; ++k)
-                group.add(sum, weights[k], values + vertices[k] * labels);
-            group.store_row(sliced, sum);
-            group.store_row(row, group.load_row(v + pixel * labels));
-        });
-        Lanes<8> lanes = {};
-        for (int64_t l = 0; l < padded; l += 8) lanes += load<8>(sliced + l) * load<8>(row + l);
-        dots[pixel] = lattice.gain * sum_of(lanes);
+        std::copy_n(v + pixel * labels, labels, row);
+        for (int64_t c = 0; c < count; ++c) {
+            by_groups(labels, [&](auto group) {
+                auto sum = group.zero();
+                for (int k = 0; k < size; ++k)
+                    group.add(sum, weights[k], values + (vertices[k] * count + c) * labels);
+                group.store_row(sliced, sum);
+            });
+            Lanes<8> lanes = {};
+            for (int64_t l = 0; l < padded; l += 8)
+                lanes += load<8>(sliced + l) * load<8>(row + l);
+            dots[pixel * count + c] = lattice.gain * sum_of(lanes);
+        }
     }
 }
 

@@ -57,18 +57,20 @@ struct Patch {
 
 struct Loops {
     const char* instructions;
-    void (*splat)(const Lattice&, int64_t labels, const float* factor, const float* v,
-                  float* values, int64_t begin, int64_t end);
+    void (*splat)(const Lattice&, int64_t labels, int64_t count, const float* factors,
+                  const float* v, float* values, int64_t begin, int64_t end);
     void (*blur)(const int32_t* stencil, const float* taps, int width, int64_t labels,
                  const float* values, float* blurred, int64_t begin, int64_t end);
     void (*slice_)(const Lattice&, int64_t labels, const float* values, float* filtered,
                    int64_t begin, int64_t end);
-    void (*slice_dot)(const Lattice&, int64_t labels, const float* values, const float* v,
-                      float* dots, int64_t begin, int64_t end);
+    void (*slice_dots)(const Lattice&, int64_t labels, int64_t count, const float* values,
+                       const float* v, float* dots, int64_t begin, int64_t end);
     void (*convolve)(const float* v, const float* taps, int64_t radius, int64_t size,
                      int64_t length, int64_t columns, int64_t begin, int64_t end, float* out,
                      int64_t apart);
     void (*softmax)(const float* logits, int64_t labels, float* q, int64_t begin, int64_t end);
+    void (*row_dots)(const float* a, const float* b, int64_t labels, float* dots, int64_t begin,
+                     int64_t end);
     void (*scale)(const float* factor, int64_t labels, const float* v, float* scaled,
                   int64_t begin, int64_t end);
     void (*penalise)(const Penalty&, int64_t labels, float* values, int64_t begin, int64_t end);

@@ -24,8 +24,8 @@
 #include "mean_field_rows.h"
 
 namespace crfrnn {
-const Loops loops_avx2 = {"AVX2", splat, blur, slice_, slice_dot, convolve,
-                          softmax, scale, penalise, update, update_grad};
+const Loops loops_avx2 = {"AVX2", splat, blur, slice_, slice_dots, convolve,
+                          softmax, row_dots, scale, penalise, update, update_grad};
 }
 
 #if defined(__clang__)

@@ -16,6 +16,6 @@
 #include "mean_field_rows.h"
 
 namespace crfrnn {
-const Loops loops_baseline = {"baseline", splat, blur, slice_, slice_dot, convolve,
-                          softmax, scale, penalise, update, update_grad};
+const Loops loops_baseline = {"baseline", splat, blur, slice_, slice_dots, convolve,
+                          softmax, row_dots, scale, penalise, update, update_grad};
 }

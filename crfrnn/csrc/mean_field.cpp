@@ -99,7 +99,7 @@ std::vector<Term> MeanField::filter(const float* rows, bool transposed) {
         if (kernel.lattice != nullptr) {
             const int64_t table = (kernel.lattice->vertices + 1) * labels_;
             float* const values =
-                splat_and_blur(*kernel.lattice, labels_, before, rows, transposed, buffers_[m],
+                splat_and_blur(*kernel.lattice, labels_, 1, before, rows, transposed, buffers_[m],
                                buffers_[m] + table, team_);
             // Backwards, the penalty's own gradient takes the messages without it.
             if (!transposed)

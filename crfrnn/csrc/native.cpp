@@ -6,6 +6,7 @@
 
 #include "build.h"
 #include "filters.h"
+#include "kernel_grads.h"
 #include "kernels.h"
 #include "loops.h"
 #include "mean_field.h"
@@ -59,7 +60,7 @@ int guarded(int threads, const Body& body) {
 extern "C" {
 
 // Of the functions below: what native.py expects, or the library is of another version.
-int crfrnn_interface() { return 5; }
+int crfrnn_interface() { return 6; }
 
 const char* crfrnn_instructions() { return loops().instructions; }
 
@@ -109,7 +110,7 @@ int crfrnn_lattice_filter(const Lattice* lattice, int64_t labels, int transposed
         const int64_t table = (lattice->vertices + 1) * labels;
         float* const values = Scratch::floats(2 * table);
         const float* const on_vertices = splat_and_blur(
-            *lattice, labels, nullptr, v, transposed != 0, values, values + table, team);
+            *lattice, labels, 1, nullptr, v, transposed != 0, values, values + table, team);
         team.for_rows(lattice->pixels, GRAIN / labels + 1,
                       [&](int64_t begin, int64_t end) {
                           loops().slice_(*lattice, labels, on_vertices, filtered, begin, end);
@@ -118,34 +119,29 @@ int crfrnn_lattice_filter(const Lattice* lattice, int64_t labels, int transposed
     });
 }
 
-// sum_j k_ij (f_j - f_i) (grad_i . v_j + v_i . grad_j), the Gaussian's own derivative through the
-// lattice: `columns` (d, BN) hold f and become the result; v and grad are (BN, L).
-int crfrnn_gaussian_features_grad(const Lattice* lattice, int dim, int64_t labels, const float* v,
-                                  const float* grad, int transposed, float* columns, int threads) {
+// The gradients of <grad, after * K (before * v)>, for K the lattice's Gaussian: to its features, by
+// the Gaussian's own derivative,
+//     sum_j k_ij (f_j - f_i) (received_i . sent_j + sent_i . received_j),
+// sent = before * v, received = after * grad; and to after and before, <grad_i, (K sent)_i> and
+// <v_i, (K' received)_i>. Features and their gradient are (d, BN), v and grad (BN, L), the factors
+// (BN,) or null, the two other gradients (2, BN).
+int crfrnn_lattice_kernel_grad(const Lattice* lattice, int dim, int64_t labels, const float* v,
+                               const float* before, const float* grad, const float* after,
+                               int transposed, const float* features, float* features_grad,
+                               float* factor_grads, int threads) {
     return guarded(threads, [&](Team& team) {
-        const int64_t pixels = lattice->pixels, table = (lattice->vertices + 1) * labels;
-        float* const values = Scratch::floats(2 * table + 4 * pixels);
-        float* const dots = values + 2 * table;
-        // dots[2 s] = <w, K_s u> of all pixels, dots[2 s + 1] = <w, K_s (f u)>: s = 0 receives,
-        // s = 1 sends.
-        const auto filter_dot = [&](int sends, const float* factor, float* result) {
-            const float* const from = sends ? grad : v;
-            const float* const on_vertices =
-                splat_and_blur(*lattice, labels, factor, from, (transposed != 0) != (sends != 0),
-                               values, values + table, team);
-            team.for_rows(pixels, GRAIN / labels + 1, [&](int64_t begin, int64_t end) {
-                loops().slice_dot(*lattice, labels, on_vertices, sends ? v : grad, result, begin,
-                                  end);
-            });
-        };
-        for (const int sends : {0, 1}) filter_dot(sends, nullptr, dots + 2 * sends * pixels);
-        for (int k = 0; k < dim; ++k) {
-            float* const f = columns + k * pixels;
-            for (const int sends : {0, 1}) filter_dot(sends, f, dots + (2 * sends + 1) * pixels);
-            for (int64_t i = 0; i < pixels; ++i)
-                f[i] = (dots[pixels + i] - f[i] * dots[i]) +
-                       (dots[3 * pixels + i] - f[i] * dots[2 * pixels + i]);
-        }
+        lattice_kernel_grad(*lattice, dim, labels, {v, before, grad, after}, transposed != 0,
+                            features, features_grad, factor_grads, team);
+        return DONE;
+    });
+}
+
+// dots_k,i = <w_i, (K_k (factor * v))_i> of several separable kernels of one grid: (count, BN).
+int crfrnn_separable_dots(const Separable* kernels, int count, int64_t batch, int64_t labels,
+                          const float* v, const float* factor, const float* w, float* dots,
+                          int threads) {
+    return guarded(threads, [&](Team& team) {
+        separable_dots(kernels, count, batch, labels, v, factor, w, dots, team);
         return DONE;
     });
 }

@@ -99,24 +99,29 @@ void softmax(const float* logits, int64_t labels, float* q, int64_t begin, int64
         softmax_row(logits + pixel * labels, labels, q + pixel * labels);
 }
 
+// <a_i, b_i> of pixels [begin, end).
+void row_dots(const float* a, const float* b, int64_t labels, float* dots, int64_t begin,
+              int64_t end) {
+    const int64_t whole = labels / 8 * 8;
+    for (int64_t pixel = begin; pixel < end; ++pixel) {
+        const float* const left = a + pixel * labels;
+        const float* const right = b + pixel * labels;
+        Lanes<8> lanes = {};
+        for (int64_t l = 0; l < whole; l += 8) lanes += load<8>(left + l) * load<8>(right + l);
+        float dot = whole > 0 ? sum_of(lanes) : 0.0f;
+        for (int64_t l = whole; l < labels; ++l) dot += left[l] * right[l];
+        dots[pixel] = dot;
+    }
+}
+
 // q (g - <q, g>) of pixels [begin, end), which may take the place of g.
 void softmax_grad(const float* q, const float* g, int64_t labels, float* logits_grad,
                   int64_t begin, int64_t end) {
     constexpr int64_t COUNT = 64;  // pixels whose rows stay in the cache
     float means[COUNT];
-    const int64_t whole = labels / 8 * 8;
     for (int64_t first = begin; first < end; first += COUNT) {
         const int64_t last = std::min(first + COUNT, end);
-        for (int64_t pixel = first; pixel < last; ++pixel) {
-            const float* const own = q + pixel * labels;
-            const float* const received = g + pixel * labels;
-            Lanes<8> lanes = {};
-            for (int64_t l = 0; l < whole; l += 8)
-                lanes += load<8>(own + l) * load<8>(received + l);
-            float mean = whole > 0 ? sum_of(lanes) : 0.0f;
-            for (int64_t l = whole; l < labels; ++l) mean += own[l] * received[l];
-            means[pixel - first] = mean;
-        }
+        row_dots(q + first * labels, g + first * labels, labels, means, 0, last - first);
         by_groups(labels, [&](auto group) {
             for (int64_t pixel = first; pixel < last; ++pixel) {
                 auto row = group.load_row(g + pixel * labels);

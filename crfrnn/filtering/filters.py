@@ -122,6 +122,11 @@ class LatticeFilter(Filter):
         """M, of the whole batch."""
         return len(self.tables[4])
 
+    @property
+    def learns_through_tables(self) -> bool:
+        """Whether the derivative is that of the lattice itself, and anything wants it."""
+        return any(table.requires_grad for table in self.tables)
+
     def __call__(self, v: Tensor) -> Tensor:
         """K v: (B, N, L)."""
         result: Tensor = lattice_ops.lattice_filter(

@@ -172,11 +172,11 @@ def lattice_features_grad(
 @lattice_features_grad.register_kernel("cpu")
 def _(features: Tensor, v: Tensor, grad: Tensor, *rest: Any) -> Tensor:
     *tables, accuracy, transposed = rest
-    native = cpu.gaussian_features_grad(
-        Lattice(*tables), features, v, grad, named(accuracy), transposed=transposed
+    native = cpu.lattice_kernel_grad(
+        Lattice(*tables), features, v, None, grad, None, named(accuracy), transposed=transposed
     )
     if native is not None:
-        return native
+        return native[0]
     plain: Tensor = lattice_features_grad.function(features, v, grad, *rest)
     return plain
 

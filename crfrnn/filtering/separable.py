@@ -8,7 +8,7 @@ nothing is padded, mirrored or renormalised.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -35,9 +35,6 @@ def separable_filter(theta: Tensor, v: Tensor, shape: Sequence[int]) -> Tensor:
     return convolve_axes(gaussian_taps(theta, shape), v, shape)
 
 
-Convolutions = Callable[[Sequence[Tensor], Tensor, Sequence[int]], Tensor]
-
-
 def convolve_axes(every: Sequence[Tensor], v: Tensor, shape: Sequence[int]) -> Tensor:
     """One convolution for each axis, with its taps: (B, N, L)."""
     for axis, taps in enumerate(every):
@@ -45,25 +42,20 @@ def convolve_axes(every: Sequence[Tensor], v: Tensor, shape: Sequence[int]) -> T
     return v
 
 
-def separable_theta_grad(
-    theta: Tensor,
-    v: Tensor,
-    grad: Tensor,
-    shape: Sequence[int],
-    convolutions: Convolutions = convolve_axes,
-) -> Tensor:
-    """d <grad, K v> / d theta: (ndim,).
-
-    Along its own axis, d/dtheta exp(-r^2 / (2 theta^2)) = r^2 / theta^3 times itself.
-    """
+def separable_theta_grad(theta: Tensor, v: Tensor, grad: Tensor, shape: Sequence[int]) -> Tensor:
+    """d <grad, K v> / d theta: (ndim,)."""
     every = gaussian_taps(theta, shape)
     result = torch.zeros_like(theta)
-    for axis, taps in enumerate(every):
-        derivative = taps * offsets(taps).square() / theta[axis] ** 3
-        filtered = convolutions([*every[:axis], derivative, *every[axis + 1 :]], v, shape)
+    for axis, derivative in enumerate(taps_grads(theta, every)):
+        filtered = convolve_axes([*every[:axis], derivative, *every[axis + 1 :]], v, shape)
         # Over labels first: the sum of everything at once depends on the number of threads.
         result[axis] = (grad * filtered).sum(2).reshape(-1, v.shape[1]).sum(1).sum()
     return result
+
+
+def taps_grads(theta: Tensor, every: Sequence[Tensor]) -> list[Tensor]:
+    """d taps / d theta along each axis: of exp(-r^2 / (2 theta^2)), r^2 / theta^3 times itself."""
+    return [taps * offsets(taps).square() / theta[axis] ** 3 for axis, taps in enumerate(every)]
 
 
 def gaussian_taps(theta: Tensor, shape: Sequence[int]) -> list[Tensor]:

@@ -5,97 +5,116 @@ Where the native library does not serve, and for a second derivative.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from crfrnn.filtering import lattice_ops, ops
+from crfrnn.filtering.kernel_grad_ops import (
+    composed_lattice_kernel_grad,
+    composed_separable_kernel_grad,
+    lattice_kernel_grad,
+    scaled,
+    separable_kernel_grad,
+)
 from crfrnn.filtering.lattice import Lattice
 from crfrnn.rows import softmax_grad
 from crfrnn.rows_ops import rows_inner, rows_product
 
-TABLES = len(Lattice._fields)
+TENSORS = 1 + len(Lattice._fields)  # of a lattice: its features, and the tables
 
 
-def composed_update(
-    q: Tensor,
-    unary: Tensor,
+class FlatKernel(NamedTuple):
+    """A normalised kernel and its penalty as an operator takes them.
+
+    Attributes:
+        penalty: P, (L, L).
+        before: (B, N, 1), or None for 1.
+        after: (B, N, 1), or None for 1.
+        tensors: theta of a spatial Gaussian, or features and tables of a lattice.
+        accuracy: of the lattice, or empty.
+        shape: the grid of the spatial Gaussian.
+    """
+
+    penalty: Tensor
+    before: Tensor | None
+    after: Tensor | None
+    tensors: Sequence[Tensor]
+    accuracy: str
+    shape: Sequence[int]
+
+
+def flat_kernels(
     penalties: Sequence[Tensor],
     factors: Sequence[Tensor],
     tensors: Sequence[Tensor],
     accuracies: str,
     shape: Sequence[int],
-) -> Tensor:
+) -> list[FlatKernel]:
+    """Each kernel's own of the arguments of `mean_field_updates`."""
+    kernels, first = [], 0
+    for m, (penalty, accuracy) in enumerate(zip(penalties, accuracies.split(","), strict=True)):
+        before, after = (x if x.numel() else None for x in factors[2 * m : 2 * m + 2])
+        count = TENSORS if accuracy else 1
+        own = tensors[first : first + count]
+        kernels.append(FlatKernel(penalty, before, after, own, accuracy, shape))
+        first += count
+    return kernels
+
+
+def composed_update(q: Tensor, unary: Tensor, kernels: Sequence[FlatKernel]) -> Tensor:
     """One of `mean_field_updates`, from the softmax of the logits on."""
     updated = unary
-    for penalty, before, after, own, accuracy in each_kernel(
-        penalties, factors, tensors, accuracies
-    ):
-        sent = _scaled(rows_product(q, penalty.t()), before)
-        updated = updated - _scaled(_filtered(sent, own, accuracy, shape, transposed=False), after)
+    for kernel in kernels:
+        sent = scaled(rows_product(q, kernel.penalty.t()), kernel.before)
+        updated = updated - scaled(_filtered(sent, kernel, transposed=False), kernel.after)
     return updated
 
 
 def composed_grad(
     grad: Tensor,
-    history: Tensor,
-    penalties: Sequence[Tensor],
-    factors: Sequence[Tensor],
-    tensors: Sequence[Tensor],
-    accuracies: str,
-    shape: Sequence[int],
+    q: Tensor,
+    q_grad: Tensor | None,
+    kernels: Sequence[FlatKernel],
+    *,
     to_penalties: bool,
-    history_grad: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """`mean_field_updates_grad`, and with it the gradient of the history."""
-    labels = grad.shape[2]
-    unary_grad = torch.zeros_like(grad)
-    penalty_grads = grad.new_zeros(len(penalties) if to_penalties else 0, labels, labels)
-    for t in reversed(range(len(history))):
-        unary_grad = unary_grad + grad
-        q = history[t]
-        to_q = torch.zeros_like(q) if history_grad is None else history_grad[t]
-        to_own = []
-        for penalty, before, after, own, accuracy in each_kernel(
-            penalties, factors, tensors, accuracies
-        ):
-            received = _filtered(_scaled(grad, after), own, accuracy, shape, transposed=True)
-            received = _scaled(received, before)
-            to_q = to_q - rows_product(received, penalty)
-            if to_penalties:
-                to_own.append(-rows_inner(received, q))
-        penalty_grads = penalty_grads + torch.stack(to_own) if to_own else penalty_grads
-        grad = softmax_grad(q, to_q)
-    return grad, unary_grad, penalty_grads
+) -> tuple[Tensor, Tensor]:
+    """The gradients of one update to the logits of q, which receives q_grad besides, and to P."""
+    to_q = torch.zeros_like(q) if q_grad is None else q_grad
+    penalty_grads = [q.new_empty(0, q.shape[2], q.shape[2])]
+    for kernel in kernels:
+        received = _filtered(scaled(grad, kernel.after), kernel, transposed=True)
+        received = scaled(received, kernel.before)
+        to_q = to_q - rows_product(received, kernel.penalty)
+        if to_penalties:
+            penalty_grads.append(-rows_inner(received, q)[None])
+    return softmax_grad(q, to_q), torch.cat(penalty_grads)
 
 
-def _filtered(
-    v: Tensor, own: Sequence[Tensor], accuracy: str, shape: Sequence[int], *, transposed: bool
-) -> Tensor:
-    result: Tensor
-    if accuracy:
-        # The lattice is given: its features have no gradient to receive.
-        result = lattice_ops.lattice_filter(v.detach(), v, *own, accuracy, transposed)
+def kernel_grad(grad: Tensor, q: Tensor, kernel: FlatKernel) -> tuple[Tensor, Tensor]:
+    """The gradients of one update to features or theta of a kernel, and to its factors."""
+    v = rows_product(q, kernel.penalty.t())
+    twice = torch.is_grad_enabled()
+    message = v, kernel.before, grad, kernel.after
+    own_grad: Tensor
+    if kernel.accuracy:
+        lattice = composed_lattice_kernel_grad if twice else lattice_kernel_grad
+        features, *tables = kernel.tensors
+        own_grad, factor_grads = lattice(features, *message, *tables, kernel.accuracy)
     else:
-        result = ops.separable_filter(own[0], v, shape)
+        separable = composed_separable_kernel_grad if twice else separable_kernel_grad
+        own_grad, factor_grads = separable(kernel.tensors[0], *message, kernel.shape)
+    return -own_grad, -factor_grads
+
+
+def _filtered(v: Tensor, kernel: FlatKernel, *, transposed: bool) -> Tensor:
+    result: Tensor
+    first, *tables = kernel.tensors
+    if kernel.accuracy:
+        # The lattice is given: its features receive theirs from `kernel_grad`.
+        result = lattice_ops.lattice_filter(first.detach(), v, *tables, kernel.accuracy, transposed)
+    else:
+        result = ops.separable_filter(first, v, kernel.shape)
     return result
-
-
-def _scaled(v: Tensor, factor: Tensor | None) -> Tensor:
-    return v if factor is None else v * factor
-
-
-def each_kernel(
-    penalties: Sequence[Tensor],
-    factors: Sequence[Tensor],
-    tensors: Sequence[Tensor],
-    accuracies: str,
-) -> Iterator[tuple[Tensor, Tensor | None, Tensor | None, Sequence[Tensor], str]]:
-    """Each kernel's penalty, before, after, tensors and accuracy."""
-    first = 0
-    for m, (penalty, accuracy) in enumerate(zip(penalties, accuracies.split(","), strict=True)):
-        before, after = (x if x.numel() else None for x in factors[2 * m : 2 * m + 2])
-        count = TABLES if accuracy else 1
-        yield penalty, before, after, tensors[first : first + count], accuracy
-        first += count

@@ -3,8 +3,9 @@
     update(logits) = unary - sum_m K_m (softmax(logits) P_m'),   K_m = after_m * F_m before_m
 
 An operator takes tensors, numbers and strings: each kernel is its factors, its tensors (theta of
-a spatial Gaussian, or the six tables of a lattice) and the name of its lattice's accuracy, empty
-for the Gaussian. `fused_updates` tells whether the operator serves, and flattens the kernels.
+a spatial Gaussian, or the features and the six tables of a lattice) and the name of its lattice's
+accuracy, empty for the Gaussian. `fused_updates` tells whether the operator serves, and flattens
+the kernels, which `flat_kernels` takes apart again.
 """
 
 from __future__ import annotations
@@ -21,7 +22,13 @@ from crfrnn.filtering.accuracy import named
 from crfrnn.filtering.filters import LatticeFilter, SeparableFilter
 from crfrnn.filtering.lattice import Lattice
 from crfrnn.filtering.linear import Filter, Normalized
-from crfrnn.filtering.update_composed import composed_grad, composed_update, each_kernel
+from crfrnn.filtering.update_composed import (
+    FlatKernel,
+    composed_grad,
+    composed_update,
+    flat_kernels,
+    kernel_grad,
+)
 from crfrnn.native import empty_like
 from crfrnn.operators import operator
 from crfrnn.rows_ops import rows_softmax
@@ -46,7 +53,7 @@ def mean_field_updates(
         unary: (B, N, L).
         penalties: P_m, (L, L).
         factors: before and after of each kernel in turn, (B, N, 1); no element means 1.
-        tensors: theta, or the tables of the lattice, of each kernel in turn.
+        tensors: theta, or features and tables of the lattice, of each kernel in turn.
         accuracies: of each kernel's lattice, none for the spatial Gaussian, between commas.
         shape: the grid of the spatial Gaussians.
         iterations: T, one or more.
@@ -55,17 +62,17 @@ def mean_field_updates(
     Returns:
         The logits after T updates, (B, N, L), and q ahead of each, (T, B, N, L), or (0, B, N, L).
     """
-    each = penalties, factors, tensors, accuracies
+    kernels = flat_kernels(penalties, factors, tensors, accuracies, shape)
     history = empty_like(_history(unary, iterations, store))
     updated = cpu_update.mean_field_updates(
-        start, unary, _kernels(*each, shape), iterations, history if store else None
+        start, unary, _described(kernels), iterations, history if store else None
     )
     if updated is not None:
         return updated, history
     logits = unary if start is None else start
     for t in range(iterations):
         q = rows_softmax(logits)
-        logits = composed_update(q, unary, *each, shape)
+        logits = composed_update(q, unary, kernels)
         if store:
             history[t] = q
     return logits, history
@@ -97,17 +104,21 @@ def mean_field_updates_grad(
     to_penalties: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`cpu_update.mean_field_updates_grad`; not differentiable itself."""
-    each = penalties, factors, tensors, accuracies
+    kernels = flat_kernels(penalties, factors, tensors, accuracies, shape)
     native = cpu_update.mean_field_updates_grad(
-        grad, history, _kernels(*each, shape), started=started, to_penalties=to_penalties
+        grad, history, _described(kernels), started=started, to_penalties=to_penalties
     )
     if native is not None:
         return native
-    start_grad, unary_grad, penalty_grads = composed_grad(grad, history, *each, shape, to_penalties)
     nothing = grad.new_empty(0)
+    unary_grad, penalty_grads = torch.zeros_like(grad), grad.new_zeros(())
+    for q in reversed(history):
+        unary_grad = unary_grad + grad
+        grad, own = composed_grad(grad, q, None, kernels, to_penalties=to_penalties)
+        penalty_grads = penalty_grads + own
     if not started:
-        return nothing, unary_grad + start_grad, penalty_grads
-    return start_grad, nothing if len(history) == 1 else unary_grad, penalty_grads
+        return nothing, unary_grad + grad, penalty_grads
+    return grad, nothing if len(history) == 1 else unary_grad, penalty_grads
 
 
 @mean_field_updates_grad.register_fake
@@ -125,23 +136,13 @@ def _(
     )
 
 
-def _kernels(
-    penalties: Sequence[Tensor],
-    factors: Sequence[Tensor],
-    tensors: Sequence[Tensor],
-    accuracies: str,
-    shape: Sequence[int],
-) -> list[cpu_update.Kernel]:
-    return [
-        cpu_update.Kernel(penalty, before, after, _described(own, accuracy, shape))
-        for penalty, before, after, own, accuracy in each_kernel(
-            penalties, factors, tensors, accuracies
-        )
-    ]
-
-
-def _described(own: Sequence[Tensor], accuracy: str, shape: Sequence[int]) -> cpu_update.Described:
-    return (Lattice(*own), named(accuracy)) if accuracy else (own[0], shape)
+def _described(kernels: Sequence[FlatKernel]) -> list[cpu_update.Kernel]:
+    """The kernels as the native functions take them."""
+    described = []
+    for penalty, before, after, (own, *tables), accuracy, shape in kernels:
+        table = (Lattice(*tables), named(accuracy)) if accuracy else (own, shape)
+        described.append(cpu_update.Kernel(penalty, before, after, table))
+    return described
 
 
 def _save_updates(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -159,17 +160,18 @@ def _updates_backward(ctx: Any, grad: Tensor | None, history_grad: Tensor | None
     tensors = saved[count + num_factors :]
     if not ctx.stored:
         raise RuntimeError("mean-field updates have a gradient with store=True alone, got False.")
-    to_start, to_unary, to_penalties = ctx.needs_input_grad[:3]
+    to_start, to_unary, to_penalties, to_factors, to_tensors = ctx.needs_input_grad[:5]
     each = penalties, factors, tensors, ctx.accuracies, ctx.shape
-    grad = torch.zeros_like(history[0]) if grad is None else grad
-    if history_grad is not None or torch.is_grad_enabled():
-        start_grad, unary_grad, penalty_grads = composed_grad(
-            grad, history, *each, any(to_penalties), history_grad
+    grad = torch.zeros_like(history[0]) if grad is None else grad.contiguous()
+    kernel_grads: tuple[Any, Any] = [None] * num_factors, [None] * len(tensors)
+    if history_grad is not None or torch.is_grad_enabled() or any((*to_factors, *to_tensors)):
+        start_grad, unary_grad, penalty_grads, kernel_grads = _grads_one_by_one(
+            grad, history, history_grad, each, to_factors, to_tensors, any(to_penalties)
         )
         unary_grad = unary_grad if ctx.started else unary_grad + start_grad
     else:
         start_grad, unary_grad, penalty_grads = mean_field_updates_grad(
-            grad.contiguous(), history, *each, ctx.started, any(to_penalties)
+            grad, history, *each, ctx.started, any(to_penalties)
         )
         unary_grad = unary_grad if unary_grad.numel() else grad
     own = iter(penalty_grads)  # of all penalties, or of none
@@ -177,10 +179,51 @@ def _updates_backward(ctx: Any, grad: Tensor | None, history_grad: Tensor | None
         start_grad if to_start else None,
         unary_grad if to_unary else None,
         [g if wanted else None for wanted, g in zip_longest(to_penalties, own)],
-        [None] * num_factors,
-        [None] * len(tensors),
+        *kernel_grads,
         *[None] * 4,
     )
+
+
+def _grads_one_by_one(
+    grad: Tensor,
+    history: Tensor,
+    history_grad: Tensor | None,
+    each: tuple[Any, ...],
+    to_factors: Sequence[bool],
+    to_tensors: Sequence[bool],
+    to_penalties: bool,
+) -> tuple[Tensor, Tensor, Tensor, tuple[list[Any], list[Any]]]:
+    """Update by update: what kernels that learn receive, and whatever is differentiated twice."""
+    kernels = flat_kernels(*each)
+    unary_grad, penalty_grads = torch.zeros_like(grad), grad.new_zeros(())
+    factor_grads: list[Any] = [None] * len(to_factors)
+    tensor_grads: list[Any] = [None] * len(to_tensors)
+
+    def add(grads: list[Any], at: int, new: Tensor, *, wanted: bool) -> None:
+        if wanted:
+            grads[at] = new if grads[at] is None else grads[at] + new
+
+    for t in reversed(range(len(history))):
+        q = history[t]
+        unary_grad = unary_grad + grad
+        first = 0
+        for m, kernel in enumerate(kernels):
+            before, after = to_factors[2 * m : 2 * m + 2]
+            if before or after or to_tensors[first]:
+                own_grad, (to_after, to_before) = kernel_grad(grad, q, kernel)
+                add(factor_grads, 2 * m, to_before, wanted=before)
+                add(factor_grads, 2 * m + 1, to_after, wanted=after)
+                add(tensor_grads, first, own_grad, wanted=to_tensors[first])
+            first += len(kernel.tensors)
+        if history_grad is not None or torch.is_grad_enabled():
+            q_grad = None if history_grad is None else history_grad[t]
+            grad, own = composed_grad(grad, q, q_grad, kernels, to_penalties=to_penalties)
+        else:
+            grad, _, own = mean_field_updates_grad(
+                grad, history[t : t + 1], *each, True, to_penalties
+            )
+        penalty_grads = penalty_grads + own
+    return grad, unary_grad, penalty_grads, (factor_grads, tensor_grads)
 
 
 mean_field_updates.register_autograd(_updates_backward, setup_context=_save_updates)
@@ -195,8 +238,8 @@ def fused_updates(
 ) -> Tensor | None:
     """The operator on these kernels, or None where it does not serve.
 
-    It serves float32 on the CPU, spatial Gaussians of one grid and lattices, normalised, none of
-    which learns.
+    It serves float32 on the CPU, spatial Gaussians of one grid and lattices, normalised; but not
+    the lattice's own derivative, which its filter has.
     """
     rows = [unary] if start is None else [start, unary]
     if not kernels or any(
@@ -211,23 +254,17 @@ def fused_updates(
         if not isinstance(kernel, Normalized):
             return None
         own = kernel.kernel
-        if isinstance(own, LatticeFilter):
-            learns = own.features.requires_grad
-            tensors += own.tables
+        if isinstance(own, LatticeFilter) and not own.learns_through_tables:
+            tensors += [own.features, *own.tables]
             accuracies.append(own.accuracy)
         elif isinstance(own, SeparableFilter) and shape in ([], own.shape):
-            learns = False
             tensors.append(own.theta)
             accuracies.append("")
             shape = own.shape
         else:
             return None
-        if learns:
-            return None
         factors += [unary.new_empty(0) if x is None else x for x in (kernel.before, kernel.after)]
-    if any(x.requires_grad for x in (*factors, *tensors)):
-        return None
-    learns = any(x.requires_grad for x in (*rows, *penalties))
+    learns = any(x.requires_grad for x in (*rows, *penalties, *factors, *tensors))
     result: Tensor = mean_field_updates(
         None if start is None else start.contiguous(),
         unary.contiguous(),

@@ -154,7 +154,8 @@ def operator_arguments() -> tuple[Any, ...]:
     factors = [x for k in kernels for x in (k.before, k.after) if x is not None]
     assert isinstance(spatial.kernel, SeparableFilter)
     assert isinstance(bilateral.kernel, LatticeFilter)
-    tensors = [spatial.kernel.theta, *bilateral.kernel.tables]
+    lattice = bilateral.kernel
+    tensors = [spatial.kernel.theta, lattice.features, *lattice.tables]
     return logits, unary, penalties, factors, tensors, ",standard", [10, 12]
 
 
@@ -187,11 +188,44 @@ def test_update_of_extreme_logits() -> None:
     )
 
 
-def test_update_leaves_kernels_that_learn_to_autograd() -> None:
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+@pytest.mark.parametrize("masked", [False, True])
+def test_gradients_of_kernels_that_learn_are_the_plain_ones(
+    normalization: Normalization, masked: bool
+) -> None:
+    values, _ = update_problem(5, "none", "any")
+    logits, unary, *penalties = values
+    theta = torch.tensor([2.0, 3.0], requires_grad=True)
+    features = random_features(2, 120, 3).requires_grad_()
+    valid = torch.ones(2, 120, 1)
+    valid[1, 100:] = 0 if masked else 1
+
+    def updated(fused: bool) -> Tensor:
+        kernels = [
+            Normalized(SeparableFilter(theta, (10, 12)), normalization, valid, masked=masked),
+            Normalized(LatticeFilter(features), normalization, valid, masked=masked),
+        ]
+        if not fused:
+            return plain_updates(values, kernels, 2)
+        both = fused_updates(logits, unary, kernels, penalties, 2)
+        assert both is not None
+        return both
+
+    learnt = [*values, theta, features]
+    direction = torch.randn(2, 120, 5)
+    own, theirs = (
+        torch.autograd.grad((updated(fused) * direction).sum(), learnt) for fused in (True, False)
+    )
+    for a, b in zip(own, theirs, strict=True):
+        # Signed sums over pixels of differences that cancel: rounding relative to the largest.
+        torch.testing.assert_close(a, b, rtol=0, atol=3e-4 * max(b.abs().max().item(), 1.0))
+
+
+def test_update_leaves_float64_and_the_lattices_own_derivative_to_autograd() -> None:
     values, (spatial, bilateral) = update_problem(4, "symmetric", "any")
     logits, unary, *penalties = values
     features = random_features(2, 120, 3).requires_grad_()
-    learns = Normalized(LatticeFilter(features), "none", torch.ones(2, 120, 1))
+    learns = Normalized(LatticeFilter(features, gradient="lattice"), "none", torch.ones(2, 120, 1))
     assert fused_updates(logits, unary, [spatial, learns], penalties) is None
     doubles = [x.double() for x in values]
     assert fused_updates(doubles[0], doubles[1], [spatial, bilateral], doubles[2:]) is None
