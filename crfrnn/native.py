@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 OVERFLOWED = 1
-INTERFACE = 6  # of the functions below, as `crfrnn_interface` of csrc/native.cpp says it
+INTERFACE = 7  # of the functions below, as `crfrnn_interface` of csrc/native.cpp says it
 
 NOT_BUILT = (
     "the native CPU path of crfrnn is not built: the plain PyTorch path serves, several times "
@@ -107,6 +107,7 @@ def library() -> ctypes.CDLL | None:
     native.crfrnn_large_pages.argtypes = (p, n)
     native.crfrnn_large_pages.restype = None
     native.crfrnn_softmax.argtypes = (p, n, n, p, i)
+    native.crfrnn_product.argtypes = (p, n, n, p, p, i)
     native.crfrnn_separable_filter.argtypes = (p, n, n, p, p, i)
     native.crfrnn_mean_field_update.argtypes = (p, i, n, n, n, i, p, p, p, p, i)
     native.crfrnn_mean_field_update_grad.argtypes = (p, i, n, n, n, i, p, p, p, p, p, i)

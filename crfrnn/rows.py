@@ -20,6 +20,22 @@ ALIGNMENT = 64  # bytes
 
 def product(v: Tensor, matrix: Tensor) -> Tensor:
     """v @ matrix for rows v (B, N, L) and a small matrix (L, K): (B, N, K)."""
+    native = native_for(v, matrix)
+    if native is not None and matrix.shape[0] == matrix.shape[1] and v.numel() > 0:
+        v, matrix = v.contiguous(), matrix.contiguous()
+        product = empty_like(v)
+        rows, labels = v.shape[0] * v.shape[1], v.shape[2]
+        check_memory(
+            native.crfrnn_product(
+                v.data_ptr(),
+                rows,
+                labels,
+                matrix.data_ptr(),
+                product.data_ptr(),
+                get_num_threads(),
+            )
+        )
+        return product
     out = v.new_empty(*v.shape[:2], matrix.shape[1])
     for rows, result in zip(v, out, strict=True):
         body, rest = split(aligned(rows))

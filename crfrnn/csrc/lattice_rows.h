@@ -4,7 +4,8 @@ namespace {
 
 using crfrnn::Lattice;
 
-constexpr int64_t AHEAD = 8;  // rows between a row asked for and the one being added
+constexpr int64_t AHEAD = 8;         // rows between a row asked for and the one being added
+constexpr int64_t SLICES_AHEAD = 4;  // pixels between one whose vertices are asked for and its sum
 
 // Ask for a row of labels: which row comes next is a table's secret to the processor.
 inline void prefetch(const float* row, int64_t labels) {
@@ -12,26 +13,39 @@ inline void prefetch(const float* row, int64_t labels) {
     __builtin_prefetch(row + labels - 1);
 }
 
+// The sums of `splat` over one vertex's pixels, of the factors c to c + C - 1.
+template <int C, class Columns>
+inline void splat_vertex(const Columns& group, const Lattice& lattice, int64_t labels,
+                         int64_t count, int64_t c, const float* factors, const float* v,
+                         int64_t vertex, float* values) {
+    const int64_t entries = lattice.pixels * lattice.size, stop = lattice.splat_end(vertex);
+    typename Columns::Sum sums[C] = {};
+    for (int64_t entry = lattice.splat_offsets[vertex]; entry < stop; ++entry) {
+        if (c == 0 && entry + 2 * AHEAD < entries)
+            prefetch(v + lattice.splat_pixels[entry + 2 * AHEAD] * labels, labels);
+        const int64_t pixel = lattice.splat_pixels[entry];
+        const float weight = lattice.splat_weights[entry];
+        const auto row = group.load_row(v + pixel * labels);
+        for (int k = 0; k < C; ++k) {
+            const float own = factors ? weight * factors[pixel * count + c + k] : weight;
+            for (int g = 0; g < Columns::blocks; ++g) sums[k].block[g] += own * row.block[g];
+        }
+    }
+    for (int k = 0; k < C; ++k)
+        group.store_row(values + (vertex * count + c + k) * labels, sums[k]);
+}
+
 // W' (factor_c v), c < count, for some of the vertices: (BN, L) -> (M + 1, count, L). The factors
 // are (BN, count); null is a single 1.
 void splat(const Lattice& lattice, int64_t labels, int64_t count, const float* factors,
            const float* v, float* values, int64_t begin, int64_t end) {
-    const int64_t entries = lattice.pixels * lattice.size;
     by_groups_and_rows(labels, begin, end, [&](auto group, int64_t first, int64_t last) {
         for (int64_t vertex = first; vertex < last; ++vertex) {
-            const int64_t start = lattice.splat_offsets[vertex], stop = lattice.splat_end(vertex);
-            for (int64_t c = 0; c < count; ++c) {
-                auto sum = group.zero();
-                for (int64_t entry = start; entry < stop; ++entry) {
-                    if (c == 0 && entry + 2 * AHEAD < entries)
-                        prefetch(v + lattice.splat_pixels[entry + 2 * AHEAD] * labels, labels);
-                    const int64_t pixel = lattice.splat_pixels[entry];
-                    const float weight = lattice.splat_weights[entry];
-                    group.add(sum, factors ? weight * factors[pixel * count + c] : weight,
-                              v + pixel * labels);
-                }
-                group.store_row(values + (vertex * count + c) * labels, sum);
-            }
+            int64_t c = 0;
+            for (; c + 3 <= count; c += 3)  // 12 sums at most
+                splat_vertex<3>(group, lattice, labels, count, c, factors, v, vertex, values);
+            for (; c < count; ++c)
+                splat_vertex<1>(group, lattice, labels, count, c, factors, v, vertex, values);
         }
     });
 }
@@ -68,30 +82,61 @@ void slice_(const Lattice& lattice, int64_t labels, const float* values, float* 
     });
 }
 
+// `slice_dots` of 8 G or up to 7 fewer labels, all of a row in registers.
+template <int G>
+inline void slice_dots_in_registers(const Lattice& lattice, int64_t labels, int64_t count,
+                                    const float* values, const float* v, float* dots,
+                                    int64_t begin, int64_t end) {
+    const int size = lattice.size;
+    const Group<8, G> group(0, labels);
+    const auto own_lanes = lanes_of_last_block(labels, G);
+    for (int64_t pixel = begin; pixel < end; ++pixel) {
+        const int32_t* vertices = lattice.slice_vertices + pixel * size;
+        const float* weights = lattice.slice_weights + pixel * size;
+        if (pixel + SLICES_AHEAD < end)
+            for (int k = 0; k < size; ++k)
+                prefetch(values + vertices[SLICES_AHEAD * size + k] * count * labels,
+                         count * labels);
+        auto row = group.load_row(v + pixel * labels);
+        row.block[G - 1] *= own_lanes;
+        for (int64_t c = 0; c < count; ++c) {
+            auto sum = group.zero();
+            for (int k = 0; k < size; ++k)
+                group.add(sum, weights[k], values + (vertices[k] * count + c) * labels);
+            Lanes<8> lanes = {};
+            for (int g = 0; g < G; ++g) lanes += sum.block[g] * row.block[g];
+            dots[pixel * count + c] = lattice.gain * sum_of(lanes);
+        }
+    }
+}
+
 // <v_i, (W values_c)_i> with the gain, c < count, for some of the pixels: values (M + 1, count, L),
 // dots (BN, count).
 void slice_dots(const Lattice& lattice, int64_t labels, int64_t count, const float* values,
                 const float* v, float* dots, int64_t begin, int64_t end) {
+    const int64_t blocks = labels < 8 ? 0 : (labels + 7) / 8;
+    const auto in_registers = blocks == 1   ? slice_dots_in_registers<1>
+                              : blocks == 2 ? slice_dots_in_registers<2>
+                              : blocks == 3 ? slice_dots_in_registers<3>
+                              : blocks == 4 ? slice_dots_in_registers<4>
+                                            : nullptr;
+    if (in_registers != nullptr)
+        return in_registers(lattice, labels, count, values, v, dots, begin, end);
     const int size = lattice.size;
-    const int64_t padded = (labels + 7) / 8 * 8;
-    std::vector<float> memory(2 * padded);  // zeros beyond the labels
-    float* const sliced = memory.data();
-    float* const row = memory.data() + padded;
+    std::vector<float> sliced(labels);
     for (int64_t pixel = begin; pixel < end; ++pixel) {
         const int32_t* vertices = lattice.slice_vertices + pixel * size;
         const float* weights = lattice.slice_weights + pixel * size;
-        std::copy_n(v + pixel * labels, labels, row);
         for (int64_t c = 0; c < count; ++c) {
             by_groups(labels, [&](auto group) {
                 auto sum = group.zero();
                 for (int k = 0; k < size; ++k)
                     group.add(sum, weights[k], values + (vertices[k] * count + c) * labels);
-                group.store_row(sliced, sum);
+                group.store_row(sliced.data(), sum);
             });
-            Lanes<8> lanes = {};
-            for (int64_t l = 0; l < padded; l += 8)
-                lanes += load<8>(sliced + l) * load<8>(row + l);
-            dots[pixel * count + c] = lattice.gain * sum_of(lanes);
+            float dot;
+            row_dots(sliced.data(), v + pixel * labels, labels, &dot, 0, 1);
+            dots[pixel * count + c] = lattice.gain * dot;
         }
     }
 }

@@ -73,7 +73,11 @@ struct Loops {
                      int64_t end);
     void (*scale)(const float* factor, int64_t labels, const float* v, float* scaled,
                   int64_t begin, int64_t end);
+    void (*multiply)(const float* minus, int64_t labels, const float* v, float* product,
+                     int64_t begin, int64_t end);
     void (*penalise)(const Penalty&, int64_t labels, float* values, int64_t begin, int64_t end);
+    void (*patch_dots)(const Term& term, int64_t labels, const float* w, float* dots,
+                       const Patch& patch);
     void (*update)(const Term* terms, int count, int64_t labels, const float* unary, bool to_q,
                    float* updated, const Patch& patch);
     void (*update_grad)(const Term* terms, int count, int64_t labels, const float* q,

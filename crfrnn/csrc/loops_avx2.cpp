@@ -25,7 +25,8 @@
 
 namespace crfrnn {
 const Loops loops_avx2 = {"AVX2", splat, blur, slice_, slice_dots, convolve,
-                          softmax, row_dots, scale, penalise, update, update_grad};
+                          softmax, row_dots, scale, multiply, penalise, patch_dots, update,
+                          update_grad};
 }
 
 #if defined(__clang__)

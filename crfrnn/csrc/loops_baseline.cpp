@@ -17,5 +17,6 @@
 
 namespace crfrnn {
 const Loops loops_baseline = {"baseline", splat, blur, slice_, slice_dots, convolve,
-                          softmax, row_dots, scale, penalise, update, update_grad};
+                          softmax, row_dots, scale, multiply, penalise, patch_dots, update,
+                          update_grad};
 }

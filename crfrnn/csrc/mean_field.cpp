@@ -10,13 +10,12 @@ namespace crfrnn {
 
 namespace {
 
-constexpr int64_t PATCH_FLOATS = 2688;  // of a row: what a convolution reads stays in the cache
-constexpr float UNIT[] = {0, 0, 0, 1, 0, 0, 0};  // taps that change nothing
-
-Taps taps_of(const Separable& kernel, int axis) {
-    const float* taps = kernel.taps;
-    for (int k = 0; k < axis; ++k) taps += 2 * (kernel.radii[k] + PADDING) + 1;
-    return {taps + kernel.radii[axis] + PADDING, kernel.radii[axis]};
+// The spatial kernel whose grid is that of all.
+const Separable* grid_of(const Kernel* kernels, int count) {
+    const Separable* grid = nullptr;
+    for (int m = 0; m < count; ++m)
+        if (kernels[m].separable != nullptr) grid = kernels[m].separable;
+    return grid;
 }
 
 }  // namespace
@@ -24,21 +23,15 @@ Taps taps_of(const Separable& kernel, int axis) {
 MeanField::MeanField(const Kernel* kernels, int count, int64_t batch, int64_t pixels,
                      int64_t labels, Team& team)
     : kernels_(kernels), count_(count), batch_(batch), pixels_(pixels), labels_(labels),
-      team_(team), rows_(batch * pixels * labels), line_(pixels), height_(1), stride_(pixels),
-      columns_(count * labels * labels), diagonals_(count * labels), penalties_(count),
+      team_(team), rows_(batch * pixels * labels),
+      patches_(grid_of(kernels, count), batch, pixels, labels), columns_(count * labels * labels), diagonals_(count * labels), penalties_(count),
       sizes_(count, 0), buffers_(count) {
     for (int m = 0; m < count; ++m) {
         const Kernel& kernel = kernels[m];
         if (kernel.lattice != nullptr) {
             sizes_[m] = 2 * (kernel.lattice->vertices + 1) * labels;
-        } else {
-            const Separable& spatial = *kernel.separable;
-            line_ = spatial.shape[spatial.axes - 1];
-            if (spatial.axes > 1) {
-                height_ = spatial.shape[0];
-                stride_ = pixels / height_;
-            }
-            if (spatial.axes > 2) sizes_[m] = 2 * rows_;
+        } else if (kernel.separable->axes > 2) {
+            sizes_[m] = 2 * rows_;
         }
         // The columns of the penalty, and whether there is one number between any two labels.
         const float* const matrix = kernel.penalty;
@@ -69,18 +62,18 @@ float* MeanField::reserve(int extra) {
 
 void MeanField::convolve_lines(const Separable& spatial, const float* factor, const float* rows,
                                float* convolved) {
-    const int64_t lines = batch_ * pixels_ / line_;
+    const int64_t size = spatial.shape[spatial.axes - 1], lines = batch_ * pixels_ / size;
     const Taps taps = taps_of(spatial, spatial.axes - 1);
-    team_.for_rows(lines, GRAIN / (line_ * labels_) + 1, [&](int64_t begin, int64_t end) {
-        std::vector<float> scaled(factor != nullptr ? line_ * labels_ : 0);
+    team_.for_rows(lines, GRAIN / (size * labels_) + 1, [&](int64_t begin, int64_t end) {
+        std::vector<float> scaled(factor != nullptr ? size * labels_ : 0);
         for (int64_t line = begin; line < end; ++line) {
-            const int64_t first = line * line_;
+            const int64_t first = line * size;
             const float* v = rows + first * labels_;
             if (factor != nullptr) {
-                loops().scale(factor, labels_, rows, scaled.data(), first, first + line_);
+                loops().scale(factor, labels_, rows, scaled.data(), first, first + size);
                 v = scaled.data();
             }
-            loops().convolve(v, taps.middle, taps.radius, line_, labels_, labels_, 0, line_,
+            loops().convolve(v, taps.middle, taps.radius, size, labels_, labels_, 0, size,
                              convolved + first * labels_, labels_);
         }
     });
@@ -111,17 +104,17 @@ std::vector<Term> MeanField::filter(const float* rows, bool transposed) {
             continue;
         }
         const Separable& spatial = *kernel.separable;
-        term.first = spatial.axes > 1 ? taps_of(spatial, 0) : Taps{UNIT + PADDING, 0};
+        set_axes(spatial, term);
         if (spatial.axes <= 2) {
             term.values = rows;
             term.before = before;
-            term.last = taps_of(spatial, spatial.axes - 1);
             continue;
         }
+        term.last = {};
         float* v = buffers_[m];
         float* other = v + rows_;
         convolve_lines(spatial, before, rows, v);
-        int64_t repeats = batch_ * height_, length = stride_ * labels_;
+        int64_t repeats = batch_ * patches_.height(), length = patches_.stride() * labels_;
         for (int axis = 1; axis < spatial.axes - 1; ++axis) {
             length /= spatial.shape[axis];
             const Taps taps = taps_of(spatial, axis);
@@ -133,31 +126,6 @@ std::vector<Term> MeanField::filter(const float* rows, bool transposed) {
         term.values = v;
     }
     return terms;
-}
-
-int64_t MeanField::patch_columns() const {
-    return std::min(stride_, std::clamp<int64_t>(PATCH_FLOATS / labels_, 8, 512));
-}
-
-int64_t MeanField::num_patches() const {
-    return batch_ * ((stride_ + patch_columns() - 1) / patch_columns());
-}
-
-Patch MeanField::patch(int64_t number) const {
-    const int64_t across = (stride_ + patch_columns() - 1) / patch_columns();
-    const int64_t column = number % across * patch_columns();
-    const int64_t columns = std::min(patch_columns(), stride_ - column);
-    return {number / across * pixels_ + column, height_, stride_, columns, column,
-            stride_ - column - columns};
-}
-
-template <class Body>
-void MeanField::by_patches(const Body& body) const {
-    const int64_t count = num_patches();
-    const int64_t grain = GRAIN * count / (batch_ * pixels_ * labels_) + 1;
-    team_.for_rows(count, grain, [&](int64_t begin, int64_t end) {
-        for (int64_t number = begin; number < end; ++number) body(number, patch(number));
-    });
 }
 
 void MeanField::update(int iterations, const float* start, const float* unary, float* history,
@@ -173,7 +141,7 @@ void MeanField::update(int iterations, const float* start, const float* unary, f
         const std::vector<Term> terms = filter(q_of(t), false);
         const bool last = t + 1 == iterations;
         float* const next = last ? updated : q_of(t + 1);
-        by_patches([&](int64_t, const Patch& patch) {
+        patches_.for_each(team_, [&](int64_t, const Patch& patch) {
             loops().update(terms.data(), count_, labels_, unary, !last, next, patch);
         });
     }
@@ -184,7 +152,7 @@ void MeanField::update_grad(int iterations, const float* history, const float* g
     float* const scratch = reserve(std::min(iterations, 2));
     // Each patch sums for itself, and the patches are added in their order.
     const int64_t matrices = count_ * labels_ * labels_;
-    std::vector<float> partial(penalty_grads != nullptr ? num_patches() * matrices : 0);
+    std::vector<float> partial(penalty_grads != nullptr ? patches_.count() * matrices : 0);
     if (penalty_grads != nullptr) std::fill_n(penalty_grads, matrices, 0.0f);
     const float* received = grad;
     const float* grad_sum = grad;
@@ -194,7 +162,7 @@ void MeanField::update_grad(int iterations, const float* history, const float* g
             t == 0 && start_grad != nullptr ? start_grad : scratch + t % 2 * rows_;
         float* const new_sum = t == 0 && start_grad != nullptr ? nullptr : unary_grad;
         std::fill(partial.begin(), partial.end(), 0.0f);
-        by_patches([&](int64_t number, const Patch& patch) {
+        patches_.for_each(team_, [&](int64_t number, const Patch& patch) {
             std::vector<float*> own(count_, nullptr);
             if (penalty_grads != nullptr)
                 for (int m = 0; m < count_; ++m)
@@ -203,7 +171,7 @@ void MeanField::update_grad(int iterations, const float* history, const float* g
                                 new_sum, own.data(), patch);
         });
         if (penalty_grads != nullptr)
-            for (int64_t number = 0; number < num_patches(); ++number)
+            for (int64_t number = 0; number < patches_.count(); ++number)
                 for (int64_t k = 0; k < matrices; ++k)
                     penalty_grads[k] += partial[number * matrices + k];
         received = next;

@@ -6,6 +6,7 @@
 
 #include "kernels.h"
 #include "loops.h"
+#include "patches.h"
 #include "threads.h"
 
 namespace crfrnn {
@@ -39,20 +40,13 @@ class MeanField {
     // The last axis of a separable kernel.
     void convolve_lines(const Separable& spatial, const float* factor, const float* rows,
                         float* convolved);
-    // Stage 2: body(number, patch).
-    template <class Body>
-    void by_patches(const Body& body) const;
-    int64_t patch_columns() const;
-    int64_t num_patches() const;
-    Patch patch(int64_t number) const;
 
     const Kernel* kernels_;
     int count_;
     int64_t batch_, pixels_, labels_;
     Team& team_;
     int64_t rows_;             // floats of (BN, L)
-    int64_t line_;             // pixels next to each other along the last axis
-    int64_t height_, stride_;  // of the first axis: its length, the pixels from one to the next
+    Patches patches_;
     std::vector<float> columns_, diagonals_;  // (count, L, L): P', and (count, L)
     std::vector<Penalty> penalties_;
     std::vector<int64_t> sizes_;   // of what each kernel needs: both tables of a lattice, or rows

@@ -82,6 +82,15 @@ inline void subtract_penalty(const Penalty& penalty, int64_t labels, const float
     });
 }
 
+// v matrix for some rows, and a square matrix whose negative is `minus`.
+void multiply(const float* minus, int64_t labels, const float* v, float* product, int64_t begin,
+              int64_t end) {
+    const Penalty penalty{minus, nullptr, 0.0f, false};
+    std::fill(product + begin * labels, product + end * labels, 0.0f);
+    subtract_penalty(penalty, labels, v + begin * labels, nullptr, product + begin * labels,
+                     end - begin, nullptr);
+}
+
 // values P' in place of the values of some vertices.
 void penalise(const Penalty& penalty, int64_t labels, float* values, int64_t begin, int64_t end) {
     constexpr int64_t COUNT = 16;
@@ -96,8 +105,6 @@ void penalise(const Penalty& penalty, int64_t labels, float* values, int64_t beg
         subtract_penalty(penalty, labels, before.data(), minus, own, count, totals);
     }
 }
-
-constexpr int64_t SLICES_AHEAD = 4;  // pixels between one whose vertices are asked for and its sum
 
 // rows += factor * (W values) with the gain, for pixels next to each other.
 inline void add_slices(const Lattice& lattice, int64_t labels, const float* values,
@@ -201,6 +208,14 @@ inline void by_rows(const Term* terms, int count, int64_t labels, const Patch& p
             body(patch.first + row * patch.stride,
                  [&](int m) { return messages.data() + (m * HEIGHT + row - y) * width; });
     }
+}
+
+// <w_i, the filtered values_i> for the pixels of a patch.
+void patch_dots(const Term& term, int64_t labels, const float* w, float* dots,
+                const Patch& patch) {
+    by_rows(&term, 1, labels, patch, [&](int64_t first, const auto& row_of) {
+        row_dots(row_of(0), w + first * labels, labels, dots + first, 0, patch.columns);
+    });
 }
 
 // unary - sum_m factor_m * (... P_m') for the pixels of a patch, or the softmax of that; the

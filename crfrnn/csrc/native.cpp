@@ -3,6 +3,7 @@
 // A function that can fail returns 0 for success and FAILED where memory ran out.
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "build.h"
 #include "filters.h"
@@ -60,7 +61,7 @@ int guarded(int threads, const Body& body) {
 extern "C" {
 
 // Of the functions below: what native.py expects, or the library is of another version.
-int crfrnn_interface() { return 6; }
+int crfrnn_interface() { return 7; }
 
 const char* crfrnn_instructions() { return loops().instructions; }
 
@@ -74,6 +75,19 @@ int crfrnn_softmax(const float* logits, int64_t rows, int64_t labels, float* q, 
     return guarded(threads, [&](Team& team) {
         team.for_rows(rows, GRAIN / labels + 1, [&](int64_t begin, int64_t end) {
             loops().softmax(logits, labels, q, begin, end);
+        });
+        return DONE;
+    });
+}
+
+// v matrix, of rows of labels and a square matrix.
+int crfrnn_product(const float* v, int64_t rows, int64_t labels, const float* matrix,
+                   float* product, int threads) {
+    return guarded(threads, [&](Team& team) {
+        std::vector<float> minus(matrix, matrix + labels * labels);
+        for (float& x : minus) x = -x;
+        team.for_rows(rows, GRAIN / (labels * labels) + 1, [&](int64_t begin, int64_t end) {
+            loops().multiply(minus.data(), labels, v, product, begin, end);
         });
         return DONE;
     });

@@ -115,4 +115,26 @@ inline void by_groups_and_rows(int64_t labels, int64_t begin, int64_t end, const
         by_groups(labels, [&](auto group) { body(group, first, std::min(first + step, end)); });
 }
 
+// 1 for the labels that are the last of G blocks' own, 0 for those of the block before it.
+inline Lanes<8> lanes_of_last_block(int64_t labels, int blocks) {
+    Lanes<8> lanes;
+    for (int k = 0; k < 8; ++k) lanes[k] = k >= 8 * blocks - labels ? 1.0f : 0.0f;
+    return lanes;
+}
+
+// <a_i, b_i> of pixels [begin, end).
+void row_dots(const float* a, const float* b, int64_t labels, float* dots, int64_t begin,
+              int64_t end) {
+    const int64_t whole = labels / 8 * 8;
+    for (int64_t pixel = begin; pixel < end; ++pixel) {
+        const float* const left = a + pixel * labels;
+        const float* const right = b + pixel * labels;
+        Lanes<8> lanes = {};
+        for (int64_t l = 0; l < whole; l += 8) lanes += load<8>(left + l) * load<8>(right + l);
+        float dot = whole > 0 ? sum_of(lanes) : 0.0f;
+        for (int64_t l = whole; l < labels; ++l) dot += left[l] * right[l];
+        dots[pixel] = dot;
+    }
+}
+
 }  // namespace

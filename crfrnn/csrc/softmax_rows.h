@@ -57,8 +57,7 @@ inline void softmax_rows(const float* logits, int64_t labels, float* q, int64_t 
                          int64_t end) {
     constexpr int64_t COUNT = 32;
     float largest[COUNT], sums[COUNT];
-    Lanes<8> own_lanes;
-    for (int k = 0; k < 8; ++k) own_lanes[k] = k >= 8 * G - labels ? 1.0f : 0.0f;
+    const Lanes<8> own_lanes = lanes_of_last_block(labels, G);
     const Group<8, G> group(0, labels);
     for (int64_t first = begin; first < end; first += COUNT) {
         const int64_t count = std::min(COUNT, end - first);
@@ -97,21 +96,6 @@ void softmax(const float* logits, int64_t labels, float* q, int64_t begin, int64
     if (blocks == 4) return softmax_rows<4>(logits, labels, q, begin, end);
     for (int64_t pixel = begin; pixel < end; ++pixel)
         softmax_row(logits + pixel * labels, labels, q + pixel * labels);
-}
-
-// <a_i, b_i> of pixels [begin, end).
-void row_dots(const float* a, const float* b, int64_t labels, float* dots, int64_t begin,
-              int64_t end) {
-    const int64_t whole = labels / 8 * 8;
-    for (int64_t pixel = begin; pixel < end; ++pixel) {
-        const float* const left = a + pixel * labels;
-        const float* const right = b + pixel * labels;
-        Lanes<8> lanes = {};
-        for (int64_t l = 0; l < whole; l += 8) lanes += load<8>(left + l) * load<8>(right + l);
-        float dot = whole > 0 ? sum_of(lanes) : 0.0f;
-        for (int64_t l = whole; l < labels; ++l) dot += left[l] * right[l];
-        dots[pixel] = dot;
-    }
 }
 
 // q (g - <q, g>) of pixels [begin, end), which may take the place of g.

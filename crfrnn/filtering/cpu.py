@@ -188,7 +188,12 @@ def separable_kernel_grad(
     changed = plain_separable.taps_grads(theta, every)
     wanted = [every] + [[*every[:k], d, *every[k + 1 :]] for k, d in enumerate(changed)]
     to_after, *dots = _separable_dots(wanted, v, before, grad, shape)
-    (to_before,) = _separable_dots([every], grad, after, v, shape)
+    # Who has no factor before wants no gradient to it.
+    (to_before,) = (
+        [torch.zeros_like(to_after)]
+        if before is None
+        else _separable_dots([every], grad, after, v, shape)
+    )
     received = dots if after is None else [d * after for d in dots]
     # Over the pixels of each image first: the bits do not depend on the number of threads.
     theta_grad = torch.stack([d.sum((1, 2)).sum() for d in received])

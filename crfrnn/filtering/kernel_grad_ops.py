@@ -3,7 +3,8 @@
     d <grad, after * K (before * v)>   to theta or features of K, to after and to before
 
 with after and before (B, N, 1), the factors of `Normalized`, None for 1. The two gradients to
-them come together, (2, B, N, 1). Not differentiable themselves, the composed ones are.
+them come together, (2, B, N, 1); that to a factor of None means nothing. Not differentiable
+themselves, the composed ones are.
 """
 
 from __future__ import annotations

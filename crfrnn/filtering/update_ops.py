@@ -205,7 +205,7 @@ def _grads_one_by_one(
 
     for t in reversed(range(len(history))):
         q = history[t]
-        unary_grad = unary_grad + grad
+        unary_grad.add_(grad)
         first = 0
         for m, kernel in enumerate(kernels):
             before, after = to_factors[2 * m : 2 * m + 2]

@@ -17,14 +17,17 @@ int crfrnn_build_start(const Points*, int64_t, int64_t, int, int32_t*, int, Latt
 int crfrnn_build_finish(LatticeBuild*, const float*, int32_t*, float*, int32_t*, int32_t*, int,
                         int);
 int crfrnn_lattice_filter(const Lattice*, int64_t, int, const float*, float*, int);
-int crfrnn_gaussian_features_grad(const Lattice*, int, int64_t, const float*, const float*, int,
-                                  float*, int);
+int crfrnn_lattice_kernel_grad(const Lattice*, int, int64_t, const float*, const float*,
+                               const float*, const float*, int, const float*, float*, float*, int);
+int crfrnn_separable_dots(const Separable*, int, int64_t, int64_t, const float*, const float*,
+                          const float*, float*, int);
 int crfrnn_separable_filter(const Separable*, int64_t, int64_t, const float*, float*, int);
 int crfrnn_mean_field_update(const Kernel*, int, int64_t, int64_t, int64_t, int, const float*,
-                             const float*, float*, int);
-int crfrnn_mean_field_update_grad(const Kernel*, int, int64_t, int64_t, int64_t, const float*,
-                                  const float*, float*, float*, float*, int, int);
+                             const float*, float*, float*, int);
+int crfrnn_mean_field_update_grad(const Kernel*, int, int64_t, int64_t, int64_t, int, const float*,
+                                  const float*, float*, float*, float*, int);
 int crfrnn_softmax(const float*, int64_t, int64_t, float*, int);
+int crfrnn_product(const float*, int64_t, int64_t, const float*, float*, int);
 }
 
 namespace {
@@ -81,34 +84,41 @@ std::vector<float> lattice_result(const std::vector<float>& features, int dim, i
     const std::vector<float> half(pixels, 0.5f);
     const Kernel kernels[] = {{penalty.data(), half.data(), nullptr, &lattice, nullptr},
                               {any.data(), nullptr, half.data(), nullptr, &spatial}};
+    std::vector<float> history(2 * v.size()), all_at_once(v.size());
     crfrnn_mean_field_update(kernels, 2, batch, num_pixels, labels, 2, v.data(), filtered.data(),
-                             updated.data(), threads);
-    std::vector<float> grad(v.size()), penalty_grads(2 * labels * labels);
-    crfrnn_mean_field_update_grad(kernels, 2, batch, num_pixels, labels, v.data(), updated.data(),
-                                  grad.data(), penalty_grads.data(), nullptr, 0, threads);
-    std::vector<float> again = updated, sums(v.size()), q(v.size(), 1.0f);
-    for (const int begins : {1, 0}) {
-        again = updated;
-        crfrnn_mean_field_update_grad(kernels, 2, batch, num_pixels, labels, v.data(),
-                                      again.data(), again.data(), nullptr, sums.data(), begins,
-                                      threads);
-    }
-    demand(again == grad, "a gradient in its own place");
-    for (std::size_t k = 0; k < sums.size(); ++k)
-        demand(sums[k] == updated[k] + updated[k], "the gradients of two updates, added");
+                             nullptr, all_at_once.data(), threads);
+    crfrnn_mean_field_update(kernels, 2, batch, num_pixels, labels, 2, v.data(), filtered.data(),
+                             history.data(), updated.data(), threads);
+    demand(updated == all_at_once, "the same with and without a history");
+    std::vector<float> grad(v.size()), unary_grad(v.size()), penalty_grads(2 * labels * labels);
+    crfrnn_mean_field_update_grad(kernels, 2, batch, num_pixels, labels, 2, history.data(),
+                                  updated.data(), grad.data(), unary_grad.data(),
+                                  penalty_grads.data(), threads);
+    std::vector<float> both(v.size());
+    crfrnn_mean_field_update_grad(kernels, 2, batch, num_pixels, labels, 2, history.data(),
+                                  updated.data(), nullptr, both.data(), nullptr, threads);
+    for (std::size_t k = 0; k < both.size(); ++k)
+        demand(both[k] == unary_grad[k] + grad[k], "the start and the unary, in one");
+    std::vector<float> q(v.size()), product(v.size());
     crfrnn_softmax(v.data(), pixels, labels, q.data(), threads);
+    crfrnn_product(v.data(), pixels, labels, any.data(), product.data(), threads);
 
     // The other instruction set: the same sums but for fused roundings.
     std::vector<float> plain(values.size());
-    loops_baseline.splat(lattice, labels, half.data(), v.data(), plain.data(), 0, rows);
-    loops().splat(lattice, labels, half.data(), v.data(), values.data(), 0, rows);
+    loops_baseline.splat(lattice, labels, 1, half.data(), v.data(), plain.data(), 0, rows);
+    loops().splat(lattice, labels, 1, half.data(), v.data(), values.data(), 0, rows);
     for (int64_t k = 0; k < rows * labels; ++k)
         demand(std::fabs(plain[k] - values[k]) <= 1e-4f * plain[k] + 1e-6f, "baseline agrees");
-    std::vector<float> columns = features;  // any order will do
-    crfrnn_gaussian_features_grad(&lattice, dim, labels, v.data(), updated.data(), 0,
-                                  columns.data(), threads);
+    std::vector<float> features_grad(features.size()), factor_grads(2 * pixels);
+    crfrnn_lattice_kernel_grad(&lattice, dim, labels, v.data(), half.data(), updated.data(),
+                               nullptr, 0, features.data(), features_grad.data(),
+                               factor_grads.data(), threads);
+    std::vector<float> dots(pixels);
+    crfrnn_separable_dots(&spatial, 1, batch, labels, v.data(), half.data(), updated.data(),
+                          dots.data(), threads);
 
-    for (const auto* more : {&updated, &grad, &penalty_grads, &columns, &q})
+    for (const auto* more : {&updated, &grad, &unary_grad, &penalty_grads, &features_grad,
+                             &factor_grads, &q, &product, &dots})
         filtered.insert(filtered.end(), more->begin(), more->end());
     return filtered;
 }
@@ -158,12 +168,15 @@ void separables() {
             std::vector<std::vector<float>> results;
             for (const int threads : {1, 4}) {
                 std::vector<float> updated(count), grad(count), penalty_grad(labels * labels);
+                std::vector<float> history(2 * count), dots(count / labels);
                 crfrnn_mean_field_update(&alone, 1, 2, pixels, labels, 2, v.data(), v.data(),
-                                         updated.data(), threads);
-                crfrnn_mean_field_update_grad(&alone, 1, 2, pixels, labels, updated.data(),
-                                              v.data(), grad.data(), penalty_grad.data(),
-                                              nullptr, 0, threads);
-                for (const auto* more : {&grad, &penalty_grad})
+                                         history.data(), updated.data(), threads);
+                crfrnn_mean_field_update_grad(&alone, 1, 2, pixels, labels, 2, history.data(),
+                                              v.data(), nullptr, grad.data(), penalty_grad.data(),
+                                              threads);
+                crfrnn_separable_dots(&kernel, 1, 2, labels, v.data(), half.data(), updated.data(),
+                                      dots.data(), threads);
+                for (const auto* more : {&grad, &penalty_grad, &dots})
                     updated.insert(updated.end(), more->begin(), more->end());
                 results.push_back(updated);
             }
