@@ -45,11 +45,11 @@ class MeanField {
     int count_;
     int64_t batch_, pixels_, labels_;
     Team& team_;
-    int64_t rows_;             // floats of (BN, L)
+    int64_t rows_;  // floats of (BN, L)
     Patches patches_;
     std::vector<float> columns_, diagonals_;  // (count, L, L): P', and (count, L)
     std::vector<Penalty> penalties_;
-    std::vector<int64_t> sizes_;   // of what each kernel needs: both tables of a lattice, or rows
+    std::vector<int64_t> sizes_;              // of what each kernel needs: both tables of a lattice, or rows
     std::vector<float*> buffers_;
 };
 
