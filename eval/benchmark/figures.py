@@ -69,7 +69,8 @@ def ratio_figure(results: Mapping[str, Any]) -> Figure:
         fontsize=8,
     )
     axes.set(yscale="log", ylabel="times as slow as the native path")
-    axes.legend()
+    # Above the bars, none of which it may cover.
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False)
     return figure
 
 

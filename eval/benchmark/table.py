@@ -88,7 +88,8 @@ def _title(sweep: str, row: Row) -> str:
 
 
 def _cell(row: Row, native: Row) -> str:
-    time = f"{1e3 * median(row):.3g}"
+    milliseconds = 1e3 * median(row)
+    time = f"{milliseconds:,.0f}" if milliseconds >= 100 else f"{milliseconds:.3g}"
     return time if row is native else f"{time} ({factor(ratio(row, native))})"
 
 
