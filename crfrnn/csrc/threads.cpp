@@ -1,6 +1,5 @@
 #include "threads.h"
 
-#include <system_error>
 #include <utility>
 
 namespace crfrnn {
@@ -42,8 +41,8 @@ void Team::start() {
     try {
         while (static_cast<int>(others_.size()) < threads_ - 1)
             others_.emplace_back([this] { serve(); });
-    } catch (const std::system_error&) {
-        // No thread to be had: those that there are do it.
+    } catch (const std::exception&) {
+        // No thread to be had, or no memory for one: those that there are do it.
     }
 }
 
