@@ -3,7 +3,6 @@
 
 #include <algorithm>
 
-
 namespace crfrnn {
 
 namespace {
@@ -39,29 +38,34 @@ float* splat_and_blur(const Lattice& lattice, int64_t labels, int64_t count, con
     return values;
 }
 
-void convolve_axis(const float* taps, int64_t radius, int64_t before, int64_t size, int64_t length,
-                   const float* v, float* out, Team& team) {
+void scale_rows(const float* factor, int64_t labels, const float* v, float* scaled, int64_t rows,
+                Team& team) {
+    team.for_rows(rows, GRAIN / labels + 1, [&](int64_t begin, int64_t end) {
+        loops().scale(factor, labels, v, scaled + begin * labels, begin, end);
+    });
+}
+
+void convolve_axis(const Taps& taps, int64_t before, int64_t size, int64_t length, const float* v,
+                   float* out, Team& team) {
     const int64_t strips = (length + COLUMNS - 1) / COLUMNS;
     const int64_t grain = GRAIN / (size * std::min(length, COLUMNS)) + 1;
     team.for_rows(before * strips, grain, [&](int64_t begin, int64_t end) {
         for (int64_t unit = begin; unit < end; ++unit) {
             const int64_t first = unit % strips * COLUMNS;
             const int64_t at = unit / strips * size * length + first;
-            loops().convolve(v + at, taps, radius, size, length, std::min(COLUMNS, length - first),
-                             0, size, out + at, length);
+            loops().convolve(v + at, taps.middle, taps.radius, size, length,
+                             std::min(COLUMNS, length - first), 0, size, out + at, length);
         }
     });
 }
 
 const float* convolve_axes(const Separable& kernel, int64_t batch, int64_t labels, const float* v,
                            float* const to[2], Team& team) {
-    const float* taps = kernel.taps;
     int64_t before = batch, length = kernel.pixels() * labels;
     for (int axis = 0; axis < kernel.axes; ++axis) {
-        const int64_t radius = kernel.radii[axis], size = kernel.shape[axis];
+        const int64_t size = kernel.shape[axis];
         length /= size;
-        convolve_axis(taps + radius + 3, radius, before, size, length, v, to[axis % 2], team);
-        taps += 2 * (radius + 3) + 1;
+        convolve_axis(taps_of(kernel, axis), before, size, length, v, to[axis % 2], team);
         before *= size;
         v = to[axis % 2];
     }

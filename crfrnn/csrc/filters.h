@@ -17,9 +17,20 @@ constexpr int64_t PADDING = 3;      // zeros on both sides of the taps of an axi
 float* splat_and_blur(const Lattice& lattice, int64_t labels, int64_t count, const float* factors,
                       const float* v, bool transposed, float* values, float* blurred, Team& team);
 
+// factor * v of rows of labels.
+void scale_rows(const float* factor, int64_t labels, const float* v, float* scaled, int64_t rows,
+                Team& team);
+
+// Taps of one axis of a kernel.
+inline Taps taps_of(const Separable& kernel, int axis) {
+    const float* taps = kernel.taps;
+    for (int k = 0; k < axis; ++k) taps += 2 * (kernel.radii[k] + PADDING) + 1;
+    return {taps + kernel.radii[axis] + PADDING, kernel.radii[axis]};
+}
+
 // One axis of the separable filter: v (before, size, length) -> out.
-void convolve_axis(const float* taps, int64_t radius, int64_t before, int64_t size, int64_t length,
-                   const float* v, float* out, Team& team);
+void convolve_axis(const Taps& taps, int64_t before, int64_t size, int64_t length, const float* v,
+                   float* out, Team& team);
 
 // All axes, which alternate between the two buffers, beginning with the first; returns the one
 // that the last axis ends in.

@@ -91,9 +91,7 @@ void separable_dots(const Separable* kernels, int count, int64_t batch, int64_t 
     float* const to[] = {scratch, scratch + floats};
     if (factor != nullptr) {
         float* const scaled = scratch + 2 * floats;
-        team.for_rows(rows, GRAIN / labels + 1, [&](int64_t begin, int64_t end) {
-            loops().scale(factor, labels, v, scaled + begin * labels, begin, end);
-        });
+        scale_rows(factor, labels, v, scaled, rows, team);
         v = scaled;
     }
     for (int k = 0; k < count; ++k) {

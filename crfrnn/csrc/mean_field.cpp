@@ -24,8 +24,8 @@ MeanField::MeanField(const Kernel* kernels, int count, int64_t batch, int64_t pi
                      int64_t labels, Team& team)
     : kernels_(kernels), count_(count), batch_(batch), pixels_(pixels), labels_(labels),
       team_(team), rows_(batch * pixels * labels),
-      patches_(grid_of(kernels, count), batch, pixels, labels), columns_(count * labels * labels), diagonals_(count * labels), penalties_(count),
-      sizes_(count, 0), buffers_(count) {
+      patches_(grid_of(kernels, count), batch, pixels, labels), columns_(count * labels * labels),
+      diagonals_(count * labels), penalties_(count), sizes_(count, 0), buffers_(count) {
     for (int m = 0; m < count; ++m) {
         const Kernel& kernel = kernels[m];
         if (kernel.lattice != nullptr) {
@@ -58,25 +58,6 @@ float* MeanField::reserve(int extra) {
         next += sizes_[m];
     }
     return first;
-}
-
-void MeanField::convolve_lines(const Separable& spatial, const float* factor, const float* rows,
-                               float* convolved) {
-    const int64_t size = spatial.shape[spatial.axes - 1], lines = batch_ * pixels_ / size;
-    const Taps taps = taps_of(spatial, spatial.axes - 1);
-    team_.for_rows(lines, GRAIN / (size * labels_) + 1, [&](int64_t begin, int64_t end) {
-        std::vector<float> scaled(factor != nullptr ? size * labels_ : 0);
-        for (int64_t line = begin; line < end; ++line) {
-            const int64_t first = line * size;
-            const float* v = rows + first * labels_;
-            if (factor != nullptr) {
-                loops().scale(factor, labels_, rows, scaled.data(), first, first + size);
-                v = scaled.data();
-            }
-            loops().convolve(v, taps.middle, taps.radius, size, labels_, labels_, 0, size,
-                             convolved + first * labels_, labels_);
-        }
-    });
 }
 
 std::vector<Term> MeanField::filter(const float* rows, bool transposed) {
@@ -113,12 +94,18 @@ std::vector<Term> MeanField::filter(const float* rows, bool transposed) {
         term.last = {};
         float* v = buffers_[m];
         float* other = v + rows_;
-        convolve_lines(spatial, before, rows, v);
+        const float* lines = rows;
+        if (before != nullptr) {
+            scale_rows(before, labels_, rows, other, batch_ * pixels_, team_);
+            lines = other;
+        }
+        const int last = spatial.axes - 1;
+        convolve_axis(taps_of(spatial, last), batch_ * pixels_ / spatial.shape[last],
+                      spatial.shape[last], labels_, lines, v, team_);
         int64_t repeats = batch_ * patches_.height(), length = patches_.stride() * labels_;
-        for (int axis = 1; axis < spatial.axes - 1; ++axis) {
+        for (int axis = 1; axis < last; ++axis) {
             length /= spatial.shape[axis];
-            const Taps taps = taps_of(spatial, axis);
-            convolve_axis(taps.middle, taps.radius, repeats, spatial.shape[axis], length, v, other,
+            convolve_axis(taps_of(spatial, axis), repeats, spatial.shape[axis], length, v, other,
                           team_);
             repeats *= spatial.shape[axis];
             std::swap(v, other);
@@ -149,7 +136,9 @@ void MeanField::update(int iterations, const float* start, const float* unary, f
 
 void MeanField::update_grad(int iterations, const float* history, const float* grad,
                             float* start_grad, float* unary_grad, float* penalty_grads) {
-    float* const scratch = reserve(std::min(iterations, 2));
+    // The last of these is the gradient of the start.
+    const int between = start_grad != nullptr ? iterations - 1 : iterations;
+    float* const scratch = reserve(std::min(between, 2));
     // Each patch sums for itself, and the patches are added in their order.
     const int64_t matrices = count_ * labels_ * labels_;
     std::vector<float> partial(penalty_grads != nullptr ? patches_.count() * matrices : 0);
@@ -158,9 +147,9 @@ void MeanField::update_grad(int iterations, const float* history, const float* g
     const float* grad_sum = grad;
     for (int t = iterations - 1; t >= 0; --t) {
         const std::vector<Term> terms = filter(received, true);
-        float* const next =
-            t == 0 && start_grad != nullptr ? start_grad : scratch + t % 2 * rows_;
-        float* const new_sum = t == 0 && start_grad != nullptr ? nullptr : unary_grad;
+        const bool to_start = t == 0 && start_grad != nullptr;
+        float* const next = to_start ? start_grad : scratch + (iterations - 1 - t) % 2 * rows_;
+        float* const new_sum = to_start ? nullptr : unary_grad;
         std::fill(partial.begin(), partial.end(), 0.0f);
         patches_.for_each(team_, [&](int64_t number, const Patch& patch) {
             std::vector<float*> own(count_, nullptr);

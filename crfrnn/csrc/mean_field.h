@@ -37,9 +37,6 @@ class MeanField {
     float* reserve(int extra);
     // Stage 1, and what is left to do for stage 2.
     std::vector<Term> filter(const float* rows, bool transposed);
-    // The last axis of a separable kernel.
-    void convolve_lines(const Separable& spatial, const float* factor, const float* rows,
-                        float* convolved);
 
     const Kernel* kernels_;
     int count_;
@@ -49,7 +46,7 @@ class MeanField {
     Patches patches_;
     std::vector<float> columns_, diagonals_;  // (count, L, L): P', and (count, L)
     std::vector<Penalty> penalties_;
-    std::vector<int64_t> sizes_;              // of what each kernel needs: both tables of a lattice, or rows
+    std::vector<int64_t> sizes_;  // of what each kernel needs: both tables of a lattice, or rows
     std::vector<float*> buffers_;
 };
 

@@ -52,13 +52,6 @@ class Patches {
     int64_t columns_, across_, grain_;
 };
 
-// Taps of one axis of a kernel.
-inline Taps taps_of(const Separable& kernel, int axis) {
-    const float* taps = kernel.taps;
-    for (int k = 0; k < axis; ++k) taps += 2 * (kernel.radii[k] + PADDING) + 1;
-    return {taps + kernel.radii[axis] + PADDING, kernel.radii[axis]};
-}
-
 // What is left of a kernel with at most two axes: both of them.
 inline void set_axes(const Separable& kernel, Term& term) {
     static constexpr float UNIT[] = {0, 0, 0, 1, 0, 0, 0};  // taps that change nothing
