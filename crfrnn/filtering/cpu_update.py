@@ -14,10 +14,7 @@ import torch
 from torch import Tensor
 
 from crfrnn.filtering.accuracy import LatticeAccuracy
-from crfrnn.filtering.cpu import (
-    lattice_argument,
-    separable_argument,
-)
+from crfrnn.filtering.cpu import lattice_argument, separable_argument
 from crfrnn.filtering.lattice import Lattice
 from crfrnn.native import KernelArgument, check_memory, empty_like, native_for
 
@@ -108,7 +105,8 @@ def mean_field_updates_grad(
     native = native_for(grad, history)
     if native is None or not _served(kernels) or grad.numel() == 0:
         return None
-    grad, iterations, labels = grad.contiguous(), history.shape[0], grad.shape[2]
+    grad, history = grad.contiguous(), history.contiguous()
+    iterations, labels = history.shape[0], grad.shape[2]
     nothing = grad.new_empty(0)
     start_grad = empty_like(grad) if started else nothing
     unary_grad = nothing if started and iterations == 1 else empty_like(grad)
@@ -120,7 +118,7 @@ def mean_field_updates_grad(
             len(kernels),
             *grad.shape,
             iterations,
-            history.contiguous().data_ptr(),
+            history.data_ptr(),
             grad.data_ptr(),
             *(x.data_ptr() if x.numel() else None for x in (start_grad, unary_grad, penalty_grads)),
             torch.get_num_threads(),
