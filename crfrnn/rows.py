@@ -20,22 +20,8 @@ ALIGNMENT = 64  # bytes
 
 def product(v: Tensor, matrix: Tensor) -> Tensor:
     """v @ matrix for rows v (B, N, L) and a small matrix (L, K): (B, N, K)."""
-    native = native_for(v, matrix)
-    if native is not None and matrix.shape[0] == matrix.shape[1] and v.numel() > 0:
-        v, matrix = v.contiguous(), matrix.contiguous()
-        product = empty_like(v)
-        rows, labels = v.shape[0] * v.shape[1], v.shape[2]
-        check_memory(
-            native.crfrnn_product(
-                v.data_ptr(),
-                rows,
-                labels,
-                matrix.data_ptr(),
-                product.data_ptr(),
-                get_num_threads(),
-            )
-        )
-        return product
+    if native_for(v, matrix) is not None and matrix.shape[0] == matrix.shape[1] and v.numel() > 0:
+        return _native_product(v.contiguous(), matrix.contiguous())
     out = v.new_empty(*v.shape[:2], matrix.shape[1])
     for rows, result in zip(v, out, strict=True):
         body, rest = split(aligned(rows))
@@ -49,6 +35,24 @@ def product(v: Tensor, matrix: Tensor) -> Tensor:
         remaining = result[body.shape[0] * CHUNK :]
         small = torch.bmm(rest, matrix.expand(2, -1, -1)).flatten(0, 1)
         remaining.copy_(small[: remaining.shape[0]])
+    return out
+
+
+def _native_product(v: Tensor, matrix: Tensor) -> Tensor:
+    """`product` for a square matrix, both contiguous."""
+    native = native_for(v, matrix)
+    assert native is not None
+    out, labels = empty_like(v), v.shape[2]
+    check_memory(
+        native.crfrnn_product(
+            v.data_ptr(),
+            v.numel() // labels,
+            labels,
+            matrix.data_ptr(),
+            out.data_ptr(),
+            get_num_threads(),
+        )
+    )
     return out
 
 
