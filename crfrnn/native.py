@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 OVERFLOWED = 1
-INTERFACE = 7  # of the functions below, as `crfrnn_interface` of csrc/native.cpp says it
+INTERFACE = 8  # of the functions below, as `crfrnn_interface` of csrc/native.cpp says it
 
 NOT_BUILT = (
     "the native CPU path of crfrnn is not built: the plain PyTorch path serves, several times "
@@ -79,6 +79,18 @@ class KernelArgument(ctypes.Structure):
     )
 
 
+class KernelGradArgument(ctypes.Structure):
+    """`KernelGrad` of csrc/kernel_grads.h."""
+
+    _fields_ = (
+        ("dim", c_int32),
+        ("features", c_void_p),
+        ("changes", c_void_p),
+        ("own", c_void_p),
+        ("factors", c_void_p),
+    )
+
+
 def library_path() -> Path | None:
     """Where the library was built: beside the package, whatever the platform calls it."""
     folder = Path(__file__).resolve().parent
@@ -102,15 +114,14 @@ def library() -> ctypes.CDLL | None:
     native.crfrnn_build_start.argtypes = (p, n, n, i, p, i, p, p)
     native.crfrnn_build_finish.argtypes = (p, p, p, p, p, p, i, i)
     native.crfrnn_lattice_filter.argtypes = (p, n, i, p, p, i)
-    native.crfrnn_lattice_kernel_grad.argtypes = (p, i, n, p, p, p, p, i, p, p, p, i)
-    native.crfrnn_separable_dots.argtypes = (p, i, n, n, p, p, p, p, i)
+    native.crfrnn_kernel_grad.argtypes = (p, n, n, n, p, p, i, p, i)
     native.crfrnn_large_pages.argtypes = (p, n)
     native.crfrnn_large_pages.restype = None
     native.crfrnn_softmax.argtypes = (p, n, n, p, i)
     native.crfrnn_product.argtypes = (p, n, n, p, p, i)
     native.crfrnn_separable_filter.argtypes = (p, n, n, p, p, i)
     native.crfrnn_mean_field_update.argtypes = (p, i, n, n, n, i, p, p, p, p, i)
-    native.crfrnn_mean_field_update_grad.argtypes = (p, i, n, n, n, i, p, p, p, p, p, i)
+    native.crfrnn_mean_field_update_grad.argtypes = (p, i, n, n, n, i, p, p, p, p, p, p, i)
     return native
 
 

@@ -4,7 +4,6 @@
 
 #include "filters.h"
 #include "patches.h"
-#include "scratch.h"
 
 namespace crfrnn {
 
@@ -12,35 +11,39 @@ namespace {
 
 constexpr int TOGETHER = 3;  // filters that share what they read of the lattice and the rows
 
-}  // namespace
+// The features of a single label are filtered as so many labels.
+int64_t filters_together(int dim, int64_t labels) {
+    return labels == 1 ? dim + 1 : std::min(TOGETHER, dim + 1);
+}
 
-void lattice_kernel_grad(const Lattice& lattice, int dim, int64_t labels, const Message& message,
-                         bool transposed, const float* features, float* features_grad,
-                         float* factor_grads, Team& team) {
-    // The features of a single label are filtered as so many labels.
+float factor_at(const float* factor, int64_t pixel) {
+    return factor != nullptr ? factor[pixel] : 1.0f;
+}
+
+void add_lattice_grad(const Lattice& lattice, const Message& message, int64_t labels,
+                      bool transposed, const KernelGrad& to, float* scratch, Team& team) {
     const bool single = labels == 1;
-    const int64_t pixels = lattice.pixels, most = single ? dim + 1 : std::min(TOGETHER, dim + 1);
+    const int64_t pixels = lattice.pixels, most = filters_together(to.dim, labels);
     const int64_t table = (lattice.vertices + 1) * most * labels;
-    float* const values = Scratch::floats(2 * table + 2 * most * pixels);
+    float* const values = scratch;
     float* const factors = values + 2 * table;
     float* const dots = factors + most * pixels;
-    std::fill_n(features_grad, dim * pixels, 0.0f);
+    float* const of_rows = dots + most * pixels;
     // K sends v to grad, and its transpose sends grad to v.
     for (const bool back : {false, true}) {
         const float* const from = back ? message.grad : message.v;
-        const float* const to = back ? message.v : message.grad;
+        const float* const at = back ? message.v : message.grad;
         const float* const sent = back ? message.after : message.before;
         const float* const received = back ? message.before : message.after;
-        float* const own = factor_grads + (back ? pixels : 0);
         // Filter 0 is of the rows themselves, filter c of feature c - 1 times the rows.
-        for (int64_t first = 0; first <= dim; first += most) {
-            const int64_t count = std::min(most, dim + 1 - first);
+        for (int64_t first = 0; first <= to.dim; first += most) {
+            const int64_t count = std::min(most, to.dim + 1 - first);
             team.for_rows(pixels, GRAIN, [&](int64_t begin, int64_t end) {
                 for (int64_t i = begin; i < end; ++i)
                     for (int64_t c = 0; c < count; ++c)
                         factors[i * count + c] =
-                            (single ? from[i] : 1.0f) * (sent != nullptr ? sent[i] : 1.0f) *
-                            (first + c > 0 ? features[(first + c - 1) * pixels + i] : 1.0f);
+                            (single ? from[i] : 1.0f) * factor_at(sent, i) *
+                            (first + c > 0 ? to.features[(first + c - 1) * pixels + i] : 1.0f);
             });
             const float* const on_vertices =
                 single ? splat_and_blur(lattice, count, 1, nullptr, factors, transposed != back,
@@ -50,57 +53,83 @@ void lattice_kernel_grad(const Lattice& lattice, int dim, int64_t labels, const 
             team.for_rows(pixels, GRAIN / labels + 1, [&](int64_t begin, int64_t end) {
                 if (single) {
                     loops().slice_(lattice, count, on_vertices, dots, begin, end);
-                    for (int64_t k = begin * count; k < end * count; ++k) dots[k] *= to[k / count];
+                    for (int64_t k = begin * count; k < end * count; ++k) dots[k] *= at[k / count];
                 } else {
-                    loops().slice_dots(lattice, labels, count, on_vertices, to, dots, begin, end);
+                    loops().slice_dots(lattice, labels, count, on_vertices, at, dots, begin, end);
                 }
                 for (int64_t i = begin; i < end; ++i)
                     for (int64_t c = 0; c < count; ++c) {
                         const float dot = dots[i * count + c];
                         if (first + c == 0) {
-                            own[i] = dot;
+                            of_rows[i] = dot;
+                            if (to.factors != nullptr) to.factors[back * pixels + i] += dot;
                             continue;
                         }
-                        const int64_t at = (first + c - 1) * pixels + i;
-                        features_grad[at] += (received != nullptr ? received[i] : 1.0f) *
-                                             (dot - features[at] * own[i]);
+                        const int64_t k = (first + c - 1) * pixels + i;
+                        to.own[k] +=
+                            factor_at(received, i) * (dot - to.features[k] * of_rows[i]);
                     }
             });
         }
     }
 }
 
-void separable_dots(const Separable* kernels, int count, int64_t batch, int64_t labels,
-                    const float* v, const float* factor, const float* w, float* dots, Team& team) {
-    const int64_t pixels = kernels->pixels(), rows = batch * pixels;
-    if (kernels->axes <= 2) {
-        const Patches patches(kernels, batch, pixels, labels);
-        for (int k = 0; k < count; ++k) {
-            Term term{};
-            term.values = v;
-            term.before = factor;
-            set_axes(kernels[k], term);
-            patches.for_each(team, [&](int64_t, const Patch& patch) {
-                loops().patch_dots(term, labels, w, dots + k * rows, patch);
-            });
+// sums_i += factor_i <w_i, (K (before v))_i> of a spatial Gaussian.
+void add_separable_dots(const Separable& kernel, int64_t batch, int64_t labels, const float* v,
+                        const float* before, const float* w, const float* factor, float* sums,
+                        float* scratch, Team& team) {
+    const int64_t pixels = kernel.pixels(), rows = batch * pixels;
+    float* const dots = scratch;
+    if (kernel.axes <= 2) {
+        Term term{};
+        term.values = v;
+        term.before = before;
+        set_axes(kernel, term);
+        Patches(&kernel, batch, pixels, labels).for_each(team, [&](int64_t, const Patch& patch) {
+            loops().patch_dots(term, labels, w, dots, patch);
+        });
+    } else {
+        float* const to[] = {dots + rows, dots + rows + rows * labels};
+        if (before != nullptr) {
+            scale_rows(before, labels, v, to[1], rows, team);
+            v = to[1];
         }
-        return;
-    }
-    const int64_t floats = rows * labels;
-    float* const scratch = Scratch::floats((factor != nullptr ? 3 : 2) * floats);
-    float* const to[] = {scratch, scratch + floats};
-    if (factor != nullptr) {
-        float* const scaled = scratch + 2 * floats;
-        scale_rows(factor, labels, v, scaled, rows, team);
-        v = scaled;
-    }
-    for (int k = 0; k < count; ++k) {
-        const float* const filtered = convolve_axes(kernels[k], batch, labels, v, to, team);
+        const float* const filtered = convolve_axes(kernel, batch, labels, v, to, team);
         team.for_rows(rows, GRAIN / labels + 1, [&](int64_t begin, int64_t end) {
-            loops().row_dots(filtered + begin * labels, w + begin * labels, labels,
-                             dots + k * rows + begin, 0, end - begin);
+            loops().row_dots(filtered, w, labels, dots, begin, end);
         });
     }
+    for (int64_t i = 0; i < rows; ++i) sums[i] += factor_at(factor, i) * dots[i];
+}
+
+}  // namespace
+
+int64_t kernel_grad_floats(const Kernel& kernel, const KernelGrad& to, int64_t batch,
+                           int64_t pixels, int64_t labels) {
+    const int64_t rows = batch * pixels;
+    if (kernel.lattice == nullptr)
+        return rows + (kernel.separable->axes > 2 ? 2 : 0) * rows * labels;
+    const int64_t most = filters_together(to.dim, labels);
+    return 2 * (kernel.lattice->vertices + 1) * most * labels + (2 * most + 1) * rows;
+}
+
+void add_kernel_grad(const Kernel& kernel, const Message& message, int64_t batch, int64_t labels,
+                     bool transposed, const KernelGrad& to, float* scratch, Team& team) {
+    if (kernel.lattice != nullptr)
+        return add_lattice_grad(*kernel.lattice, message, labels, transposed, to, scratch, team);
+    const Separable& spatial = *kernel.separable;
+    const int64_t rows = batch * spatial.pixels();
+    for (int k = 0; k < to.dim; ++k)
+        add_separable_dots(to.changes[k], batch, labels, message.v, message.before, message.grad,
+                           message.after, to.own + k * rows, scratch, team);
+    if (to.factors == nullptr) return;
+    // Who has no factor wants no gradient to it.
+    if (message.after != nullptr)
+        add_separable_dots(spatial, batch, labels, message.v, message.before, message.grad, nullptr,
+                           to.factors, scratch, team);
+    if (message.before != nullptr)
+        add_separable_dots(spatial, batch, labels, message.grad, message.after, message.v, nullptr,
+                           to.factors + rows, scratch, team);
 }
 
 }  // namespace crfrnn

@@ -17,12 +17,25 @@ struct Message {
     const float* after;
 };
 
-// See native.cpp for both.
-void lattice_kernel_grad(const Lattice& lattice, int dim, int64_t labels, const Message& message,
-                         bool transposed, const float* features, float* features_grad,
-                         float* factor_grads, Team& team);
+// What a kernel that learns receives, all of it added to what is there already. Of a lattice, by the
+// Gaussian's own derivative,
+//     own_i = sum_j k_ij (f_j - f_i) (received_i . sent_j + sent_i . received_j),
+// sent = before * v, received = after * grad; of a spatial Gaussian, what each pixel has of the
+// derivative to theta of axis k, own_k,i = received_i . (K_k sent)_i.
+struct KernelGrad {
+    int32_t dim;               // d of the lattice, or axes of the grid
+    const float* features;     // (d, BN), f
+    const Separable* changes;  // (axes,), K_k: the taps of axis k are their derivative
+    float* own;                // (dim, BN)
+    float* factors;            // (2, BN), to after and to before; or null
+};
 
-void separable_dots(const Separable* kernels, int count, int64_t batch, int64_t labels,
-                    const float* v, const float* factor, const float* w, float* dots, Team& team);
+// Floats of scratch that `add_kernel_grad` takes.
+int64_t kernel_grad_floats(const Kernel& kernel, const KernelGrad& to, int64_t batch,
+                           int64_t pixels, int64_t labels);
+
+// `message` of `kernel`, whose own factors count no more; K is its transpose if so said.
+void add_kernel_grad(const Kernel& kernel, const Message& message, int64_t batch, int64_t labels,
+                     bool transposed, const KernelGrad& to, float* scratch, Team& team);
 
 }  // namespace crfrnn

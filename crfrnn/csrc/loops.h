@@ -73,7 +73,7 @@ struct Loops {
                      int64_t end);
     void (*scale)(const float* factor, int64_t labels, const float* v, float* scaled,
                   int64_t begin, int64_t end);
-    void (*multiply)(const float* minus, int64_t labels, const float* v, float* product,
+    void (*multiply)(const Penalty& minus, int64_t labels, const float* v, float* product,
                      int64_t begin, int64_t end);
     void (*penalise)(const Penalty&, int64_t labels, float* values, int64_t begin, int64_t end);
     void (*patch_dots)(const Term& term, int64_t labels, const float* w, float* dots,

@@ -49,10 +49,9 @@ MeanField::MeanField(const Kernel* kernels, int count, int64_t batch, int64_t pi
     }
 }
 
-float* MeanField::reserve(int extra) {
-    float* const first =
-        Scratch::floats(std::accumulate(sizes_.begin(), sizes_.end(), extra * rows_));
-    float* next = first + extra * rows_;
+float* MeanField::reserve(int64_t extra) {
+    float* const first = Scratch::floats(std::accumulate(sizes_.begin(), sizes_.end(), extra));
+    float* next = first + extra;
     for (int m = 0; m < count_; ++m) {
         buffers_[m] = next;
         next += sizes_[m];
@@ -117,7 +116,7 @@ std::vector<Term> MeanField::filter(const float* rows, bool transposed) {
 
 void MeanField::update(int iterations, const float* start, const float* unary, float* history,
                        float* updated) {
-    float* const scratch = reserve(history != nullptr ? 0 : std::min(iterations, 2));
+    float* const scratch = reserve(history != nullptr ? 0 : std::min(iterations, 2) * rows_);
     const auto q_of = [&](int t) {
         return history != nullptr ? history + t * rows_ : scratch + t % 2 * rows_;
     };
@@ -135,10 +134,17 @@ void MeanField::update(int iterations, const float* start, const float* unary, f
 }
 
 void MeanField::update_grad(int iterations, const float* history, const float* grad,
-                            float* start_grad, float* unary_grad, float* penalty_grads) {
+                            float* start_grad, float* unary_grad, float* penalty_grads,
+                            const KernelGrad* const* kernel_grads) {
     // The last of these is the gradient of the start.
     const int between = start_grad != nullptr ? iterations - 1 : iterations;
-    float* const scratch = reserve(std::min(between, 2));
+    int64_t to_kernels = 0;
+    for (int m = 0; m < count_; ++m)
+        if (const KernelGrad* const to = kernel_grads[m])
+            to_kernels = std::max(
+                to_kernels, rows_ + kernel_grad_floats(kernels_[m], *to, batch_, pixels_, labels_));
+    float* const sent = reserve(std::min(between, 2) * rows_ + to_kernels);
+    float* const scratch = sent + to_kernels;
     // Each patch sums for itself, and the patches are added in their order.
     const int64_t matrices = count_ * labels_ * labels_;
     std::vector<float> partial(penalty_grads != nullptr ? patches_.count() * matrices : 0);
@@ -146,6 +152,15 @@ void MeanField::update_grad(int iterations, const float* history, const float* g
     const float* received = grad;
     const float* grad_sum = grad;
     for (int t = iterations - 1; t >= 0; --t) {
+        for (int m = 0; m < count_; ++m) {
+            const KernelGrad* const to = kernel_grads[m];
+            if (to == nullptr) continue;
+            team_.for_rows(batch_ * pixels_, GRAIN / labels_ + 1, [&](int64_t begin, int64_t end) {
+                loops().multiply(penalties_[m], labels_, history + t * rows_, sent, begin, end);
+            });
+            const Message message{sent, kernels_[m].before, received, kernels_[m].after};
+            add_kernel_grad(kernels_[m], message, batch_, labels_, false, *to, sent + rows_, team_);
+        }
         const std::vector<Term> terms = filter(received, true);
         const bool to_start = t == 0 && start_grad != nullptr;
         float* const next = to_start ? start_grad : scratch + (iterations - 1 - t) % 2 * rows_;

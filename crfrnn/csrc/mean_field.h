@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernel_grads.h"
 #include "kernels.h"
 #include "loops.h"
 #include "patches.h"
@@ -28,13 +29,14 @@ class MeanField {
 
     // The gradients of these updates from that of the last: to the start and to the unary, (BN, L),
     // and to the penalties, (count, L, L); each may be null. Where that of the start is, the unary
-    // was the start, and receives both.
+    // was the start, and receives both. kernel_grads, (count,), has null for what does not learn.
     void update_grad(int iterations, const float* history, const float* grad, float* start_grad,
-                     float* unary_grad, float* penalty_grads);
+                     float* unary_grad, float* penalty_grads,
+                     const KernelGrad* const* kernel_grads);
 
    private:
-    // Scratch for the filters, and `extra` rows (BN, L) more, which come first.
-    float* reserve(int extra);
+    // Scratch for the filters, and `extra` floats more, which come first.
+    float* reserve(int64_t extra);
     // Stage 1, and what is left to do for stage 2.
     std::vector<Term> filter(const float* rows, bool transposed);
 

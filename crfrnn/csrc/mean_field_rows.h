@@ -82,23 +82,27 @@ inline void subtract_penalty(const Penalty& penalty, int64_t labels, const float
     });
 }
 
-// v matrix for some rows, and a square matrix whose negative is `minus`.
-void multiply(const float* minus, int64_t labels, const float* v, float* product, int64_t begin,
+constexpr int64_t FEW = 16;  // rows that stay in the cache from one step to the next
+
+// -v P' for some rows.
+void multiply(const Penalty& minus, int64_t labels, const float* v, float* product, int64_t begin,
               int64_t end) {
-    const Penalty penalty{minus, nullptr, 0.0f, false};
-    std::fill(product + begin * labels, product + end * labels, 0.0f);
-    subtract_penalty(penalty, labels, v + begin * labels, nullptr, product + begin * labels,
-                     end - begin, nullptr);
+    float totals[FEW];
+    for (int64_t row = begin; row < end; row += FEW) {
+        const int64_t count = std::min(FEW, end - row);
+        float* const own = product + row * labels;
+        std::fill_n(own, count * labels, 0.0f);
+        subtract_penalty(minus, labels, v + row * labels, nullptr, own, count, totals);
+    }
 }
 
 // values P' in place of the values of some vertices.
 void penalise(const Penalty& penalty, int64_t labels, float* values, int64_t begin, int64_t end) {
-    constexpr int64_t COUNT = 16;
-    const float minus[COUNT] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
-    std::vector<float> before(COUNT * labels);
-    float totals[COUNT];
-    for (int64_t vertex = begin; vertex < end; vertex += COUNT) {
-        const int64_t count = std::min(COUNT, end - vertex);
+    const float minus[FEW] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
+    std::vector<float> before(FEW * labels);
+    float totals[FEW];
+    for (int64_t vertex = begin; vertex < end; vertex += FEW) {
+        const int64_t count = std::min(FEW, end - vertex);
         float* const own = values + vertex * labels;
         std::copy_n(own, count * labels, before.data());
         std::fill_n(own, count * labels, 0.0f);

@@ -61,7 +61,7 @@ int guarded(int threads, const Body& body) {
 extern "C" {
 
 // Of the functions below: what native.py expects, or the library is of another version.
-int crfrnn_interface() { return 7; }
+int crfrnn_interface() { return 8; }
 
 const char* crfrnn_instructions() { return loops().instructions; }
 
@@ -86,8 +86,9 @@ int crfrnn_product(const float* v, int64_t rows, int64_t labels, const float* ma
     return guarded(threads, [&](Team& team) {
         std::vector<float> minus(matrix, matrix + labels * labels);
         for (float& x : minus) x = -x;
+        const Penalty penalty{minus.data(), nullptr, 0.0f, false};
         team.for_rows(rows, GRAIN / (labels * labels) + 1, [&](int64_t begin, int64_t end) {
-            loops().multiply(minus.data(), labels, v, product, begin, end);
+            loops().multiply(penalty, labels, v, product, begin, end);
         });
         return DONE;
     });
@@ -133,29 +134,16 @@ int crfrnn_lattice_filter(const Lattice* lattice, int64_t labels, int transposed
     });
 }
 
-// The gradients of <grad, after * K (before * v)>, for K the lattice's Gaussian: to its features, by
-// the Gaussian's own derivative,
-//     sum_j k_ij (f_j - f_i) (received_i . sent_j + sent_i . received_j),
-// sent = before * v, received = after * grad; and to after and before, <grad_i, (K sent)_i> and
-// <v_i, (K' received)_i>. Features and their gradient are (d, BN), v and grad (BN, L), the factors
-// (BN,) or null, the two other gradients (2, BN).
-int crfrnn_lattice_kernel_grad(const Lattice* lattice, int dim, int64_t labels, const float* v,
-                               const float* before, const float* grad, const float* after,
-                               int transposed, const float* features, float* features_grad,
-                               float* factor_grads, int threads) {
+// The gradient of <grad, K v> to what K is made of, added to to->own (kernel_grads.h); v and grad
+// (BN, L). The kernel's penalty and factors do not count.
+int crfrnn_kernel_grad(const Kernel* kernel, int64_t batch, int64_t pixels, int64_t labels,
+                       const float* v, const float* grad, int transposed, const KernelGrad* to,
+                       int threads) {
     return guarded(threads, [&](Team& team) {
-        lattice_kernel_grad(*lattice, dim, labels, {v, before, grad, after}, transposed != 0,
-                            features, features_grad, factor_grads, team);
-        return DONE;
-    });
-}
-
-// dots_k,i = <w_i, (K_k (factor * v))_i> of several separable kernels of one grid: (count, BN).
-int crfrnn_separable_dots(const Separable* kernels, int count, int64_t batch, int64_t labels,
-                          const float* v, const float* factor, const float* w, float* dots,
-                          int threads) {
-    return guarded(threads, [&](Team& team) {
-        separable_dots(kernels, count, batch, labels, v, factor, w, dots, team);
+        float* const scratch =
+            Scratch::floats(kernel_grad_floats(*kernel, *to, batch, pixels, labels));
+        add_kernel_grad(*kernel, {v, nullptr, grad, nullptr}, batch, labels, transposed != 0, *to,
+                        scratch, team);
         return DONE;
     });
 }
@@ -187,14 +175,17 @@ int crfrnn_mean_field_update(const Kernel* kernels, int count, int64_t batch, in
 }
 
 // The gradients of these updates: to the start and the unary, and to the penalties (count, L, L);
-// each may be null. Where that of the start is, the unary was the start, and receives both.
+// each may be null. Where that of the start is, the unary was the start, and receives both. And to
+// the kernels, whose entry in kernel_grads is null where they do not learn: the negative is added.
 int crfrnn_mean_field_update_grad(const Kernel* kernels, int count, int64_t batch, int64_t pixels,
                                   int64_t labels, int iterations, const float* history,
                                   const float* grad, float* start_grad, float* unary_grad,
-                                  float* penalty_grads, int threads) {
+                                  float* penalty_grads, const KernelGrad* const* kernel_grads,
+                                  int threads) {
     return guarded(threads, [&](Team& team) {
         MeanField(kernels, count, batch, pixels, labels, team)
-            .update_grad(iterations, history, grad, start_grad, unary_grad, penalty_grads);
+            .update_grad(iterations, history, grad, start_grad, unary_grad, penalty_grads,
+                         kernel_grads);
         return DONE;
     });
 }

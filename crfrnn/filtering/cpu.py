@@ -122,113 +122,11 @@ def lattice_filter(
     return filtered
 
 
-def lattice_kernel_grad(
-    lattice: Lattice,
-    features: Tensor,
-    v: Tensor,
-    before: Tensor | None,
-    grad: Tensor,
-    after: Tensor | None,
-    accuracy: LatticeAccuracy,
-    *,
-    transposed: bool,
-) -> tuple[Tensor, Tensor] | None:
-    """`kernel_grad_ops.lattice_kernel_grad`; None where it is not served."""
-    native = native_for(features, v, grad, lattice.slice_weights)
-    if native is None or lattice.slice_vertices.dtype != torch.int32 or v.numel() == 0:
-        return None
-    # Positions count from the middle: differences of them are wanted, and the less cancels.
-    centred = features - features.mean(1, keepdim=True)
-    columns = centred.flatten(0, 1).t().contiguous()
-    features_grad = torch.empty_like(columns)
-    factor_grads = v.new_empty(2, *v.shape[:2], 1)
-    argument, _keep = lattice_argument(lattice, accuracy)
-    rows = [None if x is None else x.contiguous() for x in (v, before, grad, after)]
-    check_memory(
-        native.crfrnn_lattice_kernel_grad(
-            ctypes.byref(argument),
-            features.shape[2],
-            v.shape[2],
-            *(None if x is None else x.data_ptr() for x in rows),
-            transposed,
-            columns.data_ptr(),
-            features_grad.data_ptr(),
-            factor_grads.data_ptr(),
-            torch.get_num_threads(),
-        )
-    )
-    return features_grad.t().reshape(features.shape).contiguous(), factor_grads
-
-
 def separable_filter(theta: Tensor, v: Tensor, shape: Sequence[int]) -> Tensor:
     """`separable.separable_filter`."""
     if native_for(theta, v) is None or v.numel() == 0:
         return plain_separable.separable_filter(theta, v, shape)
     return _convolved(plain_separable.gaussian_taps(theta, shape), v, shape)
-
-
-def separable_theta_grad(theta: Tensor, v: Tensor, grad: Tensor, shape: Sequence[int]) -> Tensor:
-    """`separable.separable_theta_grad`."""
-    own = separable_kernel_grad(theta, v, None, grad, None, shape)
-    return plain_separable.separable_theta_grad(theta, v, grad, shape) if own is None else own[0]
-
-
-def separable_kernel_grad(
-    theta: Tensor,
-    v: Tensor,
-    before: Tensor | None,
-    grad: Tensor,
-    after: Tensor | None,
-    shape: Sequence[int],
-) -> tuple[Tensor, Tensor] | None:
-    """`kernel_grad_ops.separable_kernel_grad`; None where it is not served."""
-    if native_for(theta, v, grad) is None or v.numel() == 0:
-        return None
-    every = plain_separable.gaussian_taps(theta, shape)
-    changed = plain_separable.taps_grads(theta, every)
-    wanted = [every] + [[*every[:k], d, *every[k + 1 :]] for k, d in enumerate(changed)]
-    to_after, *dots = _separable_dots(wanted, v, before, grad, shape)
-    # Who has no factor before wants no gradient to it.
-    (to_before,) = (
-        [torch.zeros_like(to_after)]
-        if before is None
-        else _separable_dots([every], grad, after, v, shape)
-    )
-    received = dots if after is None else [d * after for d in dots]
-    # Over the pixels of each image first: the bits do not depend on the number of threads.
-    theta_grad = torch.stack([d.sum((1, 2)).sum() for d in received])
-    return theta_grad, torch.stack([to_after, to_before])
-
-
-def _separable_dots(
-    every: Sequence[Sequence[Tensor]],
-    v: Tensor,
-    factor: Tensor | None,
-    w: Tensor,
-    shape: Sequence[int],
-) -> list[Tensor]:
-    """<w_i, (K (factor v))_i> for the separable filters of several taps, (B, N, 1) each."""
-    native = native_for(v)
-    assert native is not None
-    arguments = (SeparableArgument * len(every))()
-    keep: list[object] = []
-    for k, axes in enumerate(every):
-        arguments[k], numbers = taps_argument(axes, shape)
-        keep.append(numbers)
-    rows = [None if x is None else x.contiguous() for x in (v, factor, w)]
-    dots = v.new_empty(len(every), *v.shape[:2], 1)
-    check_memory(
-        native.crfrnn_separable_dots(
-            arguments,
-            len(every),
-            v.shape[0],
-            v.shape[2],
-            *(None if x is None else x.data_ptr() for x in rows),
-            dots.data_ptr(),
-            torch.get_num_threads(),
-        )
-    )
-    return list(dots)
 
 
 def _convolved(every: Sequence[Tensor], v: Tensor, shape: Sequence[int]) -> Tensor:

@@ -7,34 +7,13 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from ctypes import c_void_p
 
 import torch
 from torch import Tensor
 
-from crfrnn.filtering.accuracy import LatticeAccuracy
-from crfrnn.filtering.cpu import lattice_argument, separable_argument
-from crfrnn.filtering.lattice import Lattice
-from crfrnn.native import KernelArgument, check_memory, empty_like, native_for
-
-Described = tuple[Lattice, LatticeAccuracy] | tuple[Tensor, Sequence[int]]
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """One term of a mean-field update: a normalised kernel, and its penalty.
-
-    Attributes:
-        penalty: P (L, L).
-        before, after: (B, N, 1), the factors of `Normalized`, or None for 1.
-        filter: the tables and accuracy of a lattice, or theta and grid of the spatial Gaussian.
-    """
-
-    penalty: Tensor
-    before: Tensor | None
-    after: Tensor | None
-    filter: Described
+from crfrnn.filtering.cpu_kernels import Kernel, Received, kernel_arguments
+from crfrnn.native import check_memory, empty_like, native_for
 
 
 def mean_field_updates(
@@ -55,7 +34,7 @@ def mean_field_updates(
     """
     start = unary if start is None else start
     native = native_for(start, unary)
-    if native is None or not _served(kernels) or unary.numel() == 0:
+    if native is None or not all(k.served for k in kernels) or unary.numel() == 0:
         return None
     start, unary = start.contiguous(), unary.contiguous()
     updated = empty_like(unary)
@@ -83,8 +62,9 @@ def mean_field_updates_grad(
     *,
     started: bool,
     to_penalties: bool,
-) -> tuple[Tensor, Tensor, Tensor] | None:
-    """The gradients of several updates to their start, the unary, and all P_m.
+    learn: Sequence[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor] | None:
+    """The gradients of several updates to their start, the unary, all P_m and the kernels.
 
     Of one update, with q = softmax(logits),
 
@@ -97,13 +77,16 @@ def mean_field_updates_grad(
         kernels: K_m with P_m.
         started: whether the start was another than the unary.
         to_penalties: whether dP is wanted.
+        learn: of each kernel, whether what it is made of learns.
 
     Returns:
         (B, N, L), or empty without a start of its own; (B, N, L), or empty where that is `grad`
-        itself; (M, L, L), or (0, L, L).
+        itself; (M, L, L), or (0, L, L). Of the kernels that learn, K of them: to after and before,
+        (K, 2, B, N, 1), that to a factor of None without a meaning; and to their features or
+        theta, flat, one kernel after another.
     """
     native = native_for(grad, history)
-    if native is None or not _served(kernels) or grad.numel() == 0:
+    if native is None or not all(k.served for k in kernels) or grad.numel() == 0:
         return None
     grad, history = grad.contiguous(), history.contiguous()
     iterations, labels = history.shape[0], grad.shape[2]
@@ -112,6 +95,16 @@ def mean_field_updates_grad(
     unary_grad = nothing if started and iterations == 1 else empty_like(grad)
     penalty_grads = grad.new_empty(len(kernels) if to_penalties else 0, labels, labels)
     arguments, _keep = kernel_arguments(kernels)
+    learning = [kernel for kernel, learns in zip(kernels, learn, strict=True) if learns]
+    factor_grads = grad.new_zeros(len(learning), 2, *grad.shape[:2], 1)
+    received = [
+        Received(kernel, grad.shape[:2], own)
+        for kernel, own in zip(learning, factor_grads, strict=True)
+    ]
+    following = iter(received)
+    to_kernels = (c_void_p * len(kernels))(
+        *(ctypes.addressof(next(following).argument) if learns else None for learns in learn)
+    )
     check_memory(
         native.crfrnn_mean_field_update_grad(
             arguments,
@@ -121,37 +114,9 @@ def mean_field_updates_grad(
             history.data_ptr(),
             grad.data_ptr(),
             *(x.data_ptr() if x.numel() else None for x in (start_grad, unary_grad, penalty_grads)),
+            to_kernels,
             torch.get_num_threads(),
         )
     )
-    return start_grad, unary_grad, penalty_grads
-
-
-def _served(kernels: Sequence[Kernel]) -> bool:
-    """Whether the library takes all tables: not those with more than 2^31 entries."""
-    tables = [kernel.filter[0] for kernel in kernels]
-    return not any(isinstance(t, Lattice) and t.slice_vertices.dtype != torch.int32 for t in tables)
-
-
-def kernel_arguments(kernels: Sequence[Kernel]) -> tuple[Any, list[object]]:
-    """The kernels as C sees them, and what must outlive the call."""
-    keep: list[object] = []
-    arguments = (KernelArgument * len(kernels))()
-    for argument, kernel in zip(arguments, kernels, strict=True):
-        dense = [None if x is None else x.contiguous() for x in (kernel.before, kernel.after)]
-        penalty = kernel.penalty.contiguous()
-        argument.penalty = penalty.data_ptr()
-        argument.before, argument.after = (x if x is None else x.data_ptr() for x in dense)
-        table, options = kernel.filter
-        if isinstance(table, Lattice):
-            assert isinstance(options, LatticeAccuracy)
-            lattice, tensors = lattice_argument(table, options)
-            argument.lattice = ctypes.addressof(lattice)
-            keep += [lattice, tensors]
-        else:
-            assert not isinstance(options, LatticeAccuracy)
-            separable, numbers = separable_argument(table, options)
-            argument.separable = ctypes.addressof(separable)
-            keep += [separable, numbers]
-        keep += [dense, penalty]
-    return arguments, keep
+    source_grads = torch.cat([nothing, *(own.source_grad().flatten() for own in received)])
+    return start_grad, unary_grad, penalty_grads, factor_grads, source_grads

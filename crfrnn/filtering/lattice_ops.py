@@ -13,6 +13,7 @@ from torch import Tensor
 
 from crfrnn.filtering import cpu, lattice, simplex
 from crfrnn.filtering.accuracy import named
+from crfrnn.filtering.cpu_kernels import Kernel, source_grad
 from crfrnn.filtering.lattice import Lattice
 from crfrnn.filtering.ops import Grads, gaussian_features_grad
 from crfrnn.operators import operator
@@ -172,11 +173,10 @@ def lattice_features_grad(
 @lattice_features_grad.register_kernel("cpu")
 def _(features: Tensor, v: Tensor, grad: Tensor, *rest: Any) -> Tensor:
     *tables, accuracy, transposed = rest
-    native = cpu.lattice_kernel_grad(
-        Lattice(*tables), features, v, None, grad, None, named(accuracy), transposed=transposed
-    )
+    kernel = Kernel(features, (Lattice(*tables), named(accuracy)))
+    native = source_grad(kernel, v, grad, transposed=transposed)
     if native is not None:
-        return native[0]
+        return native
     plain: Tensor = lattice_features_grad.function(features, v, grad, *rest)
     return plain
 

@@ -94,12 +94,13 @@ class Normalized(Filter):
 
     def __call__(self, v: Tensor) -> Tensor:
         """Scale, filter, scale: (B, N, L)."""
-        return _scaled(self.kernel(_scaled(v, self.before)), self.after)
+        return scaled(self.kernel(scaled(v, self.before)), self.after)
 
     def transpose(self, v: Tensor) -> Tensor:
         """The same three steps from the end: (B, N, L)."""
-        return _scaled(self.kernel.transpose(_scaled(v, self.after)), self.before)
+        return scaled(self.kernel.transpose(scaled(v, self.after)), self.before)
 
 
-def _scaled(v: Tensor, factor: Tensor | None) -> Tensor:
+def scaled(v: Tensor, factor: Tensor | None) -> Tensor:
+    """factor * v, None standing for 1."""
     return v if factor is None else v * factor

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from crfrnn.filtering import cpu, exact, separable, window
+from crfrnn.filtering.cpu_kernels import Kernel, source_grad
 from crfrnn.operators import operator
 
 Grads = tuple[Any, ...]
@@ -161,7 +162,8 @@ def separable_theta_grad(theta: Tensor, v: Tensor, grad: Tensor, shape: Sequence
 
 @separable_theta_grad.register_kernel("cpu")
 def _(theta: Tensor, v: Tensor, grad: Tensor, shape: Sequence[int]) -> Tensor:
-    return cpu.separable_theta_grad(theta, v, grad, shape)
+    native = source_grad(Kernel(theta, shape), v, grad, transposed=False)
+    return separable.separable_theta_grad(theta, v, grad, shape) if native is None else native
 
 
 @separable_theta_grad.register_fake

@@ -1,25 +1,21 @@
-"""The updates of `update_ops.py` filter by filter, of differentiable operators.
+"""The updates of `update_ops.py` and their gradients filter by filter, of plain operators.
 
-Where the native library does not serve, and for a second derivative.
+Where the native library does not serve, and for a second derivative: all of it but the gradient
+to features and theta is differentiable.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from crfrnn.filtering import lattice_ops, ops
-from crfrnn.filtering.kernel_grad_ops import (
-    composed_lattice_kernel_grad,
-    composed_separable_kernel_grad,
-    lattice_kernel_grad,
-    scaled,
-    separable_kernel_grad,
-)
 from crfrnn.filtering.lattice import Lattice
+from crfrnn.filtering.linear import scaled
 from crfrnn.rows import softmax_grad
 from crfrnn.rows_ops import rows_inner, rows_product
 
@@ -64,6 +60,12 @@ def flat_kernels(
     return kernels
 
 
+def source_indices(kernels: Sequence[FlatKernel]) -> list[int]:
+    """Where in `tensors` theta or the features of each kernel are."""
+    ends = accumulate(len(kernel.tensors) for kernel in kernels)
+    return [end - len(kernel.tensors) for kernel, end in zip(kernels, ends, strict=True)]
+
+
 def composed_update(q: Tensor, unary: Tensor, kernels: Sequence[FlatKernel]) -> Tensor:
     """One of `mean_field_updates`, from the softmax of the logits on."""
     updated = unary
@@ -71,6 +73,45 @@ def composed_update(q: Tensor, unary: Tensor, kernels: Sequence[FlatKernel]) -> 
         sent = scaled(rows_product(q, kernel.penalty.t()), kernel.before)
         updated = updated - scaled(_filtered(sent, kernel, transposed=False), kernel.after)
     return updated
+
+
+def composed_updates_grad(
+    grad: Tensor,
+    history: Tensor,
+    history_grad: Tensor | None,
+    kernels: Sequence[FlatKernel],
+    *,
+    to_penalties: bool,
+    learn: Sequence[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """What `cpu_update.mean_field_updates_grad` returns, for a start of its own.
+
+    The gradient to the unary is never left out.
+
+    Args:
+        grad: (B, N, L), of the logits after the last update.
+        history: (T, B, N, L), q ahead of each update.
+        history_grad: (T, B, N, L), that q received besides; None for nothing.
+        kernels: of the updates.
+        to_penalties: whether the gradient to the penalties is wanted.
+        learn: of each kernel, whether what it is made of learns.
+    """
+    learning = [kernel for kernel, learns in zip(kernels, learn, strict=True) if learns]
+    unary_grad, penalty_grads = torch.zeros_like(grad), grad.new_zeros(())
+    factor_grads = grad.new_zeros(len(learning), 2, *grad.shape[:2], 1)
+    source_grads = grad.new_zeros(sum(kernel.tensors[0].numel() for kernel in learning))
+    for t in reversed(range(len(history))):
+        unary_grad = unary_grad + grad
+        if learning:
+            own = [composed_kernel_grads(grad, history[t], kernel) for kernel in learning]
+            source_grads = source_grads + torch.cat([source.flatten() for source, _ in own])
+            factor_grads = factor_grads + torch.stack([factors for _, factors in own])
+        q_grad = None if history_grad is None else history_grad[t]
+        grad, own_penalties = composed_grad(
+            grad, history[t], q_grad, kernels, to_penalties=to_penalties
+        )
+        penalty_grads = penalty_grads + own_penalties
+    return grad, unary_grad, penalty_grads, factor_grads, source_grads
 
 
 def composed_grad(
@@ -93,20 +134,24 @@ def composed_grad(
     return softmax_grad(q, to_q), torch.cat(penalty_grads)
 
 
-def kernel_grad(grad: Tensor, q: Tensor, kernel: FlatKernel) -> tuple[Tensor, Tensor]:
-    """The gradients of one update to features or theta of a kernel, and to its factors."""
+def composed_kernel_grads(grad: Tensor, q: Tensor, kernel: FlatKernel) -> tuple[Tensor, Tensor]:
+    """The gradients of one update to features or theta of a kernel, and to its factors.
+
+    The latter are to after and to before, (2, B, N, 1); that to a factor of None means nothing.
+    """
     v = rows_product(q, kernel.penalty.t())
-    twice = torch.is_grad_enabled()
-    message = v, kernel.before, grad, kernel.after
-    own_grad: Tensor
+    sent, received = scaled(v, kernel.before), scaled(grad, kernel.after)
+    source, *tables = kernel.tensors
+    source_grad: Tensor
     if kernel.accuracy:
-        lattice = composed_lattice_kernel_grad if twice else lattice_kernel_grad
-        features, *tables = kernel.tensors
-        own_grad, factor_grads = lattice(features, *message, *tables, kernel.accuracy)
+        source_grad = lattice_ops.lattice_features_grad(
+            source, sent, received, *tables, kernel.accuracy, False
+        )
     else:
-        separable = composed_separable_kernel_grad if twice else separable_kernel_grad
-        own_grad, factor_grads = separable(kernel.tensors[0], *message, kernel.shape)
-    return -own_grad, -factor_grads
+        source_grad = ops.separable_theta_grad(source, sent, received, kernel.shape)
+    to_after = grad * _filtered(sent, kernel, transposed=False)
+    to_before = v * _filtered(received, kernel, transposed=True)
+    return -source_grad, -torch.stack([to_after, to_before]).sum(-1, keepdim=True)
 
 
 def _filtered(v: Tensor, kernel: FlatKernel, *, transposed: bool) -> Tensor:

@@ -19,15 +19,16 @@ from torch import Tensor
 
 from crfrnn.filtering import cpu_update
 from crfrnn.filtering.accuracy import named
+from crfrnn.filtering.cpu_kernels import Kernel
 from crfrnn.filtering.filters import LatticeFilter, SeparableFilter
 from crfrnn.filtering.lattice import Lattice
 from crfrnn.filtering.linear import Filter, Normalized
 from crfrnn.filtering.update_composed import (
     FlatKernel,
-    composed_grad,
     composed_update,
+    composed_updates_grad,
     flat_kernels,
-    kernel_grad,
+    source_indices,
 )
 from crfrnn.native import empty_like
 from crfrnn.operators import operator
@@ -102,46 +103,57 @@ def mean_field_updates_grad(
     shape: Sequence[int],
     started: bool,
     to_penalties: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+    learn: Sequence[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """`cpu_update.mean_field_updates_grad`; not differentiable itself."""
     kernels = flat_kernels(penalties, factors, tensors, accuracies, shape)
     native = cpu_update.mean_field_updates_grad(
-        grad, history, _described(kernels), started=started, to_penalties=to_penalties
+        grad,
+        history,
+        _described(kernels),
+        started=started,
+        to_penalties=to_penalties,
+        learn=learn,
     )
     if native is not None:
         return native
-    nothing = grad.new_empty(0)
-    unary_grad, penalty_grads = torch.zeros_like(grad), grad.new_zeros(())
-    for q in reversed(history):
-        unary_grad = unary_grad + grad
-        grad, own = composed_grad(grad, q, None, kernels, to_penalties=to_penalties)
-        penalty_grads = penalty_grads + own
+    grads = composed_updates_grad(
+        grad, history, None, kernels, to_penalties=to_penalties, learn=learn
+    )
+    start_grad, unary_grad, penalty_grads, factor_grads, source_grads = grads
     if not started:
-        return nothing, unary_grad + grad, penalty_grads
-    return grad, nothing if len(history) == 1 else unary_grad, penalty_grads
+        start_grad, unary_grad = grad.new_empty(0), unary_grad + start_grad
+    elif len(history) == 1:
+        unary_grad = grad.new_empty(0)
+    return start_grad, unary_grad, penalty_grads, factor_grads, source_grads
 
 
 @mean_field_updates_grad.register_fake
 def _(
     grad: Tensor, history: Tensor, penalties: Sequence[Tensor], *rest: Any
-) -> tuple[Tensor, Tensor, Tensor]:
-    labels, (started, to_penalties) = grad.shape[2], rest[-2:]
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    (batch, num_pixels, labels), (started, to_penalties, learn) = grad.shape, rest[-3:]
     rows = torch.empty_like(grad, memory_format=torch.contiguous_format)
     nothing = grad.new_empty(0)
     alone = started and history.shape[0] == 1
+    factors, tensors, accuracies, shape = rest[:4]
+    kernels = flat_kernels(penalties, factors, tensors, accuracies, shape)
+    sizes = [k.tensors[0].numel() for k, learns in zip(kernels, learn, strict=True) if learns]
     return (
         rows if started else nothing,
         nothing if alone else torch.empty_like(rows),
         grad.new_empty(len(penalties) if to_penalties else 0, labels, labels),
+        grad.new_empty(len(sizes), 2, batch, num_pixels, 1),
+        grad.new_empty(sum(sizes)),
     )
 
 
-def _described(kernels: Sequence[FlatKernel]) -> list[cpu_update.Kernel]:
+def _described(kernels: Sequence[FlatKernel]) -> list[Kernel]:
     """The kernels as the native functions take them."""
     described = []
-    for penalty, before, after, (own, *tables), accuracy, shape in kernels:
-        table = (Lattice(*tables), named(accuracy)) if accuracy else (own, shape)
-        described.append(cpu_update.Kernel(penalty, before, after, table))
+    for penalty, before, after, (source, *tables), accuracy, shape in kernels:
+        table = (Lattice(*tables), named(accuracy)) if accuracy else shape
+        described.append(Kernel(source, table, before, after, penalty))
     return described
 
 
@@ -162,68 +174,39 @@ def _updates_backward(ctx: Any, grad: Tensor | None, history_grad: Tensor | None
         raise RuntimeError("mean-field updates have a gradient with store=True alone, got False.")
     to_start, to_unary, to_penalties, to_factors, to_tensors = ctx.needs_input_grad[:5]
     each = penalties, factors, tensors, ctx.accuracies, ctx.shape
+    kernels = flat_kernels(*each)
+    sources = source_indices(kernels)
+    learn = [any((*to_factors[2 * m : 2 * m + 2], to_tensors[k])) for m, k in enumerate(sources)]
     grad = torch.zeros_like(history[0]) if grad is None else grad.contiguous()
-    kernel_grads: tuple[Any, Any] = [None] * num_factors, [None] * len(tensors)
-    if history_grad is not None or torch.is_grad_enabled() or any((*to_factors, *to_tensors)):
-        start_grad, unary_grad, penalty_grads, kernel_grads = _grads_one_by_one(
-            grad, history, history_grad, each, to_factors, to_tensors, any(to_penalties)
+    if history_grad is not None or torch.is_grad_enabled():
+        grads = composed_updates_grad(
+            grad, history, history_grad, kernels, to_penalties=any(to_penalties), learn=learn
         )
+        start_grad, unary_grad, penalty_grads, kernel_factor_grads, source_grads = grads
         unary_grad = unary_grad if ctx.started else unary_grad + start_grad
     else:
-        start_grad, unary_grad, penalty_grads = mean_field_updates_grad(
-            grad, history, *each, ctx.started, any(to_penalties)
-        )
+        grads = mean_field_updates_grad(grad, history, *each, ctx.started, any(to_penalties), learn)
+        start_grad, unary_grad, penalty_grads, kernel_factor_grads, source_grads = grads
         unary_grad = unary_grad if unary_grad.numel() else grad
-    own = iter(penalty_grads)  # of all penalties, or of none
+    factor_grads: list[Tensor | None] = [None] * num_factors
+    tensor_grads: list[Tensor | None] = [None] * len(tensors)
+    learning = [m for m, learns in enumerate(learn) if learns]
+    flat = torch.split(source_grads, [tensors[sources[m]].numel() for m in learning])
+    for m, (to_after, to_before), own in zip(learning, kernel_factor_grads, flat, strict=True):
+        before, after = to_factors[2 * m : 2 * m + 2]
+        factor_grads[2 * m] = to_before if before else None
+        factor_grads[2 * m + 1] = to_after if after else None
+        if to_tensors[sources[m]]:
+            tensor_grads[sources[m]] = own.view_as(tensors[sources[m]])
+    each_penalty = iter(penalty_grads)  # of all, or of none
     return (
         start_grad if to_start else None,
         unary_grad if to_unary else None,
-        [g if wanted else None for wanted, g in zip_longest(to_penalties, own)],
-        *kernel_grads,
+        [g if wanted else None for wanted, g in zip_longest(to_penalties, each_penalty)],
+        factor_grads,
+        tensor_grads,
         *[None] * 4,
     )
-
-
-def _grads_one_by_one(
-    grad: Tensor,
-    history: Tensor,
-    history_grad: Tensor | None,
-    each: tuple[Any, ...],
-    to_factors: Sequence[bool],
-    to_tensors: Sequence[bool],
-    to_penalties: bool,
-) -> tuple[Tensor, Tensor, Tensor, tuple[list[Any], list[Any]]]:
-    """Update by update: what kernels that learn receive, and whatever is differentiated twice."""
-    kernels = flat_kernels(*each)
-    unary_grad, penalty_grads = torch.zeros_like(grad), grad.new_zeros(())
-    factor_grads: list[Any] = [None] * len(to_factors)
-    tensor_grads: list[Any] = [None] * len(to_tensors)
-
-    def add(grads: list[Any], at: int, new: Tensor, *, wanted: bool) -> None:
-        if wanted:
-            grads[at] = new if grads[at] is None else grads[at] + new
-
-    for t in reversed(range(len(history))):
-        q = history[t]
-        unary_grad.add_(grad)
-        first = 0
-        for m, kernel in enumerate(kernels):
-            before, after = to_factors[2 * m : 2 * m + 2]
-            if before or after or to_tensors[first]:
-                own_grad, (to_after, to_before) = kernel_grad(grad, q, kernel)
-                add(factor_grads, 2 * m, to_before, wanted=before)
-                add(factor_grads, 2 * m + 1, to_after, wanted=after)
-                add(tensor_grads, first, own_grad, wanted=to_tensors[first])
-            first += len(kernel.tensors)
-        if history_grad is not None or torch.is_grad_enabled():
-            q_grad = None if history_grad is None else history_grad[t]
-            grad, own = composed_grad(grad, q, q_grad, kernels, to_penalties=to_penalties)
-        else:
-            grad, _, own = mean_field_updates_grad(
-                grad, history[t : t + 1], *each, True, to_penalties
-            )
-        penalty_grads = penalty_grads + own
-    return grad, unary_grad, penalty_grads, (factor_grads, tensor_grads)
 
 
 mean_field_updates.register_autograd(_updates_backward, setup_context=_save_updates)

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "build.h"
+#include "kernel_grads.h"
 #include "kernels.h"
 #include "loops.h"
 
@@ -17,15 +18,14 @@ int crfrnn_build_start(const Points*, int64_t, int64_t, int, int32_t*, int, Latt
 int crfrnn_build_finish(LatticeBuild*, const float*, int32_t*, float*, int32_t*, int32_t*, int,
                         int);
 int crfrnn_lattice_filter(const Lattice*, int64_t, int, const float*, float*, int);
-int crfrnn_lattice_kernel_grad(const Lattice*, int, int64_t, const float*, const float*,
-                               const float*, const float*, int, const float*, float*, float*, int);
-int crfrnn_separable_dots(const Separable*, int, int64_t, int64_t, const float*, const float*,
-                          const float*, float*, int);
+int crfrnn_kernel_grad(const Kernel*, int64_t, int64_t, int64_t, const float*, const float*, int,
+                       const KernelGrad*, int);
 int crfrnn_separable_filter(const Separable*, int64_t, int64_t, const float*, float*, int);
 int crfrnn_mean_field_update(const Kernel*, int, int64_t, int64_t, int64_t, int, const float*,
                              const float*, float*, float*, int);
 int crfrnn_mean_field_update_grad(const Kernel*, int, int64_t, int64_t, int64_t, int, const float*,
-                                  const float*, float*, float*, float*, int);
+                                  const float*, float*, float*, float*, const KernelGrad* const*,
+                                  int);
 int crfrnn_softmax(const float*, int64_t, int64_t, float*, int);
 int crfrnn_product(const float*, int64_t, int64_t, const float*, float*, int);
 }
@@ -91,12 +91,17 @@ std::vector<float> lattice_result(const std::vector<float>& features, int dim, i
                              history.data(), updated.data(), threads);
     demand(updated == all_at_once, "the same with and without a history");
     std::vector<float> grad(v.size()), unary_grad(v.size()), penalty_grads(2 * labels * labels);
+    std::vector<float> own(features.size()), factors(2 * pixels), line_own(pixels);
+    const KernelGrad to_lattice{dim, features.data(), nullptr, own.data(), factors.data()};
+    const KernelGrad to_line{1, nullptr, &spatial, line_own.data(), factors.data()};
+    const KernelGrad* const learn[] = {&to_lattice, &to_line};
+    const KernelGrad* const fixed[] = {nullptr, nullptr};
     crfrnn_mean_field_update_grad(kernels, 2, batch, num_pixels, labels, 2, history.data(),
                                   updated.data(), grad.data(), unary_grad.data(),
-                                  penalty_grads.data(), threads);
+                                  penalty_grads.data(), learn, threads);
     std::vector<float> both(v.size());
     crfrnn_mean_field_update_grad(kernels, 2, batch, num_pixels, labels, 2, history.data(),
-                                  updated.data(), nullptr, both.data(), nullptr, threads);
+                                  updated.data(), nullptr, both.data(), nullptr, fixed, threads);
     for (std::size_t k = 0; k < both.size(); ++k)
         demand(both[k] == unary_grad[k] + grad[k], "the start and the unary, in one");
     std::vector<float> q(v.size()), product(v.size());
@@ -109,16 +114,12 @@ std::vector<float> lattice_result(const std::vector<float>& features, int dim, i
     loops().splat(lattice, labels, 1, half.data(), v.data(), values.data(), 0, rows);
     for (int64_t k = 0; k < rows * labels; ++k)
         demand(std::fabs(plain[k] - values[k]) <= 1e-4f * plain[k] + 1e-6f, "baseline agrees");
-    std::vector<float> features_grad(features.size()), factor_grads(2 * pixels);
-    crfrnn_lattice_kernel_grad(&lattice, dim, labels, v.data(), half.data(), updated.data(),
-                               nullptr, 0, features.data(), features_grad.data(),
-                               factor_grads.data(), threads);
-    std::vector<float> dots(pixels);
-    crfrnn_separable_dots(&spatial, 1, batch, labels, v.data(), half.data(), updated.data(),
-                          dots.data(), threads);
+    for (int m = 0; m < 2; ++m)
+        crfrnn_kernel_grad(&kernels[m], batch, num_pixels, labels, v.data(), updated.data(), 1 - m,
+                           learn[m], threads);
 
-    for (const auto* more : {&updated, &grad, &unary_grad, &penalty_grads, &features_grad,
-                             &factor_grads, &q, &product, &dots})
+    for (const auto* more : {&updated, &grad, &unary_grad, &penalty_grads, &own, &factors,
+                             &line_own, &q, &product})
         filtered.insert(filtered.end(), more->begin(), more->end());
     return filtered;
 }
@@ -169,14 +170,16 @@ void separables() {
             for (const int threads : {1, 4}) {
                 std::vector<float> updated(count), grad(count), penalty_grad(labels * labels);
                 std::vector<float> history(2 * count), dots(count / labels);
+                std::vector<float> factors(2 * dots.size());
+                // One axis is as good as several, for what is read and written.
+                const KernelGrad to{1, nullptr, &kernel, dots.data(), factors.data()};
+                const KernelGrad* const learn[] = {&to};
                 crfrnn_mean_field_update(&alone, 1, 2, pixels, labels, 2, v.data(), v.data(),
                                          history.data(), updated.data(), threads);
                 crfrnn_mean_field_update_grad(&alone, 1, 2, pixels, labels, 2, history.data(),
                                               v.data(), nullptr, grad.data(), penalty_grad.data(),
-                                              threads);
-                crfrnn_separable_dots(&kernel, 1, 2, labels, v.data(), half.data(), updated.data(),
-                                      dots.data(), threads);
-                for (const auto* more : {&grad, &penalty_grad, &dots})
+                                              learn, threads);
+                for (const auto* more : {&grad, &penalty_grad, &dots, &factors})
                     updated.insert(updated.end(), more->begin(), more->end());
                 results.push_back(updated);
             }

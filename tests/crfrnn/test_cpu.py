@@ -24,6 +24,7 @@ from crfrnn.filtering import (
 from crfrnn.filtering import lattice as plain_lattice
 from crfrnn.filtering import separable as plain_separable
 from crfrnn.filtering.accuracy import LatticeAccuracyName, named
+from crfrnn.filtering.cpu_kernels import Kernel, source_grad
 from crfrnn.filtering.lattice import Lattice
 from crfrnn.filtering.ops import gaussian_features_grad
 from tests.crfrnn.native_path import ROUNDINGS, random_features, random_rows
@@ -286,11 +287,8 @@ def test_gradient_of_the_features_is_the_plain_one(num_labels: int, transposed: 
         return plain_lattice.lattice_filter(lattice, x, STANDARD, transposed=transposed ^ other_way)
 
     plain = gaussian_features_grad(kernel, partial(kernel, other_way=True), features, v, grad)
-    both = cpu.lattice_kernel_grad(
-        lattice, features, v, None, grad, None, STANDARD, transposed=transposed
-    )
-    assert both is not None
-    own = both[0]
+    own = source_grad(Kernel(features, (lattice, STANDARD)), v, grad, transposed=transposed)
+    assert own is not None
     # Differences of two sums over labels and neighbours: rounding relative to the largest.
     tolerance = 10 * ROUNDINGS * plain.abs().max().item()
     torch.testing.assert_close(own, plain, rtol=0, atol=tolerance)

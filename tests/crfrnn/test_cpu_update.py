@@ -166,14 +166,23 @@ def test_updates_operator(iterations: int) -> None:
     torch.library.opcheck(updates_operator.overload, (*operator_arguments(), iterations, True))
 
 
-@pytest.mark.parametrize("iterations", [1, 3])
-@pytest.mark.parametrize("to_penalties", [False, True])
-@pytest.mark.parametrize("started", [False, True])
-def test_updates_grad_operator(iterations: int, to_penalties: bool, started: bool) -> None:
+@pytest.mark.parametrize(
+    ("iterations", "started", "to_penalties", "learn"),
+    [
+        (1, True, False, [False, False]),
+        (1, False, True, [True, True]),
+        (3, True, True, [False, True]),
+        (3, False, False, [True, False]),
+    ],
+)
+def test_updates_grad_operator(
+    iterations: int, started: bool, to_penalties: bool, learn: list[bool]
+) -> None:
     grad, logits, penalties, *rest = operator_arguments()
     history = torch.stack([logits.detach()] * iterations).softmax(-1)
     arguments = (grad.detach(), history, [p.detach() for p in penalties], *rest)
-    torch.library.opcheck(mean_field_updates_grad.overload, (*arguments, started, to_penalties))
+    options = (started, to_penalties, learn)
+    torch.library.opcheck(mean_field_updates_grad.overload, (*arguments, *options))
 
 
 def test_update_of_extreme_logits() -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from crfrnn import CrfRnn, rows_ops
-from crfrnn.filtering import kernel_grad_ops, lattice_ops, ops
+from crfrnn.filtering import lattice_ops, ops
 from crfrnn.frank_wolfe import FrankWolfe
 from crfrnn.inference import MeanField
 from crfrnn.kernels import KernelConfig
@@ -76,25 +76,6 @@ def tables(accuracy: str) -> list[Tensor]:
                 *[t.detach() for t in tables("standard")],
                 "standard",
                 True,
-            ),
-        ),
-        (
-            kernel_grad_ops.lattice_kernel_grad,
-            lambda: (
-                *(rows(channels, learnt=False) for channels in (5, 3)),
-                None,
-                *(rows(channels, learnt=False) for channels in (3, 1)),
-                *[t.detach() for t in tables("standard")],
-                "standard",
-            ),
-        ),
-        (
-            kernel_grad_ops.separable_kernel_grad,
-            lambda: (
-                torch.tensor([2.0, 1.0]),
-                *(rows(channels, learnt=False) for channels in (3, 1, 3)),
-                None,
-                SHAPE,
             ),
         ),
         (
