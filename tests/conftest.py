@@ -27,6 +27,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("needs a CUDA device; torch.cuda.is_available() is false here")
 
 
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """The same random numbers in a test whatever ran before it."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def shared_root(pytestconfig: pytest.Config) -> Path:
     """The folder of real data and weights; skips where it is absent (mark the test `data`)."""
