@@ -144,8 +144,18 @@ def empty_like(x: Tensor) -> Tensor:
     """
     fresh = torch.empty_like(x, memory_format=torch.contiguous_format)
     native = native_for(x)
-    if native is not None:
-        native.crfrnn_large_pages(fresh.data_ptr(), fresh.nbytes)
+    return fresh if native is None else _on_large_pages(fresh, native)
+
+
+def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """`empty_like` of a shape, on the CPU."""
+    native = library()
+    fresh = torch.empty(*shape, dtype=dtype, device="cpu")
+    return fresh if native is None else _on_large_pages(fresh, native)
+
+
+def _on_large_pages(fresh: Tensor, native: ctypes.CDLL) -> Tensor:
+    native.crfrnn_large_pages(fresh.data_ptr(), fresh.nbytes)
     return fresh
 
 

@@ -11,27 +11,49 @@ constexpr int64_t COLUMNS = 64;  // floats of a row that go down an axis togethe
 
 }  // namespace
 
-float* splat_and_blur(const Lattice& lattice, int64_t labels, int64_t count, const float* factors,
-                      const float* v, bool transposed, float* values, float* blurred, Team& team) {
-    const int64_t rows = lattice.vertices + 1, width = count * labels, grain = GRAIN / width + 1;
-    // A vertex costs as much as it has pixels, so the parts are equal in pixels.
-    const int64_t parts = team.num_parts(lattice.pixels, grain);
-    const auto bound = [&](int64_t part) {
-        const int64_t entries = lattice.pixels * lattice.size * part / parts;
-        const int32_t* const begin = lattice.splat_offsets;
-        if (part == parts) return lattice.vertices;
-        return std::lower_bound(begin, begin + lattice.vertices, entries) - begin;
+Part part_of(const Lattice& lattice, int64_t first_pixel, int64_t last_pixel) {
+    // The first vertex of which `body` does not hold: their splats are in the order of the pixels.
+    const auto first_not = [&](const auto& body) {
+        int64_t begin = 0, end = lattice.vertices;
+        while (begin < end) {
+            const int64_t middle = (begin + end) / 2;
+            if (body(middle)) begin = middle + 1;
+            else end = middle;
+        }
+        return begin;
     };
-    team.for_parts(parts, bound, [&](int64_t begin, int64_t end) {
+    const int64_t begin = first_pixel * lattice.size, end = last_pixel * lattice.size;
+    return {first_pixel, last_pixel,
+            first_not([&](int64_t vertex) { return lattice.splat_offsets[vertex] < begin; }),
+            first_not([&](int64_t vertex) { return lattice.splat_end(vertex) <= end; })};
+}
+
+float* splat_and_blur(const Lattice& lattice, const Part& part, int64_t labels, int64_t count,
+                      const float* factors, const float* v, bool transposed, float* values,
+                      float* blurred, Team& team) {
+    const int64_t width = count * labels, grain = GRAIN / width + 1;
+    // A vertex costs as much as it has pixels, so the pieces are equal in pixels.
+    const int64_t pixels = part.last_pixel - part.first_pixel;
+    const int64_t pieces = team.num_parts(pixels, grain);
+    const auto bound = [&](int64_t piece) {
+        if (piece == pieces) return part.last;
+        const int64_t entry = (part.first_pixel + pixels * piece / pieces) * lattice.size;
+        const int32_t* const offsets = lattice.splat_offsets;
+        return std::lower_bound(offsets + part.first, offsets + part.last, entry) - offsets;
+    };
+    team.for_parts(pieces, bound, [&](int64_t begin, int64_t end) {
         loops().splat(lattice, labels, count, factors, v, values, begin, end);
     });
     // The missing neighbour.
-    std::fill_n(values + lattice.vertices * width, width, 0.0f);
+    for (float* const table : {values, blurred})
+        std::fill_n(table + lattice.vertices * width, width, 0.0f);
     for (int step = 0; step < lattice.size; ++step) {
         const int direction = transposed ? lattice.size - 1 - step : step;
-        const int32_t* stencil = lattice.stencils + direction * rows * lattice.width;
-        team.for_rows(rows, grain, [&](int64_t begin, int64_t end) {
-            loops().blur(stencil, lattice.taps, lattice.width, width, values, blurred, begin, end);
+        const int32_t* stencil =
+            lattice.stencils + direction * (lattice.vertices + 1) * lattice.width;
+        team.for_rows(part.last - part.first, grain, [&](int64_t begin, int64_t end) {
+            loops().blur(stencil, lattice.taps, lattice.width, width, values, blurred,
+                         part.first + begin, part.first + end);
         });
         std::swap(values, blurred);
     }

@@ -12,10 +12,19 @@ namespace crfrnn {
 constexpr int64_t GRAIN = 1 << 14;  // floats of a result below which a thread does not pay
 constexpr int64_t PADDING = 3;      // zeros on both sides of the taps of an axis
 
+// Some images of a lattice: their pixels, and vertices that no other image touches. A vertex without
+// pixels, where two images meet, may be in both parts.
+struct Part {
+    int64_t first_pixel, last_pixel, first, last;  // the last ones are not in it
+};
+
+Part part_of(const Lattice& lattice, int64_t first_pixel, int64_t last_pixel);
+
 // B_d ... B_0 W' (factor_c v), c < count, in one of the two buffers (M + 1, count, L), which is
 // returned; the factors are (BN, count), null for a single 1.
-float* splat_and_blur(const Lattice& lattice, int64_t labels, int64_t count, const float* factors,
-                      const float* v, bool transposed, float* values, float* blurred, Team& team);
+float* splat_and_blur(const Lattice& lattice, const Part& part, int64_t labels, int64_t count,
+                      const float* factors, const float* v, bool transposed, float* values,
+                      float* blurred, Team& team);
 
 // factor * v of rows of labels.
 void scale_rows(const float* factor, int64_t labels, const float* v, float* scaled, int64_t rows,

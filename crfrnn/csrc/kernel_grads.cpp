@@ -20,10 +20,12 @@ float factor_at(const float* factor, int64_t pixel) {
     return factor != nullptr ? factor[pixel] : 1.0f;
 }
 
-void add_lattice_grad(const Lattice& lattice, const Message& message, int64_t labels,
-                      bool transposed, const KernelGrad& to, float* scratch, Team& team) {
+void add_lattice_grad(const Lattice& lattice, const Part& part, const Message& message,
+                      int64_t labels, bool transposed, const KernelGrad& to, float* scratch,
+                      Team& team) {
     const bool single = labels == 1;
-    const int64_t pixels = lattice.pixels, most = filters_together(to.dim, labels);
+    const int64_t pixels = lattice.pixels, num_pixels = part.last_pixel - part.first_pixel;
+    const int64_t most = filters_together(to.dim, labels);
     const int64_t table = (lattice.vertices + 1) * most * labels;
     float* const values = scratch;
     float* const factors = values + 2 * table;
@@ -38,19 +40,21 @@ void add_lattice_grad(const Lattice& lattice, const Message& message, int64_t la
         // Filter 0 is of the rows themselves, filter c of feature c - 1 times the rows.
         for (int64_t first = 0; first <= to.dim; first += most) {
             const int64_t count = std::min(most, to.dim + 1 - first);
-            team.for_rows(pixels, GRAIN, [&](int64_t begin, int64_t end) {
-                for (int64_t i = begin; i < end; ++i)
+            team.for_rows(num_pixels, GRAIN, [&](int64_t begin, int64_t end) {
+                for (int64_t i = part.first_pixel + begin; i < part.first_pixel + end; ++i)
                     for (int64_t c = 0; c < count; ++c)
                         factors[i * count + c] =
                             (single ? from[i] : 1.0f) * factor_at(sent, i) *
                             (first + c > 0 ? to.features[(first + c - 1) * pixels + i] : 1.0f);
             });
             const float* const on_vertices =
-                single ? splat_and_blur(lattice, count, 1, nullptr, factors, transposed != back,
-                                        values, values + table, team)
-                       : splat_and_blur(lattice, labels, count, factors, from, transposed != back,
-                                        values, values + table, team);
-            team.for_rows(pixels, GRAIN / labels + 1, [&](int64_t begin, int64_t end) {
+                single ? splat_and_blur(lattice, part, count, 1, nullptr, factors,
+                                        transposed != back, values, values + table, team)
+                       : splat_and_blur(lattice, part, labels, count, factors, from,
+                                        transposed != back, values, values + table, team);
+            team.for_rows(num_pixels, GRAIN / labels + 1, [&](int64_t begin, int64_t end) {
+                begin += part.first_pixel;
+                end += part.first_pixel;
                 if (single) {
                     loops().slice_(lattice, count, on_vertices, dots, begin, end);
                     for (int64_t k = begin * count; k < end * count; ++k) dots[k] *= at[k / count];
@@ -74,32 +78,35 @@ void add_lattice_grad(const Lattice& lattice, const Message& message, int64_t la
     }
 }
 
-// sums_i += factor_i <w_i, (K (before v))_i> of a spatial Gaussian.
-void add_separable_dots(const Separable& kernel, int64_t batch, int64_t labels, const float* v,
-                        const float* before, const float* w, const float* factor, float* sums,
-                        float* scratch, Team& team) {
+// sums_i += factor_i <w_i, (K (before v))_i> of a spatial Gaussian, in some images.
+void add_separable_dots(const Separable& kernel, const Images& images, int64_t batch,
+                        int64_t labels, const float* v, const float* before, const float* w,
+                        const float* factor, float* sums, float* scratch, Team& team) {
     const int64_t pixels = kernel.pixels(), rows = batch * pixels;
+    const int64_t first = images.begin * pixels, last = images.end * pixels;
     float* const dots = scratch;
     if (kernel.axes <= 2) {
         Term term{};
         term.values = v;
         term.before = before;
         set_axes(kernel, term);
-        Patches(&kernel, batch, pixels, labels).for_each(team, [&](int64_t, const Patch& patch) {
+        const Patches patches(&kernel, batch, pixels, labels);
+        patches.for_each(images, team, [&](int64_t, const Patch& patch) {
             loops().patch_dots(term, labels, w, dots, patch);
         });
     } else {
         float* const to[] = {dots + rows, dots + rows + rows * labels};
+        v += first * labels;
         if (before != nullptr) {
-            scale_rows(before, labels, v, to[1], rows, team);
+            scale_rows(before + first, labels, v, to[1], last - first, team);
             v = to[1];
         }
-        const float* const filtered = convolve_axes(kernel, batch, labels, v, to, team);
-        team.for_rows(rows, GRAIN / labels + 1, [&](int64_t begin, int64_t end) {
-            loops().row_dots(filtered, w, labels, dots, begin, end);
+        const float* const filtered = convolve_axes(kernel, images.count(), labels, v, to, team);
+        team.for_rows(last - first, GRAIN / labels + 1, [&](int64_t begin, int64_t end) {
+            loops().row_dots(filtered, w + first * labels, labels, dots + first, begin, end);
         });
     }
-    for (int64_t i = 0; i < rows; ++i) sums[i] += factor_at(factor, i) * dots[i];
+    for (int64_t i = first; i < last; ++i) sums[i] += factor_at(factor, i) * dots[i];
 }
 
 }  // namespace
@@ -113,23 +120,30 @@ int64_t kernel_grad_floats(const Kernel& kernel, const KernelGrad& to, int64_t b
     return 2 * (kernel.lattice->vertices + 1) * most * labels + (2 * most + 1) * rows;
 }
 
-void add_kernel_grad(const Kernel& kernel, const Message& message, int64_t batch, int64_t labels,
-                     bool transposed, const KernelGrad& to, float* scratch, Team& team) {
-    if (kernel.lattice != nullptr)
-        return add_lattice_grad(*kernel.lattice, message, labels, transposed, to, scratch, team);
+void add_kernel_grad(const Kernel& kernel, const Images& images, int64_t pixels, int64_t batch,
+                     int64_t labels, const Message& message, bool transposed, const KernelGrad& to,
+                     float* scratch, Team& team) {
+    if (kernel.lattice != nullptr) {
+        const Part part = part_of(*kernel.lattice, images.begin * pixels, images.end * pixels);
+        add_lattice_grad(*kernel.lattice, part, message, labels, transposed, to, scratch, team);
+        return;
+    }
     const Separable& spatial = *kernel.separable;
-    const int64_t rows = batch * spatial.pixels();
+    const int64_t rows = batch * pixels;
+    const auto add_dots = [&](const Separable& gaussian, const float* v, const float* before,
+                              const float* w, const float* factor, float* sums) {
+        add_separable_dots(gaussian, images, batch, labels, v, before, w, factor, sums, scratch,
+                           team);
+    };
     for (int k = 0; k < to.dim; ++k)
-        add_separable_dots(to.changes[k], batch, labels, message.v, message.before, message.grad,
-                           message.after, to.own + k * rows, scratch, team);
+        add_dots(to.changes[k], message.v, message.before, message.grad, message.after,
+                 to.own + k * rows);
     if (to.factors == nullptr) return;
     // Who has no factor wants no gradient to it.
     if (message.after != nullptr)
-        add_separable_dots(spatial, batch, labels, message.v, message.before, message.grad, nullptr,
-                           to.factors, scratch, team);
+        add_dots(spatial, message.v, message.before, message.grad, nullptr, to.factors);
     if (message.before != nullptr)
-        add_separable_dots(spatial, batch, labels, message.grad, message.after, message.v, nullptr,
-                           to.factors + rows, scratch, team);
+        add_dots(spatial, message.grad, message.after, message.v, nullptr, to.factors + rows);
 }
 
 }  // namespace crfrnn

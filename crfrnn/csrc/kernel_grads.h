@@ -34,8 +34,10 @@ struct KernelGrad {
 int64_t kernel_grad_floats(const Kernel& kernel, const KernelGrad& to, int64_t batch,
                            int64_t pixels, int64_t labels);
 
-// `message` of `kernel`, whose own factors count no more; K is its transpose if so said.
-void add_kernel_grad(const Kernel& kernel, const Message& message, int64_t batch, int64_t labels,
-                     bool transposed, const KernelGrad& to, float* scratch, Team& team);
+// `message` of `kernel`, whose own factors count no more, in some images; K is its transpose if so
+// said.
+void add_kernel_grad(const Kernel& kernel, const Images& images, int64_t pixels, int64_t batch,
+                     int64_t labels, const Message& message, bool transposed, const KernelGrad& to,
+                     float* scratch, Team& team);
 
 }  // namespace crfrnn

@@ -9,6 +9,13 @@
 
 namespace crfrnn {
 
+// Images [begin, end) of a batch.
+struct Images {
+    int64_t begin, end;
+
+    int64_t count() const { return end - begin; }
+};
+
 // The spatial Gaussian on a grid.
 struct Separable {
     int32_t axes;

@@ -22,8 +22,8 @@ class MeanField {
     MeanField(const Kernel* kernels, int count, int64_t batch, int64_t pixels, int64_t labels,
               Team& team);
 
-    // From `start` to `updated`, which may be it. Unless history is null, q ahead of each update
-    // is in it: (iterations, BN, L).
+    // From `start` to `updated`, which may be it, but not the unary. Unless history is null, q ahead
+    // of each update is in it: (iterations, BN, L).
     void update(int iterations, const float* start, const float* unary, float* history,
                 float* updated);
 
@@ -37,14 +37,20 @@ class MeanField {
    private:
     // Scratch for the filters, and `extra` floats more, which come first.
     float* reserve(int64_t extra);
+    // body(images) for a few images at a time: what they are between two updates is in memory that
+    // the next ones take again.
+    template <class Body>
+    void by_images(const Body& body) const;
     // Stage 1, and what is left to do for stage 2.
-    std::vector<Term> filter(const float* rows, bool transposed);
+    std::vector<Term> filter(const Images& images, const float* rows, bool transposed);
 
     const Kernel* kernels_;
     int count_;
     int64_t batch_, pixels_, labels_;
     Team& team_;
-    int64_t rows_;  // floats of (BN, L)
+    int64_t rows_;       // floats of (BN, L)
+    int64_t together_;   // images
+    int64_t some_rows_;  // floats of their rows
     Patches patches_;
     std::vector<float> columns_, diagonals_;  // (count, L, L): P', and (count, L)
     std::vector<Penalty> penalties_;

@@ -124,8 +124,9 @@ int crfrnn_lattice_filter(const Lattice* lattice, int64_t labels, int transposed
     return guarded(threads, [&](Team& team) {
         const int64_t table = (lattice->vertices + 1) * labels;
         float* const values = Scratch::floats(2 * table);
-        const float* const on_vertices = splat_and_blur(
-            *lattice, labels, 1, nullptr, v, transposed != 0, values, values + table, team);
+        const float* const on_vertices =
+            splat_and_blur(*lattice, part_of(*lattice, 0, lattice->pixels), labels, 1, nullptr, v,
+                           transposed != 0, values, values + table, team);
         team.for_rows(lattice->pixels, GRAIN / labels + 1,
                       [&](int64_t begin, int64_t end) {
                           loops().slice_(*lattice, labels, on_vertices, filtered, begin, end);
@@ -142,8 +143,8 @@ int crfrnn_kernel_grad(const Kernel* kernel, int64_t batch, int64_t pixels, int6
     return guarded(threads, [&](Team& team) {
         float* const scratch =
             Scratch::floats(kernel_grad_floats(*kernel, *to, batch, pixels, labels));
-        add_kernel_grad(*kernel, {v, nullptr, grad, nullptr}, batch, labels, transposed != 0, *to,
-                        scratch, team);
+        add_kernel_grad(*kernel, {0, batch}, pixels, batch, labels, {v, nullptr, grad, nullptr},
+                        transposed != 0, *to, scratch, team);
         return DONE;
     });
 }
@@ -162,8 +163,8 @@ int crfrnn_separable_filter(const Separable* kernel, int64_t batch, int64_t labe
     });
 }
 
-// `iterations` updates, all rows (BN, L): from `start` to `updated`, which may be it. Unless history
-// is null, q ahead of each of them is in it, (iterations, BN, L).
+// `iterations` updates, all rows (BN, L): from `start` to `updated`, which may be it unless that is
+// the unary. Where `history` is not null, q ahead of each update is in it, (iterations, BN, L).
 int crfrnn_mean_field_update(const Kernel* kernels, int count, int64_t batch, int64_t pixels,
                              int64_t labels, int iterations, const float* start,
                              const float* unary, float* history, float* updated, int threads) {

@@ -28,6 +28,7 @@ class Patches {
     int64_t height() const { return height_; }
     int64_t stride() const { return stride_; }
     int64_t count() const { return batch_ * across_; }
+    int64_t count_of_image() const { return across_; }
 
     Patch operator[](int64_t number) const {
         const int64_t column = number % across_ * columns_;
@@ -36,11 +37,12 @@ class Patches {
                 stride_ - column - columns};
     }
 
-    // body(number, patch) for all of them.
+    // body(number, patch) for those of some images.
     template <class Body>
-    void for_each(Team& team, const Body& body) const {
-        team.for_rows(count(), grain_, [&](int64_t begin, int64_t end) {
-            for (int64_t number = begin; number < end; ++number) body(number, (*this)[number]);
+    void for_each(const Images& images, Team& team, const Body& body) const {
+        const int64_t first = images.begin * across_;
+        team.for_rows(images.count() * across_, grain_, [&](int64_t begin, int64_t end) {
+            for (int64_t k = first + begin; k < first + end; ++k) body(k, (*this)[k]);
         });
     }
 

@@ -27,6 +27,7 @@ from crfrnn.native import (
     PointsArgument,
     SeparableArgument,
     check_memory,
+    empty,
     empty_like,
     int64_array,
     native_for,
@@ -49,10 +50,10 @@ def build_lattice(features: Tensor, accuracy: LatticeAccuracy) -> tuple[Lattice,
     scales = features.new_tensor(
         [accuracy.scale * size / math.sqrt(j * (j + 1)) for j in range(1, size)]
     )
-    rank = torch.empty(pixels, size, dtype=torch.int8)
-    slice_weights = features.new_empty(pixels, size)
-    slice_vertices = torch.empty(pixels, size, dtype=torch.int32)
-    digits = torch.empty(pixels, dim, dtype=torch.int32)
+    rank = empty(pixels, size, dtype=torch.int8)
+    slice_weights = empty(pixels, size)
+    slice_vertices = empty(pixels, size, dtype=torch.int32)
+    digits = empty(pixels, dim, dtype=torch.int32)
     points = PointsArgument(
         dim,
         features.data_ptr(),
@@ -77,10 +78,10 @@ def build_lattice(features: Tensor, accuracy: LatticeAccuracy) -> tuple[Lattice,
         # Raises, in words.
         return plain_lattice.build_lattice(features, accuracy)
     check_memory(status)
-    splat_pixels = torch.empty(pixels * size, dtype=torch.int32)
-    splat_weights = features.new_empty(pixels * size)
-    splat_offsets = torch.empty(vertices.value, dtype=torch.int32)
-    stencils = torch.empty(size, vertices.value + 1, 2 * accuracy.reach + 1, dtype=torch.int32)
+    splat_pixels = empty(pixels * size, dtype=torch.int32)
+    splat_weights = empty(pixels * size)
+    splat_offsets = empty(vertices.value, dtype=torch.int32)
+    stencils = empty(size, vertices.value + 1, 2 * accuracy.reach + 1, dtype=torch.int32)
     check_memory(
         native.crfrnn_build_finish(
             build,
