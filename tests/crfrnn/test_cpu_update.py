@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from crfrnn import CrfRnn
 from crfrnn.filtering import NORMALIZATIONS, LatticeFilter, Normalized, SeparableFilter
 from crfrnn.filtering.linear import Normalization
 from crfrnn.filtering.update_ops import fused_updates, mean_field_updates_grad
@@ -261,3 +262,29 @@ def test_update_has_the_same_bits_for_any_number_of_threads(num_labels: int) -> 
     for threads in (2, 3, 4, 8):
         torch.set_num_threads(threads)
         assert all(torch.equal(a, b) for a, b in zip(single, run(), strict=True)), threads
+
+
+@pytest.mark.parametrize("shape", [(200, 300), (20, 60, 50)])
+def test_images_that_are_done_one_after_the_other_are_those_done_alone(
+    shape: tuple[int, ...],
+) -> None:
+    """A million numbers each: more than are done together (csrc/mean_field.cpp, TOGETHER)."""
+    unary = torch.randn(2, 18, *shape)
+    image = torch.rand(2, 3, *shape) * 255
+    crf = CrfRnn(18, theta_alpha=20.0, theta_beta=60.0, num_iterations=2, learn_theta=True)
+
+    def gradients(images: slice) -> tuple[Tensor, Tensor, list[Tensor]]:
+        own = unary[images].clone().requires_grad_()
+        logits = crf(own, image[images])
+        loss = (logits * unary[images].cos()).sum()
+        to_unary, *to_parameters = torch.autograd.grad(loss, [own, *crf.parameters()])
+        return logits, to_unary, to_parameters
+
+    logits, to_unary, to_parameters = gradients(slice(0, 2))
+    alone = [gradients(slice(k, k + 1)) for k in range(2)]
+    assert torch.equal(logits, torch.cat([one[0] for one in alone]))
+    assert torch.equal(to_unary, torch.cat([one[1] for one in alone]))
+    for both, first, second in zip(to_parameters, alone[0][2], alone[1][2], strict=True):
+        # One sum over both images, or two: of 120,000 numbers of either sign, larger than itself.
+        scale = max(first.abs().max().item(), second.abs().max().item())
+        torch.testing.assert_close(both, first + second, rtol=0, atol=100 * ROUNDINGS * scale)
