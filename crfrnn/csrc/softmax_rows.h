@@ -22,7 +22,7 @@ inline Lanes<8> exponential(Lanes<8> x) {
     return x < tiny ? Lanes<8>{} : p * power;
 }
 
-// softmax of a row of any number of labels.
+// softmax of a row of eight labels or more.
 inline void softmax_row(const float* logits, int64_t labels, float* q) {
     const int64_t whole = labels / 8 * 8;
     float largest = logits[0];
@@ -87,13 +87,49 @@ inline void softmax_rows(const float* logits, int64_t labels, float* q, int64_t 
     }
 }
 
-// q of pixels [begin, end).
+// softmax of rows of L labels, too few for a block: the exponential goes over rows in a row.
+template <int L>
+inline void softmax_few(const float* logits, float* q, int64_t begin, int64_t end) {
+    constexpr int64_t COUNT = 64;
+    for (int64_t first = begin; first < end; first += COUNT) {
+        const int64_t count = std::min(COUNT, end - first), floats = count * L;
+        const float* const from = logits + first * L;
+        float* const to = q + first * L;
+        for (int64_t k = 0; k < count; ++k) {
+            float largest = from[k * L];
+            for (int l = 1; l < L; ++l) largest = std::max(largest, from[k * L + l]);
+            for (int l = 0; l < L; ++l) to[k * L + l] = from[k * L + l] - largest;
+        }
+        int64_t at = 0;
+        for (; at + 8 <= floats; at += 8) store<8>(to + at, exponential(load<8>(to + at)));
+        float rest[8] = {};
+        std::copy_n(to + at, floats - at, rest);
+        store<8>(rest, exponential(load<8>(rest)));
+        std::copy_n(rest, floats - at, to + at);
+        for (int64_t k = 0; k < count; ++k) {
+            float sum = to[k * L];
+            for (int l = 1; l < L; ++l) sum += to[k * L + l];
+            const float scale = 1.0f / sum;
+            for (int l = 0; l < L; ++l) to[k * L + l] *= scale;
+        }
+    }
+}
+
+// q of pixels [begin, end), which may take the place of the logits.
 void softmax(const float* logits, int64_t labels, float* q, int64_t begin, int64_t end) {
-    const int64_t blocks = labels < 8 ? 0 : (labels + 7) / 8;
-    if (blocks == 1) return softmax_rows<1>(logits, labels, q, begin, end);
-    if (blocks == 2) return softmax_rows<2>(logits, labels, q, begin, end);
-    if (blocks == 3) return softmax_rows<3>(logits, labels, q, begin, end);
-    if (blocks == 4) return softmax_rows<4>(logits, labels, q, begin, end);
+    switch (labels < 8 ? labels : 8 * ((labels + 7) / 8)) {
+        case 1: return softmax_few<1>(logits, q, begin, end);
+        case 2: return softmax_few<2>(logits, q, begin, end);
+        case 3: return softmax_few<3>(logits, q, begin, end);
+        case 4: return softmax_few<4>(logits, q, begin, end);
+        case 5: return softmax_few<5>(logits, q, begin, end);
+        case 6: return softmax_few<6>(logits, q, begin, end);
+        case 7: return softmax_few<7>(logits, q, begin, end);
+        case 8: return softmax_rows<1>(logits, labels, q, begin, end);
+        case 16: return softmax_rows<2>(logits, labels, q, begin, end);
+        case 24: return softmax_rows<3>(logits, labels, q, begin, end);
+        case 32: return softmax_rows<4>(logits, labels, q, begin, end);
+    }
     for (int64_t pixel = begin; pixel < end; ++pixel)
         softmax_row(logits + pixel * labels, labels, q + pixel * labels);
 }
