@@ -1,0 +1,355 @@
+"""Backbones: parameters, strides and rates, the authors' layers, and weights from elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models import WeightsEnum, resnet50, resnet101
+
+from models.backbones import DilatedConfig, backbone_named, build_backbone, load_backbone
+from models.batch_norm import batch_norms, set_momentum
+from models.normalization import InputNormalization
+from models.resnet import ResNetBackbone, ResNetConfig
+from models.timm_backbone import TimmConfig
+from models.vgg import VggBackbone, VggConfig
+from models.xception import XceptionBackbone, XceptionConfig
+
+
+def shell(config: DilatedConfig | VggConfig, output_stride: int = 16) -> nn.Module:
+    """A backbone without memory: shapes and counts only."""
+    with torch.device("meta"):
+        if isinstance(config, VggConfig):
+            return VggBackbone(config)
+        return build_backbone(config, output_stride, low_level=True).module
+
+
+def rates(module: nn.Module, kernel: int = 3) -> list[int]:
+    """Of every convolution of that kernel, in order."""
+    layers = [m for m in module.modules() if isinstance(m, nn.Conv2d)]
+    return [m.dilation[0] for m in layers if m.kernel_size == (kernel, kernel)]
+
+
+def strides(module: nn.Module) -> list[int]:
+    return [m.stride[0] for m in module.modules() if isinstance(m, nn.Conv2d)]
+
+
+def scramble(module: nn.Module, seed: int = 0) -> None:
+    """Random affine parameters and statistics, so that no BN is the identity."""
+    generator = torch.Generator().manual_seed(seed)
+    for norm in batch_norms(module):
+        for value, low, high in (
+            (norm.weight, 0.5, 1.5),
+            (norm.bias, -0.5, 0.5),
+            (norm.running_mean, -0.5, 0.5),
+            (norm.running_var, 0.5, 1.5),
+        ):
+            assert value is not None
+            value.data.uniform_(low, high, generator=generator)
+
+
+@pytest.mark.parametrize(
+    ("config", "parameters"),
+    [
+        (ResNetConfig(depth=50), 25_557_032 - 2_049_000),  # torchvision's, less its classifier
+        (ResNetConfig(depth=101), 42_500_160),
+        (ResNetConfig(depth=101, deep_stem=True), 42_623_936),
+        (XceptionConfig(depth=41), 24_920_560),
+        (XceptionConfig(depth=65), 37_867_312),
+        (XceptionConfig(depth=71), 40_289_736),
+        (TimmConfig("mobilenetv2_100"), 1_811_712),
+    ],
+)
+@pytest.mark.parametrize("output_stride", [8, 16])
+def test_parameters(config: DilatedConfig, parameters: int, output_stride: int) -> None:
+    """At every output stride: timm itself loses a projection of Xception-71 at stride 8."""
+    module = shell(config, output_stride)
+    assert sum(p.numel() for p in module.parameters()) == parameters
+
+
+@pytest.mark.parametrize("size", [65, 64, 70])
+@pytest.mark.parametrize("output_stride", [8, 16])
+@pytest.mark.parametrize(
+    "config",
+    [ResNetConfig(depth=50), XceptionConfig(depth=41), TimmConfig("mobilenetv2_100")],
+)
+def test_features_are_at_stride_4_and_at_the_output_stride(config, output_stride, size) -> None:
+    low, features = shell(config, output_stride)(torch.empty(2, 3, size, size, device="meta"))
+    assert low.shape[2:] == (-(-size // 4), -(-size // 4))
+    assert features.shape[2:] == (-(-size // output_stride), -(-size // output_stride))
+
+
+# Landmine 14: the rate of the first unit of a dilated stage.
+@pytest.mark.parametrize(
+    ("output_stride", "dilate_first", "grid", "layer3", "layer4"),
+    [
+        (32, True, (1, 1, 1), [1] * 6, [1, 1, 1]),
+        (16, True, (1, 1, 1), [1] * 6, [2, 2, 2]),
+        (16, True, (1, 2, 4), [1] * 6, [2, 4, 8]),
+        (16, False, (1, 1, 1), [1] * 6, [1, 2, 2]),
+        (8, True, (1, 1, 1), [2] * 6, [4, 4, 4]),
+        (8, True, (1, 2, 1), [2] * 6, [4, 8, 4]),
+        (8, False, (1, 1, 1), [1, 2, 2, 2, 2, 2], [2, 4, 4]),
+    ],
+)
+def test_first_unit_of_a_stage_has_the_rate_that_is_asked_for(
+    output_stride, dilate_first, grid, layer3, layer4
+) -> None:
+    config = ResNetConfig(depth=50, dilate_first=dilate_first, multi_grid=grid)
+    module = shell(config, output_stride)
+    assert rates(module.get_submodule("layer3")) == layer3
+    assert rates(module.get_submodule("layer4")) == layer4
+    assert set(rates(module.get_submodule("layer2"))) == {1}
+
+
+@pytest.mark.parametrize(("output_stride", "replaced"), [(8, (False, True, True)), (16, (0, 0, 1))])
+def test_torchvision_is_the_resnet_with_the_old_rate_first(output_stride, replaced) -> None:
+    module = shell(ResNetConfig(depth=101, dilate_first=False), output_stride)
+    with torch.device("meta"):
+        peer = resnet101(replace_stride_with_dilation=[bool(x) for x in replaced])
+    peer.fc = nn.Identity()
+    assert rates(module) == rates(peer)
+    assert strides(module) == strides(peer)
+    assert module.state_dict().keys() == peer.state_dict().keys()
+
+
+def test_stride_moves_from_the_3x3_to_the_1x1_convolution() -> None:
+    ours, msra = (
+        shell(ResNetConfig(depth=50, stride_in_1x1=flag), 16).get_submodule("layer2.0")
+        for flag in (False, True)
+    )
+    assert strides(ours) == [1, 2, 1, 2]  # conv1, conv2, conv3, projection
+    assert strides(msra) == [2, 1, 1, 2]
+
+
+# The table of the authors' `core/xception.py`: entry3, middle, exit1, exit2.
+@pytest.mark.parametrize(
+    ("output_stride", "expected"),
+    [(32, (1, 1, 1, 1)), (16, (1, 1, 1, 2)), (8, (1, 2, 2, 4))],
+)
+@pytest.mark.parametrize(("depth", "entry"), [(41, 3), (65, 3), (71, 5)])
+def test_rates_of_xception(depth, entry, output_stride, expected) -> None:
+    blocks = shell(XceptionConfig(depth=depth), output_stride).get_submodule("blocks")
+    assert isinstance(blocks, nn.Sequential)
+    found = [set(rates(blocks[index])) for index in range(len(blocks))]
+    entry_rate, middle, exit1, exit2 = ({rate} for rate in expected)
+    assert found[:entry] == [{1}] * (entry - 1) + [entry_rate]
+    assert found[entry:] == [middle] * (len(blocks) - entry - 2) + [exit1, exit2]
+
+
+def test_multi_grid_of_xception() -> None:
+    config = XceptionConfig(depth=41, multi_grid=(1, 2, 4))
+    assert rates(shell(config, 16).get_submodule("blocks.12")) == [2, 4, 8]
+
+
+@pytest.mark.parametrize("output_stride", [32, 16, 8])
+def test_features_are_those_of_timms_xception(output_stride: int) -> None:
+    ours: nn.Module = XceptionBackbone(XceptionConfig(depth=41), output_stride).eval()
+    peer: Any = timm.create_model("xception41", num_classes=0, output_stride=output_stride).eval()
+    scramble(peer)
+    load_backbone(ours, peer.state_dict())
+    image = torch.randn(1, 3, 65, 49, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        low, features = ours(image)
+        expected = peer.forward_features(image)
+    torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-5)  # the issue's bound
+    assert (low < 0).any()  # the tap lies before the ReLU
+
+
+# Landmine 4: a ReLU in place that also rectifies the shortcut, or the decoder's features.
+def test_xception_adds_the_shortcut_of_the_unrectified_input() -> None:
+    backbone = XceptionBackbone(XceptionConfig(depth=41), 16).eval()
+    scramble(backbone)
+    x = torch.randn(1, 128, 17, 17, generator=torch.Generator().manual_seed(2))
+    block, state = backbone.blocks[1], backbone.blocks[1].state_dict()
+
+    def norm(x: Tensor, key: str) -> Any:
+        mean, var, weight, bias = (
+            state[f"{key}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
+        )
+        return (x - mean[:, None, None]) / (var[:, None, None] + 1e-3).sqrt() * weight[
+            :, None, None
+        ] + bias[:, None, None]
+
+    def unit(x: Tensor, index: int, stride: int) -> Any:
+        key = f"stack.conv{index}"
+        weight = state[f"{key}.conv_dw.weight"]
+        deep = F.conv2d(x, weight, stride=stride, padding=1, groups=x.shape[1])
+        point = F.conv2d(norm(deep, f"{key}.bn_dw"), state[f"{key}.conv_pw.weight"])
+        return norm(point, f"{key}.bn_pw")
+
+    tap = unit(unit(x.relu(), 1, 1).relu(), 2, 1)
+    shortcut = norm(F.conv2d(x, state["shortcut.conv.weight"], stride=2), "shortcut.bn")
+    expected = unit(tap.relu(), 3, 2) + shortcut
+    before = x.clone()
+    with torch.no_grad():
+        torch.testing.assert_close(block(x), expected, rtol=1e-4, atol=1e-4)  # float32, 1e3 terms
+        assert torch.equal(x, before)
+
+        taken: list[Tensor] = []
+        backbone.blocks[0].register_forward_hook(lambda _, __, output: taken.append(output))
+        low, _ = backbone(torch.randn(1, 3, 65, 65))
+        torch.testing.assert_close(
+            low, unit(unit(taken[0].relu(), 1, 1).relu(), 2, 1), rtol=1e-4, atol=1e-4
+        )
+
+
+# Landmine 7: TensorFlow's decay is 1 minus PyTorch's momentum.
+@pytest.mark.parametrize("decay", [0.9997, 0.9, 0.0])
+def test_a_tensorflow_decay_is_refused_as_momentum(decay: float) -> None:
+    with pytest.raises(ValueError, match=r"batch_norm_momentum must be in \(0, 0.1\]"):
+        set_momentum(nn.BatchNorm2d(2), decay)
+
+
+def test_vgg_loses_its_last_strides_and_keeps_its_keys() -> None:
+    backbone = shell(VggConfig())
+    assert rates(backbone) == [1] * 10 + [2] * 3 + [12]
+    pools = [m for m in backbone.modules() if isinstance(m, nn.MaxPool2d)]
+    assert [(p.kernel_size, p.stride, p.padding) for p in pools] == [
+        (3, s, 1) for s in (2, 2, 2, 1, 1)
+    ]
+    assert "features.28.weight" in backbone.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("kernel", "channels", "taps", "keep"),
+    [(7, 4096, range(7), 1), (4, 4096, (0, 2, 4, 6), 1), (3, 1024, (0, 3, 6), 4)],
+)
+def test_fc6_and_fc7_are_decimated_from_those_of_vgg(kernel, channels, taps, keep) -> None:
+    """Weights that name their own place: 49 * input + tap, the same for filters 0, 4, 8, ..."""
+    where = torch.arange(512 * 49, dtype=torch.float32)
+    state = {
+        **{k: v for k, v in VggBackbone(VggConfig(fc_channels=1)).state_dict().items()
+           if k.startswith("features")},
+        "classifier.0.weight": where.expand(4096, -1),
+        "classifier.0.bias": torch.arange(4096.0),
+        "classifier.3.weight": torch.arange(4096.0).expand(4096, -1),
+        "classifier.3.bias": torch.arange(4096.0),
+        "classifier.6.weight": torch.zeros(1000, 4096),
+        "classifier.6.bias": torch.zeros(1000),
+    }  # fmt: skip
+    with torch.device("meta"):  # filled below, so that nothing is drawn at random
+        backbone = VggBackbone(
+            VggConfig(fc_kernel=kernel, fc_channels=channels, rates=(4,))
+        )  # fmt: skip
+    backbone.to_empty(device="cpu")
+    load_backbone(backbone, state)
+    fc6 = backbone.get_parameter("branches.0.fc6.weight")
+    rows, columns = torch.meshgrid(torch.tensor(taps), torch.tensor(taps), indexing="ij")
+    assert torch.equal(fc6[1, 5], 49 * 5.0 + 7 * rows + columns)
+    assert torch.equal(backbone.get_parameter("branches.0.fc6.bias"), torch.arange(4096.0)[::keep])
+    fc7 = backbone.get_parameter("branches.0.fc7.weight")
+    assert torch.equal(fc7[3, :, 0, 0], torch.arange(4096.0)[::keep])  # the inputs that are left
+
+
+def test_pretrained_fetches_the_weights_once(monkeypatch) -> None:
+    asked = []
+    peer = resnet50()
+    scramble(peer)
+
+    def fetch(self: WeightsEnum, **options: bool) -> Any:
+        asked.append(str(self))
+        return peer.state_dict()
+
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", fetch)
+    backbone = ResNetBackbone(ResNetConfig(depth=50, pretrained=True), 16)
+    assert asked == ["ResNet50_Weights.IMAGENET1K_V1"]
+    state = backbone.state_dict()
+    assert all(torch.equal(value, peer.state_dict()[key]) for key, value in state.items())
+
+
+@pytest.mark.parametrize("option", [{"stride_in_1x1": True}, {"deep_stem": True}])
+def test_pretrained_weights_of_another_resnet_are_refused(option) -> None:
+    with pytest.raises(ValueError, match="stride_in_1x1=False and deep_stem=False"):
+        ResNetConfig(pretrained=True, **option)
+
+
+def test_weights_of_another_backbone_are_refused() -> None:
+    state = resnet50().state_dict()
+    for config in (XceptionConfig(depth=41), TimmConfig("mobilenetv2_035")):
+        with pytest.raises(ValueError, match="another architecture"):
+            load_backbone(build_backbone(config, 16).module, state)
+    with pytest.raises(ValueError, match="not the weights of a VGG-16 classifier"):
+        load_backbone(shell(VggConfig()), state)
+
+
+def test_timms_weights_load_without_their_classifier() -> None:
+    peer = timm.create_model("mobilenetv2_035")
+    module = build_backbone(TimmConfig("mobilenetv2_035"), 16, low_level=True).module
+    load_backbone(module, peer.state_dict())
+    assert torch.equal(module.state_dict()["bn1.weight"], peer.state_dict()["bn1.weight"])
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("resnet101", ResNetConfig(depth=101)),
+        ("xception71", XceptionConfig(depth=71)),
+        ("mobilenetv2_100", TimmConfig("mobilenetv2_100", normalization="imagenet")),
+        ("inception_resnet_v2", TimmConfig("inception_resnet_v2", normalization="half")),
+    ],
+)
+def test_backbone_by_name(name: str, config: DilatedConfig) -> None:
+    assert backbone_named(name) == config
+
+
+@pytest.mark.parametrize("name", ["vgg11", "vit_tiny_patch16_224"])
+def test_a_backbone_that_cannot_be_dilated(name: str) -> None:
+    with pytest.raises(ValueError, match="cannot be dilated to output stride 16"):
+        shell(TimmConfig(name))
+
+
+def test_a_backbone_without_features_at_stride_4(monkeypatch) -> None:
+    info = SimpleNamespace(feature_info=SimpleNamespace(reduction=lambda: [8, 16]))
+    monkeypatch.setattr("models.timm_backbone.created", lambda *_, **__: info)
+    with pytest.raises(ValueError, match=r"strides \[8, 16\]: the decoder needs stride 4"):
+        shell(TimmConfig("mobilenetv2_100"))
+
+
+def test_normalizations() -> None:
+    image = torch.tensor([10.0, 20.0, 30.0])[:, None, None].expand(1, 3, 2, 2)
+    expected = {
+        "half": [10 / 127.5 - 1, 20 / 127.5 - 1, 30 / 127.5 - 1],
+        "imagenet": [
+            (10 / 255 - 0.485) / 0.229,
+            (20 / 255 - 0.456) / 0.224,
+            (30 / 255 - 0.406) / 0.225,
+        ],
+        "caffe": [30 - 104.008, 20 - 116.669, 10 - 122.675],  # BGR
+    }
+    for name, values in expected.items():
+        module = InputNormalization(name)  # type: ignore[arg-type]
+        torch.testing.assert_close(module(image)[0, :, 0, 0], torch.tensor(values))
+        assert not module.state_dict()
+    with pytest.raises(ValueError, match="normalization must be one of imagenet, half, caffe"):
+        InputNormalization("none")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ResNetConfig(depth=34), "ResNet depth must be 50 or 101, got 34"),
+        (lambda: ResNetConfig(multi_grid=(1, 2)), r"three factors .* got \(1, 2\)"),  # type: ignore[arg-type]
+        (lambda: XceptionConfig(depth=66), "Xception depth must be 41, 65 or 71, got 66"),
+        (lambda: VggConfig(fc_kernel=5), "fc_kernel must be 7, 4 or 3, got 5"),
+        (lambda: VggConfig(fc_channels=1000), "fc_channels must divide 4096, got 1000"),
+        (lambda: VggConfig(fc_kernel=4, rates=(3,)), "even for the 4x4 kernel"),
+        (lambda: ResNetBackbone(ResNetConfig(), 4), "output_stride must be 8, 16 or 32, got 4"),
+        (lambda: XceptionBackbone(XceptionConfig(), 4), "output_stride must be 8, 16 or 32, got 4"),
+    ],
+)
+def test_bad_numbers(make, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_configs_say_their_kind_but_cannot_be_given_another() -> None:
+    assert ResNetConfig().kind == "resnet"
+    with pytest.raises(ValueError, match="kind"):
+        replace(ResNetConfig(), kind="vgg")  # type: ignore[arg-type]
