@@ -15,7 +15,7 @@ from zipfile import is_zipfile
 
 import torch
 
-from models import Segmenter, SegmenterConfig
+from models import Segmenter, SegmenterConfig, without_pretrained
 
 FORMAT = 1
 
@@ -117,8 +117,7 @@ def load_segmenter(checkpoint: Checkpoint) -> Segmenter:
             "commit that wrote it."
         ) from error
     # The state brings every weight: nothing is to be fetched.
-    network = replace(config.network, pretrained=False)
-    segmenter = Segmenter(replace(config, network=network))
+    segmenter = Segmenter(replace(config, network=without_pretrained(config.network)))
     try:
         segmenter.load_state_dict(checkpoint["model"])
     except RuntimeError as error:

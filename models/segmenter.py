@@ -10,8 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crfrnn.kernels import rounded
+from models.batch_norm import freeze, keep_frozen
+from models.builders import published_network
 from models.crf import CrfConfig, build_crf
-from models.deeplabv3 import DeepLabV3, DeepLabV3Config
+from models.network import ScaleLogits
+from models.networks import NetworkConfig, build_network, network_from_dict, without_pretrained
 from models.resize import pad_to_stride, shrink, shrink_image, stretch
 
 
@@ -30,7 +33,7 @@ class SegmenterConfig:
     """
 
     num_classes: int = 21
-    network: DeepLabV3Config = field(default_factory=DeepLabV3Config)
+    network: NetworkConfig = field(default_factory=published_network)
     crf: CrfConfig | None = None
     freeze_batch_norm: bool = False
     min_size: int = 0
@@ -40,7 +43,7 @@ class SegmenterConfig:
         """The config whose `dataclasses.asdict` is `values`."""
         crf = values["crf"]
         parts = {
-            "network": DeepLabV3Config(**values["network"]),
+            "network": network_from_dict(values["network"]),
             "crf": None if crf is None else CrfConfig(**crf),
         }
         return cls(**{**values, **parts})
@@ -52,10 +55,13 @@ class SegmenterOutput(NamedTuple):
     Attributes:
         unary: of the network alone.
         crf: after the CRF; None without one.
+        scales: in train mode, the logits of an input pyramid's scales, (B, L, h, w) of the
+            padded image, which have losses of their own.
     """
 
     unary: Tensor
     crf: Tensor | None
+    scales: tuple[ScaleLogits, ...] = ()
 
     @property
     def logits(self) -> Tensor:
@@ -64,7 +70,7 @@ class SegmenterOutput(NamedTuple):
 
 
 class Segmenter(nn.Module):
-    """DeepLab with an optional CRF-as-RNN behind it, trained together or apart.
+    """A DeepLab with an optional CRF-as-RNN behind it, trained together or apart.
 
     Args:
         config: of the network and the CRF.
@@ -76,37 +82,47 @@ class Segmenter(nn.Module):
         super().__init__()
         self.config = config
         # Channels last: on a CPU, depthwise convolutions are several times faster that way.
-        network = DeepLabV3(config.num_classes, config.network)
+        network = build_network(config.network, config.num_classes)
         self.network = network.to(memory_format=torch.channels_last)
         self.crf = None if config.crf is None else build_crf(config.crf, config.num_classes)
         self.resolution = 1 if config.crf is None else config.crf.resolution
         if config.freeze_batch_norm:
-            for norm in batch_norms(self):
-                norm.requires_grad_(False)
+            freeze(self)
 
     def forward(self, image: Tensor) -> SegmenterOutput:
         """Both maps of logits of a batch of images, RGB in 0..255."""
         image = image.float()
-        unary = self.unary(image)
-        return SegmenterOutput(unary, None if self.crf is None else self.refine(unary, image))
+        unary, scales = self.unary_and_scales(image)
+        crf = None if self.crf is None else self.refine(unary, image)
+        return SegmenterOutput(unary, crf, scales)
 
     def unary(self, image: Tensor) -> Tensor:
         """Logits of the network alone at the size of the image: (B, L, H, W)."""
         return self.enlarge(self.coarse_unary(image), image.shape[2:])
 
+    def unary_and_scales(self, image: Tensor) -> tuple[Tensor, tuple[ScaleLogits, ...]]:
+        """`unary`, and what else of the network has a loss; see `SegmenterOutput`."""
+        output = self.network.outputs(self.padded(image))
+        return self.enlarge(output.logits, image.shape[2:]), output.scales
+
     def coarse_unary(self, image: Tensor) -> Tensor:
-        """The network's logits at its output stride, of the padded image: (B, L, h, w)."""
-        padded = pad_to_stride(image, self.config.network.output_stride, self.config.min_size)
-        return self.network(padded.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+        """The network's logits at its `logit_stride`, of the padded image: (B, L, h, w)."""
+        return self.network(self.padded(image))  # type: ignore[no-any-return]
+
+    def padded(self, image: Tensor) -> Tensor:
+        """The image at a size whose corners coincide with those of every feature map."""
+        padded = pad_to_stride(image, self.network.size_step, self.config.min_size)
+        return padded.contiguous(memory_format=torch.channels_last)
 
     def enlarge(self, coarse: Tensor, size: torch.Size) -> Tensor:
         """Coarse logits at the size (H, W) of the image they came from, padding cut off.
 
-        They sit at every stride-th pixel, corners included: align_corners is exact.
+        They sit at every stride-th pixel, corners included: align_corners is exact. In
+        float32 also under autocast: the CRF computes in float32.
         """
-        stride = self.config.network.output_stride
+        stride = self.network.logit_stride
         padded = [(n - 1) * stride + 1 for n in coarse.shape[2:]]
-        logits = F.interpolate(coarse, padded, mode="bilinear", align_corners=True)
+        logits = F.interpolate(coarse.float(), padded, mode="bilinear", align_corners=True)
         return logits[..., : size[0], : size[1]]
 
     def refine(self, unary: Tensor, image: Tensor) -> Tensor:
@@ -131,7 +147,7 @@ class Segmenter(nn.Module):
             freeze_batch_norm: of the copy; as here if not given.
         """
         frozen = self.config.freeze_batch_norm if freeze_batch_norm is None else freeze_batch_norm
-        network = replace(self.config.network, pretrained=False)  # the weights are copied below
+        network = without_pretrained(self.config.network)  # the weights are copied below
         config = replace(self.config, network=network, crf=crf, freeze_batch_norm=frozen)
         other = Segmenter(config)
         other.network.load_state_dict(self.network.state_dict())
@@ -164,11 +180,5 @@ class Segmenter(nn.Module):
         """Train or eval mode; frozen BN stays in eval mode."""
         super().train(mode)
         if self.config.freeze_batch_norm:
-            for norm in batch_norms(self):
-                norm.eval()
+            keep_frozen(self)
         return self
-
-
-def batch_norms(module: nn.Module) -> list[nn.Module]:
-    """Every batch normalisation layer, timm's included."""
-    return [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]

@@ -6,7 +6,10 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
+
+from models.backbone import load_state
+from models.network import Network
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
@@ -20,28 +23,38 @@ def load_weights(network: nn.Module, path: Path) -> None:
         FileNotFoundError: there is no such file.
         ValueError: not a safetensors file, or of another architecture; says which keys.
     """
+    state = read_weights(path)
+    try:
+        load_state(network, state, unused=())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def load_backbone_weights(network: Network, path: Path) -> None:
+    """Load a safetensors file of an ImageNet classifier into a network's backbone.
+
+    Args:
+        network: its backbone takes the weights as its own `pretrained=True` would.
+        path: of a file with the classifier's whole state dict, its keys torchvision's or timm's.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not a safetensors file, or of another architecture; says which keys.
+    """
+    state = read_weights(path)
+    try:
+        network.load_backbone(state)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file."""
     if not path.is_file():
         raise FileNotFoundError(
             f"no weights at {path}: expected a .safetensors file (--model.weights FILE)."
         )
     try:
-        state = load_file(path)
+        return load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file: {error}.") from error
-    expected = network.state_dict()
-    problems = [
-        *(f"missing {key}" for key in expected.keys() - state.keys()),
-        *(f"unexpected {key}" for key in state.keys() - expected.keys()),
-        *(
-            f"{key} is {tuple(state[key].shape)}, expected {tuple(expected[key].shape)}"
-            for key in expected.keys() & state.keys()
-            if state[key].shape != expected[key].shape
-        ),
-    ]
-    if problems:
-        shown = "; ".join(sorted(problems)[:5])
-        raise ValueError(
-            f"{path} holds the weights of another architecture ({len(problems)} differences: "
-            f"{shown}). Build the network it was saved from, or give another file."
-        )
-    network.load_state_dict(state)

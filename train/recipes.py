@@ -13,7 +13,7 @@ from typing import Literal
 from data import CollageConfig, DataConfig, TransformConfig, VocConfig
 from data.voc import ANIMALS
 from eval.posthoc import SearchConfig
-from models import CrfForm, DeepLabV3Config
+from models import CrfForm, DeepLabV3Config, NetworkConfig, TimmConfig, published_network
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class ModelConfig:
     """
 
     weights: Path | None = None
-    network: DeepLabV3Config = field(default_factory=DeepLabV3Config)
+    network: NetworkConfig = field(default_factory=published_network)
     freeze_batch_norm: bool = True
     min_size: int = 0
 
@@ -147,8 +147,14 @@ def collage() -> Recipe:
     return Recipe(
         data=CollageConfig(num_tune=60, num_report=160),
         model=ModelConfig(
+            # From random initialisation in few steps the paper's BN momentum would leave the
+            # statistics at their start.
             network=DeepLabV3Config(
-                backbone="resnet10t", atrous_rates=(2,), head_channels=96, dropout=0.0
+                backbone=TimmConfig("resnet10t", normalization="half"),
+                atrous_rates=(2,),
+                head_channels=96,
+                dropout=0.0,
+                batch_norm_momentum=0.1,
             ),
             freeze_batch_norm=False,
         ),

@@ -20,7 +20,7 @@ from eval.posthoc import (
     score_image,
     search,
 )
-from models import CrfConfig, CrfForm, DeepLabV3Config, Segmenter, SegmenterConfig
+from models import CrfConfig, CrfForm, DeepLabV3Config, Segmenter, SegmenterConfig, TimmConfig
 
 FORM = CrfForm(num_iterations_eval=2, resolution=2)
 BASE = CrfConfig(num_iterations_eval=2, resolution=2)
@@ -54,7 +54,9 @@ class Squares(SegmentationDataset):
 @pytest.fixture
 def network() -> Segmenter:
     torch.manual_seed(0)
-    config = DeepLabV3Config(backbone="mobilenetv2_035", head_channels=8)
+    config = DeepLabV3Config(
+        backbone=TimmConfig("mobilenetv2_035"), atrous_rates=(), head_channels=8
+    )
     return Segmenter(SegmenterConfig(2, config)).eval()
 
 

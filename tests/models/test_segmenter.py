@@ -9,12 +9,14 @@ import torch
 
 from crfrnn import CrfRnn
 from crfrnn.kernels import rounded
-from models import CrfConfig, DeepLabV3Config, Segmenter, SegmenterConfig
+from models import CrfConfig, DeepLabV3Config, Segmenter, SegmenterConfig, TimmConfig
+from models.batch_norm import batch_norms
 from models.crf import build_crf
 from models.resize import pad_to_stride, shrink, stretch
-from models.segmenter import batch_norms
 
-NETWORK = DeepLabV3Config(backbone="mobilenetv2_035", head_channels=16, dropout=0.0)
+NETWORK = DeepLabV3Config(
+    backbone=TimmConfig("mobilenetv2_035"), atrous_rates=(), head_channels=16, dropout=0.0
+)
 CRF = CrfConfig(theta_alpha=8, theta_beta=10, num_iterations=2, num_iterations_eval=3)
 
 

@@ -8,14 +8,16 @@ import pytest
 
 from data import CollageConfig
 from eval.posthoc import SearchConfig
-from models import DeepLabV3Config
+from models import DeepLabV3Config, TimmConfig
 from train.recipes import FitConfig, ModelConfig, Recipe, collage
 
 
 @pytest.fixture
 def tiny() -> Recipe:
     fit = FitConfig(steps=4, batch_size=2, lr=1e-3)
-    network = DeepLabV3Config(backbone="mobilenetv2_035", head_channels=8, dropout=0.1)
+    network = DeepLabV3Config(
+        backbone=TimmConfig("mobilenetv2_035"), atrous_rates=(), head_channels=8, dropout=0.1
+    )
     recipe = collage()
     return replace(
         recipe,
