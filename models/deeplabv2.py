@@ -137,12 +137,14 @@ def denominator(scale: float) -> int:
     """The smallest whole d with scale * d whole: 4 for 0.75.
 
     Raises:
-        ValueError: there is none up to 64: no image has whole pixels at that scale.
+        ValueError: there is none up to 64: images have no whole pixels at that scale.
     """
     for d in range(1, 65):
         if (scale * d).is_integer():
             return d
-    raise ValueError(f"scales must be fractions of 2, 4, 8 and so on, got {scale}.")
+    raise ValueError(
+        f"no image has whole pixels at scale {scale}: choose 0.5 or 0.75, for example."
+    )
 
 
 def exact_step(scales: tuple[float, ...]) -> int:

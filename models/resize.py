@@ -41,3 +41,19 @@ def stretch(x: Tensor, size: torch.Size) -> Tensor:
     if x.shape[2:] == size:
         return x
     return F.interpolate(x, size, mode="bilinear", align_corners=False)
+
+
+def subsample_labels(labels: Tensor, stride: int) -> Tensor:
+    """Labels of the pixels that logits at a stride sit on: every stride-th, the first included.
+
+    Never interpolated, and exactly where the logits are: "nearest" resizing takes pixels up to
+    stride - 1 further on.
+
+    Args:
+        labels: (B, H, W) ids.
+        stride: of the logits.
+
+    Returns:
+        (B, ceil(H / stride), ceil(W / stride)).
+    """
+    return labels[..., ::stride, ::stride]

@@ -165,8 +165,9 @@ def forward(segmenter: Segmenter, batch: Batch, arm: Arm) -> SegmenterOutput:
     """Both maps of logits; without gradient, and without work, where nothing learns."""
     image = batch.images.float()
     with torch.set_grad_enabled(arm.network):
-        unary = segmenter.unary(image)
-    return SegmenterOutput(unary, segmenter.refine(unary, image) if arm.crf else None)
+        unary, scales = segmenter.unary_and_scales(image)
+    crf = segmenter.refine(unary, image) if arm.crf else None
+    return SegmenterOutput(unary, crf, scales)
 
 
 def set_mode(segmenter: Segmenter, arm: Arm) -> None:

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data import VOID
-from models import SegmenterOutput
+from models import ScaleLogits, SegmenterOutput
+from models.resize import subsample_labels
 
 
 def loss_terms(output: SegmenterOutput, masks: Tensor, unary_weight: float) -> dict[str, Tensor]:
@@ -17,7 +18,8 @@ def loss_terms(output: SegmenterOutput, masks: Tensor, unary_weight: float) -> d
 
     each averaged over the pixels that are not void; without a CRF, CE(unary) alone. The
     weighted mean keeps the gradient's length, and so the meaning of a learning rate, from
-    one arm to the next. A batch of void alone costs 0.
+    one arm to the next. A batch of void alone costs 0. The scales of an input pyramid add
+    their own cross-entropy to CE(unary), with equal weights (DeepLab v2, section 4.1.2).
 
     Args:
         output: logits (B, L, H, W).
@@ -28,12 +30,27 @@ def loss_terms(output: SegmenterOutput, masks: Tensor, unary_weight: float) -> d
         "loss" and its parts "loss_unary" and, with a CRF, "loss_crf".
     """
     if output.crf is None:
-        unary = cross_entropy(output.unary, masks)
+        unary = unary_term(output, masks)
         return {"loss": unary, "loss_unary": unary}
     crf = cross_entropy(output.crf, masks)
-    unary = cross_entropy(output.unary, masks)
+    unary = unary_term(output, masks)
     loss = (crf + unary_weight * unary) / (1 + unary_weight)
     return {"loss": loss, "loss_crf": crf, "loss_unary": unary}
+
+
+def unary_term(output: SegmenterOutput, masks: Tensor) -> Tensor:
+    """Cross-entropy of the network's logits and of every scale's."""
+    total = cross_entropy(output.unary, masks)
+    for scale in output.scales:
+        total = total + cross_entropy(scale.logits.float(), scale_labels(scale, masks))
+    return total
+
+
+def scale_labels(scale: ScaleLogits, masks: Tensor) -> Tensor:
+    """The labels of the pixels that a scale's logits sit on; void where the image was padded."""
+    sides = [(n - 1) * scale.stride + 1 for n in scale.logits.shape[2:]]
+    padding = (0, sides[1] - masks.shape[2], 0, sides[0] - masks.shape[1])
+    return subsample_labels(F.pad(masks, padding, value=VOID), scale.stride)
 
 
 def cross_entropy(logits: Tensor, masks: Tensor) -> Tensor:
