@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from models.backbones import backbone_named
 from models.builders import BUILDERS, build, builder, pretrained_config, published_network
 from models.cascade import CascadeConfig, DeepLabV3Cascade
 from models.crf import CrfConfig, CrfForm
@@ -43,6 +44,7 @@ __all__ = [
     "TimmConfig",
     "VggConfig",
     "XceptionConfig",
+    "backbone_named",
     "build",
     "build_network",
     "builder",

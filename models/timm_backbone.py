@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Literal
 
 import timm
@@ -34,7 +35,7 @@ class TimmConfig:
 
     def __post_init__(self) -> None:
         if not timm.is_model(self.name):
-            near = timm.list_models(f"*{self.name.split('_')[0]}*")[:5]
+            near = get_close_matches(self.name, timm.list_models(), n=5, cutoff=0.5)
             raise ValueError(
                 f"backbone must be one of timm's models, got {self.name!r}. "
                 f"Similar names: {', '.join(near) or 'none'}."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,12 +11,18 @@ from typing import Annotated, Any
 import tyro
 
 from eval.arms import ArmName
+from models import backbone_named, builder, with_backbone
 from train.compare import compare
 from train.protocol import Comparison
 from train.recipes import RECIPES, Recipe
 
 USAGE = f"""usage: python -m train compare RECIPE [--out DIR] [--resume] [--any.option VALUE]
        python -m train run RECIPE --arm ARM --seed N [--out DIR] [--resume] [--any.option VALUE]
+
+the network, before any other option of it:
+  --model.builder NAME    one of `python -m models list`
+  --model.backbone NAME   resnet50, resnet101, xception41, xception65, xception71, or any of timm's
+                          that can be dilated, with the head of v3 or v3+
 
 recipes: {", ".join(RECIPES)}
 `python -m train compare RECIPE --help` lists every option with its value."""
@@ -72,11 +78,12 @@ def main(arguments: list[str]) -> None:
     name = chosen("recipe", arguments[1], list(RECIPES))
     options: Any = CompareOptions if command == "compare" else RunOptions
     try:
+        recipe, rest = choose_network(RECIPES[name](), arguments[2:])
         parsed = tyro.cli(
             options,
             prog=f"python -m train {command} {name}",
-            default=options(RECIPES[name](), Path("runs") / name),
-            args=arguments[2:],
+            default=options(recipe, Path("runs") / name),
+            args=rest,
             config=(tyro.conf.AvoidSubcommands,),
         )
         if command == "compare":
@@ -86,6 +93,51 @@ def main(arguments: list[str]) -> None:
             comparison.run(parsed.arm, parsed.seed)
     except (OSError, ValueError, FloatingPointError) as error:
         raise SystemExit(f"error: {error}") from error
+
+
+@dataclass(frozen=True)
+class NetworkNames:
+    """The network by name; its numbers are options of `--model.network`.
+
+    Attributes:
+        builder: one of `python -m models list`.
+        backbone: of the networks of v3 and v3+.
+    """
+
+    builder: Annotated[str | None, tyro.conf.arg(name="model.builder")] = None
+    backbone: Annotated[str | None, tyro.conf.arg(name="model.backbone")] = None
+
+
+def choose_network(recipe: Recipe, arguments: list[str]) -> tuple[Recipe, list[str]]:
+    """The recipe with the network that is named, and the arguments that are left.
+
+    Which options there are depends on the kind of the network, so this comes first.
+
+    Raises:
+        ValueError: there is no network or backbone of that name, or they do not go together.
+    """
+    wanted = [a for a in arguments if a not in ("-h", "--help")]  # help is for all options
+    prog = "python -m train"
+    names, _ = tyro.cli(NetworkNames, prog=prog, args=wanted, return_unknown_args=True)
+    network = recipe.model.network
+    if names.builder is not None:
+        network = builder(names.builder).config
+    if names.backbone is not None:
+        network = with_backbone(network, backbone_named(names.backbone))
+    rest = without_options(arguments, ("--model.builder", "--model.backbone"))
+    return replace(recipe, model=replace(recipe.model, network=network)), rest
+
+
+def without_options(arguments: list[str], names: tuple[str, ...]) -> list[str]:
+    """The arguments without these options and their values."""
+    kept: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        if word in names:
+            next(words, None)
+        elif not word.startswith(tuple(f"{name}=" for name in names)):
+            kept.append(word)
+    return kept
 
 
 def chosen(kind: str, word: str, choices: list[str]) -> str:

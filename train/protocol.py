@@ -30,7 +30,7 @@ from eval.arms import ArmName
 from eval.checkpoint import save_checkpoint
 from eval.inference import Coarse, coarse_unaries, evaluate
 from eval.posthoc import search
-from models import CrfConfig, Segmenter, SegmenterConfig, load_weights
+from models import CrfConfig, Segmenter, SegmenterConfig, load_backbone_weights, load_weights
 from train.arms import TRAINED
 from train.loop import Run, fit, progress_bar
 from train.recipes import FitConfig, Recipe
@@ -94,11 +94,12 @@ class Comparison:
 
     def _start(self, seed: int, tracker: Tracker) -> Result:
         torch.manual_seed(seed)
-        weights, steps = self.recipe.model.weights, 0
-        config = self._network_config(frozen=weights is not None)
-        segmenter = Segmenter(config)
-        if weights is not None:
-            load_weights(segmenter.network, weights)
+        model, steps = self.recipe.model, 0
+        segmenter = Segmenter(self._network_config(frozen=model.weights is not None))
+        if model.backbone_weights is not None:
+            load_backbone_weights(segmenter.network, model.backbone_weights)
+        if model.weights is not None:
+            load_weights(segmenter.network, model.weights)
             self._keep(segmenter, "start", seed)
         else:
             assert self.recipe.start is not None  # check_start

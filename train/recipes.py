@@ -22,13 +22,17 @@ class ModelConfig:
 
     Attributes:
         weights: a safetensors file with the whole network, loaded strictly; none trains
-            the network from its start for `Recipe.start.steps` steps.
+            the network for `Recipe.start.steps` steps first.
+        backbone_weights: a safetensors file with the ImageNet classifier that the backbone was
+            cut from, for that first training; none starts at random, or from what
+            `network.backbone.pretrained` fetches.
         network: its numbers.
         freeze_batch_norm: keep BN as it is after the start.
         min_size: see `models.SegmenterConfig`.
     """
 
     weights: Path | None = None
+    backbone_weights: Path | None = None
     network: NetworkConfig = field(default_factory=published_network)
     freeze_batch_norm: bool = True
     min_size: int = 0
@@ -128,10 +132,16 @@ class Recipe:
                 "this recipe starts from trained weights: give them with --model.weights FILE "
                 "(.safetensors)."
             )
-        if weights is not None and not weights.is_file():
-            raise FileNotFoundError(
-                f"no weights at {weights}: expected a .safetensors file (--model.weights FILE)."
+        backbone = self.model.backbone_weights
+        if weights is not None and backbone is not None:
+            raise ValueError(
+                "--model.weights holds the whole network: leave --model.backbone-weights out."
             )
+        for option, path in (("weights", weights), ("backbone-weights", backbone)):
+            if path is not None and not path.is_file():
+                raise FileNotFoundError(
+                    f"no weights at {path}: expected a .safetensors file (--model.{option} FILE)."
+                )
 
 
 def collage() -> Recipe:

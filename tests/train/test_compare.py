@@ -7,13 +7,25 @@ import re
 from dataclasses import replace
 
 import pytest
+import timm
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from data import config_to_dict
 from eval.__main__ import main as eval_main
 from eval.checkpoint import read_checkpoint, save_checkpoint
-from models import Segmenter, SegmenterConfig
+from models import (
+    DeepLabV2Config,
+    DeepLabV3PlusConfig,
+    ResNetConfig,
+    Segmenter,
+    SegmenterConfig,
+    TimmConfig,
+    VggConfig,
+    builder,
+)
+from train.__main__ import choose_network
 from train.__main__ import main as train_main
 from train.compare import compare
 from train.protocol import Comparison
@@ -81,6 +93,45 @@ def test_run_of_one_arm_makes_what_it_builds_on(tiny, tmp_path) -> None:
     assert {path.name for path in (tmp_path / "arms").iterdir()} == {"start-seed3", "joint-seed3"}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "network",
+    [
+        DeepLabV2Config(backbone=VggConfig(fc_channels=16), rates=(), scales=(0.5, 0.75, 1.0)),
+        DeepLabV3PlusConfig(backbone=TimmConfig("mobilenetv2_035"), batch_norm_momentum=0.1),
+    ],
+)
+def test_networks_of_other_kinds_go_through_every_arm(tiny, tmp_path, network) -> None:
+    recipe = replace(tiny, seeds=(0,), model=replace(tiny.model, network=network))
+    results = compare("collage", recipe, tmp_path / "run", resume=False)
+    assert [run["arm"] for run in results["runs"]] == ARMS
+    config = read_checkpoint(tmp_path / "run" / "arms" / "joint-seed0" / "checkpoint.pt")
+    assert SegmenterConfig.from_dict(config["segmenter"]).network == network
+
+
+def test_a_network_is_chosen_by_name_and_its_numbers_by_option(tiny) -> None:
+    words = ["--model.builder", "deeplab_v3plus_xception65", "--fit.steps", "3"]
+    recipe, rest = choose_network(tiny, words)
+    assert recipe.model.network == builder("deeplab_v3plus_xception65").config
+    assert rest == ["--fit.steps", "3"]
+    recipe, rest = choose_network(tiny, ["--model.backbone=resnet50", "--help"])
+    assert recipe.model.network == replace(tiny.model.network, backbone=ResNetConfig(depth=50))
+    assert rest == ["--help"]
+    assert choose_network(tiny, [])[0] == tiny
+
+
+def test_the_start_may_take_a_backbone_from_a_file(tiny, tmp_path) -> None:
+    peer = timm.create_model("mobilenetv2_035")
+    path = tmp_path / "imagenet.safetensors"
+    save_file(peer.state_dict(), path)
+    frozen = replace(tiny.start, lr=1e-12, steps=1)  # so that what is loaded is what is kept
+    recipe = replace(tiny, start=frozen, model=replace(tiny.model, backbone_weights=path))
+    comparison = Comparison("collage", recipe, tmp_path / "run", resume=False)
+    comparison.run("start", 0)
+    found = comparison.folder.load("start", 0).network.backbone.state_dict()["conv_stem.weight"]
+    torch.testing.assert_close(found, peer.state_dict()["conv_stem.weight"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -98,6 +149,38 @@ def test_run_of_one_arm_makes_what_it_builds_on(tiny, tmp_path) -> None:
         (
             ["compare", "collage", "--model.weights", "absent.safetensors"],
             r"no weights at absent\.safetensors",
+        ),
+        (
+            ["compare", "collage", "--model.backbone-weights", "absent.safetensors"],
+            r"no weights at absent\.safetensors: .*--model\.backbone-weights FILE",
+        ),
+        (
+            ["compare", "collage", "--model.backbone-weights", "a", "--model.weights", "b"],
+            r"leave --model\.backbone-weights out",
+        ),
+        (
+            ["compare", "collage", "--model.builder", "deeplab_v3_resnt50"],
+            "unknown network 'deeplab_v3_resnt50'.*Nearest names: deeplab_v3_resnet50",
+        ),
+        (
+            ["compare", "collage", "--model.backbone", "mobilenetv2_77"],
+            "Similar names: .*mobilenetv2",
+        ),
+        (
+            ["compare", "collage", "--model.builder=deeplab_v1_7x7", "--model.backbone=resnet50"],
+            "goes with the heads of DeepLab v3",
+        ),
+        # Which numbers a network has depends on its kind.
+        (
+            [
+                "compare",
+                "collage",
+                "--model.builder",
+                "deeplab_v1_7x7",
+                "--model.network.output-stride",
+                "8",
+            ],
+            r"Unrecognized options: --model\.network\.output-stride",
         ),
     ],
 )
