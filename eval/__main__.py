@@ -20,6 +20,8 @@ from eval.checkpoint import load_segmenter, read_checkpoint
 from eval.filter_table import markdown_table
 from eval.filters import FiltersOptions, measure
 from eval.inference import coarse_unaries, evaluate
+from eval.network_speed import NetworkSpeedOptions, network_speed, print_speed
+from eval.networks import NetworksOptions, measure_networks
 from eval.readme import block_of, replace_block
 from models import Segmenter
 
@@ -111,6 +113,23 @@ def benchmark_crf(options: BenchmarkOptions) -> None:
     print(block_of(results))
 
 
+def benchmark_models(options: NetworkSpeedOptions) -> None:
+    """Time our DeepLabv3 beside torchvision's."""
+    results = network_speed(options)
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(results) + "\n", encoding="utf-8")
+    print_speed(results)
+
+
+def networks(options: NetworksOptions) -> None:
+    """Count and measure every network, and write the numbers down."""
+    results = measure_networks(options)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(results) + "\n", encoding="utf-8")
+    print(block_of(results))
+
+
 @dataclass(frozen=True)
 class ReadmeOptions:
     """Write the tables of a README anew from stored results.
@@ -132,8 +151,8 @@ def readme(options: ReadmeOptions) -> None:
             block = block_of(json.loads(path.read_text(encoding="utf-8")))
         except (KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(
-                f"{path} is not a results file that `train compare`, `eval filters` or `eval "
-                "benchmark` wrote."
+                f"{path} is not a results file that `train compare`, `eval filters`, `eval "
+                "benchmark` or `eval networks` wrote."
             ) from error
         text = replace_block(text, path.stem, block)
     options.readme.write_text(text, encoding="utf-8")
@@ -142,6 +161,8 @@ def readme(options: ReadmeOptions) -> None:
 USAGE = """usage: python -m eval run CHECKPOINT [--split SPLIT] [--data.root DIR] [--out FILE]
        python -m eval filters --out FILE [--repeats N]
        python -m eval benchmark crf --out FILE [--repeats N] [--no-memory]
+       python -m eval benchmark models [--out FILE] [--repeats N]
+       python -m eval networks --out FILE [--names NAME ...]
        python -m eval readme RESULTS.json [RESULTS.json ...] [--readme FILE]"""
 
 
@@ -163,12 +184,17 @@ def main(arguments: list[str]) -> None:
         elif command == "benchmark" and rest[:1] == ["crf"]:
             prog = "python -m eval benchmark crf"
             benchmark_crf(tyro.cli(BenchmarkOptions, prog=prog, args=rest[1:]))
+        elif command == "benchmark" and rest[:1] == ["models"]:
+            prog = "python -m eval benchmark models"
+            benchmark_models(tyro.cli(NetworkSpeedOptions, prog=prog, args=rest[1:]))
+        elif command == "networks":
+            networks(tyro.cli(NetworksOptions, prog="python -m eval networks", args=rest))
         elif command == "readme":
             readme(tyro.cli(ReadmeOptions, prog="python -m eval readme", args=rest))
         else:
             raise ValueError(
-                f"unknown command {command!r}: choose run, filters, benchmark crf or readme.\n"
-                + USAGE
+                f"unknown command {command!r}: choose run, filters, benchmark crf, benchmark "
+                "models, networks or readme.\n" + USAGE
             )
     except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error

@@ -13,12 +13,12 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from eval import filter_table, table
+from eval import filter_table, network_table, table
 from eval.benchmark import table as benchmark_table
 
 
 def block_of(results: Mapping[str, Any]) -> str:
-    """The block that a results file fills: filters, benchmark, or a comparison of arms.
+    """The block that a results file fills: filters, benchmark, networks, or a comparison of arms.
 
     Args:
         results: the content of the file; "kind" tells which, and is absent in a comparison.
@@ -26,7 +26,11 @@ def block_of(results: Mapping[str, Any]) -> str:
     Raises:
         KeyError: something is missing: this is not a results file.
     """
-    tables = {"filters": filter_table.markdown_block, "benchmark": benchmark_table.markdown_block}
+    tables = {
+        "filters": filter_table.markdown_block,
+        "benchmark": benchmark_table.markdown_block,
+        "networks": network_table.markdown_block,
+    }
     return tables.get(results.get("kind", ""), table.markdown_block)(results)
 
 
