@@ -7,6 +7,7 @@ Segmentation", 2017, section 3.3.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 
 import torch
 import torch.nn.functional as F
@@ -93,6 +94,24 @@ class AsppNetwork(Network):
         set_momentum(self, config.batch_norm_momentum)
         self.finish()
 
+    def features(self, image: Tensor) -> list[Tensor]:
+        """The backbone's maps of RGB in 0..255, the coarsest last.
+
+        Raises:
+            ValueError: they do not lie on every stride-th pixel, the first included, as those
+                of a backbone that cuts the image into patches.
+        """
+        maps = list(self.backbone(self.prepare(image)))
+        expected = [ceil(n / self.output_stride) for n in image.shape[2:]]
+        if list(maps[-1].shape[2:]) != expected:
+            raise ValueError(
+                f"the backbone gives {tuple(maps[-1].shape[2:])} features of an image of "
+                f"{tuple(image.shape[2:])} pixels, expected {tuple(expected)}, one for every "
+                f"{self.output_stride} pixels from the first on: choose one whose convolutions "
+                "pad, not one that cuts the image into patches."
+            )
+        return maps
+
     def encode(self, features: Tensor) -> Tensor:
         """The pyramid's result, (B, head_channels, h, w), of the coarsest features."""
         pooled = pool_image(self.image_pooling, features, self.pool_cells)
@@ -106,7 +125,7 @@ class AsppNetwork(Network):
     @property
     def pool_cells(self) -> int | None:
         """Side of image pooling's window in cells of the features; none for the whole image."""
-        return None if self.pool_window is None else -(-self.pool_window // self.output_stride)
+        return None if self.pool_window is None else ceil(self.pool_window / self.output_stride)
 
     def check_size(self, batch: int, height: int, width: int) -> None:
         """As of every network; and image pooling's window must fit into the image."""

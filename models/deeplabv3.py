@@ -43,5 +43,4 @@ class DeepLabV3(AsppNetwork):
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits at the output stride, (B, L, h, w), of RGB in 0..255."""
-        features = self.backbone(self.prepare(image))[-1]
-        return self.classifier(self.encode(features))  # type: ignore[no-any-return]
+        return self.classifier(self.encode(self.features(image)[-1]))  # type: ignore[no-any-return]

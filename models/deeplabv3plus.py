@@ -65,5 +65,5 @@ class DeepLabV3Plus(AsppNetwork):
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits at stride 4, (B, L, h, w), of RGB in 0..255."""
-        low, features = self.backbone(self.prepare(image))
+        low, features = self.features(image)
         return self.classifier(self.decoder(low, self.encode(features)))  # type: ignore[no-any-return]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from math import ceil
 from typing import NamedTuple
@@ -38,7 +38,7 @@ class NetworkOutput(NamedTuple):
     scales: tuple[ScaleLogits, ...] = ()
 
 
-class Network(nn.Module):
+class Network(nn.Module, ABC):
     """RGB in 0..255 to logits. Abstract: each DeepLab says how.
 
     At sizes H = size_step * k + 1 the corners of image and of every feature map coincide,

@@ -299,6 +299,11 @@ def test_backbone_by_name(name: str, config: DilatedConfig) -> None:
     assert backbone_named(name) == config
 
 
+def test_a_backbone_with_a_normalization_of_its_own() -> None:
+    with pytest.raises(ValueError, match=r"'dpn68' were trained with the mean \(0\.486"):
+        backbone_named("dpn68")
+
+
 @pytest.mark.parametrize("name", ["vgg11", "vit_tiny_patch16_224"])
 def test_a_backbone_that_cannot_be_dilated(name: str) -> None:
     with pytest.raises(ValueError, match="cannot be dilated to output stride 16"):

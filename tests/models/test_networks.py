@@ -30,6 +30,7 @@ from models import (
     SegmenterConfig,
     TimmConfig,
     VggConfig,
+    backbone_named,
     build_network,
     load_backbone_weights,
     with_backbone,
@@ -134,6 +135,30 @@ def test_the_window_of_image_pooling() -> None:
         assert not torch.allclose(windowed(x), whole(x))
         with pytest.raises(ValueError, match="nearest size that works is 65 x 97"):
             windowed(image(1, 3, 33, 97))
+
+
+@pytest.mark.parametrize("head", [DeepLabV3Config, DeepLabV3PlusConfig])
+@pytest.mark.parametrize(
+    "name",
+    ["resnet10t", "seresnet50", "resnext50_32x4d", "mobilenetv3_large_100", "efficientnet_b0",
+     "regnety_002", "skresnet18"],
+)  # fmt: skip
+@pytest.mark.parametrize("output_stride", [8, 16])
+def test_backbones_of_timm_that_can_be_dilated(head, name: str, output_stride: int) -> None:
+    with torch.device("meta"):
+        config = head(backbone=backbone_named(name), output_stride=output_stride)
+        network = build_network(config, 3).eval()
+    stride = network.logit_stride
+    found = network(torch.empty(1, 3, 66, 97, device="meta")).shape
+    assert found == (1, 3, -(-66 // stride), -(-97 // stride))
+
+
+@pytest.mark.parametrize("head", [DeepLabV3Config, DeepLabV3PlusConfig])
+def test_a_backbone_that_cuts_the_image_into_patches_is_refused(head) -> None:
+    with torch.device("meta"):
+        network = build_network(head(backbone=backbone_named("convnext_atto")), 3).eval()
+    with pytest.raises(ValueError, match=r"gives \(4, 4\) features .* expected \(5, 5\)"):
+        network(torch.empty(1, 3, 65, 65, device="meta"))
 
 
 # Batch normalisation
@@ -362,6 +387,16 @@ def test_the_crf_computes_in_float32_under_bfloat16_autocast(resolution: int) ->
     assert output.crf is not None
     assert output.unary.dtype == output.crf.dtype == torch.float32
     assert output.crf.shape == output.unary.shape == (1, 2, 33, 41)
+
+
+def test_network_and_crf_compile_without_a_graph_break() -> None:
+    crf = CrfConfig(theta_alpha=8, theta_beta=10, num_iterations_eval=1, resolution=2)
+    segmenter = Segmenter(SegmenterConfig(2, SMALL_V3, crf)).eval()
+    x = image(1, 3, 33, 41)
+    torch._dynamo.reset()
+    with torch.no_grad():
+        compiled = torch.compile(segmenter, fullgraph=True, backend="eager")(x)
+        torch.testing.assert_close(compiled.crf, segmenter(x).crf)
 
 
 @pytest.mark.slow
