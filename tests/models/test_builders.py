@@ -245,9 +245,31 @@ def thinned(name: str) -> Network:
     return network
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if not name.endswith("_os8")])
+# One of each structure; the others differ from one of these in numbers only.
+STRUCTURES = {
+    "deeplab_v1_4x4",
+    "deeplab_v1_largefov_msc",
+    "deeplab_v2_vgg16_aspp_l",
+    "deeplab_v2_resnet101_aspp_l_msc",
+    "deeplab_v3_resnet50",
+    "deeplab_v3_resnet101_beta",
+    "deeplab_v3_mobilenetv2",
+    "deeplab_v3_resnet50_block7",
+    "deeplab_v3plus_resnet50",
+    "deeplab_v3plus_xception41",
+    "deeplab_v3plus_mobilenetv2",
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in STRUCTURES else [pytest.mark.slow])
+        for name in NAMES
+        if not name.endswith("_os8")
+    ],
+)
 def test_compiles_without_a_graph_break(name: str) -> None:
-    """Networks at stride 8 differ in numbers only."""
     network = thinned(name)
     torch._dynamo.reset()
     compiled = torch.compile(network, fullgraph=True, backend="eager")
