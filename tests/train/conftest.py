@@ -16,7 +16,11 @@ from train.recipes import FitConfig, ModelConfig, Recipe, collage
 def tiny() -> Recipe:
     fit = FitConfig(steps=4, batch_size=2, lr=1e-3)
     network = DeepLabV3Config(
-        backbone=TimmConfig("mobilenetv2_035"), atrous_rates=(), head_channels=8, dropout=0.1
+        backbone=TimmConfig("mobilenetv2_035", normalization="half"),
+        atrous_rates=(),
+        head_channels=8,
+        dropout=0.1,
+        batch_norm_momentum=0.1,  # four steps must move the statistics
     )
     recipe = collage()
     return replace(
