@@ -11,7 +11,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from models.backbone import mismatches
+from models.backbone import load_state
 from models.normalization import AFFINE, MEAN, NormalizationName
 
 HALF_MEAN = (0.5, 0.5, 0.5)
@@ -98,13 +98,7 @@ def load_timm(backbone: nn.Module, state: Mapping[str, Tensor]) -> None:
     """
     expected = backbone.state_dict()
     known = {key: value for key, value in state.items() if key in expected}
-    problems = mismatches(backbone, known)
-    if problems:
-        raise ValueError(
-            f"these are the weights of another architecture ({len(problems)} differences: "
-            f"{'; '.join(problems[:5])}). Give those of the backbone that the network has."
-        )
-    backbone.load_state_dict(known)
+    load_state(backbone, known, unused=())
 
 
 def published_normalization(name: str) -> NormalizationName:
