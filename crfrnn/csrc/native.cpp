@@ -177,7 +177,7 @@ int crfrnn_mean_field_update(const Kernel* kernels, int count, int64_t batch, in
 
 // The gradients of these updates: to the start and the unary, and to the penalties (count, L, L);
 // each may be null. Where that of the start is, the unary was the start, and receives both. And to
-// the kernels, whose entry in kernel_grads is null where they do not learn: the negative is added.
+// the kernels, whose entry in kernel_grads is null where they do not learn: added to what is there.
 int crfrnn_mean_field_update_grad(const Kernel* kernels, int count, int64_t batch, int64_t pixels,
                                   int64_t labels, int iterations, const float* history,
                                   const float* grad, float* start_grad, float* unary_grad,
