@@ -8,7 +8,7 @@ from typing import Any
 
 from data.collage import Collage, CollageConfig
 from data.dataset import SegmentationDataset, Split
-from data.sample import VOID, Sample
+from data.sample import VOID, CorruptSample, Sample
 from data.stream import Batch, TrainStream
 from data.transforms import Augment, TransformConfig
 from data.voc import Voc, VocConfig
@@ -21,6 +21,7 @@ __all__ = [
     "Batch",
     "Collage",
     "CollageConfig",
+    "CorruptSample",
     "DataConfig",
     "Sample",
     "SegmentationDataset",

@@ -23,3 +23,11 @@ class Sample:
     name: str
     image: Tensor
     mask: Tensor
+
+
+class CorruptSample(ValueError):
+    """A file of one sample cannot be used: truncated, of the wrong size, or with ids of no class.
+
+    Training names such a sample, counts it, and puts another in its place, up to a limit;
+    evaluation stops.
+    """
