@@ -1,7 +1,7 @@
 """How the authors trained each DeepLab: what a full training starts from.
 
 Numbers of the papers and of the authors' published definitions; `note` says what they leave
-open. Nothing here is used by training: `train/recipes.py` has what runs on this project's
+open. Nothing here is used by training: `train/recipes` has what runs on this project's
 budget.
 """
 

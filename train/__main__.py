@@ -14,7 +14,8 @@ from eval.arms import ArmName
 from models import backbone_named, builder, with_backbone
 from train.compare import compare
 from train.protocol import Comparison
-from train.recipes import RECIPES, Recipe
+from train.recipe import Recipe
+from train.recipes import RECIPES
 
 USAGE = f"""usage: python -m train compare RECIPE [--out DIR] [--resume] [--any.option VALUE]
        python -m train run RECIPE --arm ARM --seed N [--out DIR] [--resume] [--any.option VALUE]

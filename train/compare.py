@@ -8,7 +8,7 @@ from typing import Any
 from eval.report import write_report
 from eval.table import comparison_table
 from train.protocol import Comparison, Result
-from train.recipes import Recipe
+from train.recipe import Recipe
 from train.run_folder import write_json
 
 

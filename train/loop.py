@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,9 @@ from eval.checkpoint import read_checkpoint, save_checkpoint
 from models import Segmenter, SegmenterOutput
 from train.arms import Arm
 from train.differences import differences
+from train.fit_config import FitConfig
 from train.objective import loss_terms
 from train.optim import build_optimizer, poly_schedule
-from train.recipes import FitConfig
 from train.tracking import Tracker
 
 LOG_EVERY = 10
@@ -145,7 +145,9 @@ def train_step(
     for _ in range(config.accumulate):
         batch = next(batches)
         output = forward(segmenter, batch, arm)
-        terms = loss_terms(output, batch.masks, config.unary_loss if arm.network else 0.0)
+        # Behind a frozen network the unary's loss teaches nothing.
+        loss = config.loss if arm.network else replace(config.loss, unary=0.0)
+        terms = loss_terms(output, batch.masks, loss)
         if not torch.isfinite(terms["loss"]):
             raise FloatingPointError(
                 f"the loss is {terms['loss'].item()} on the images {', '.join(batch.names)}: lower "

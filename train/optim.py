@@ -9,7 +9,7 @@ from torch import nn
 
 from models import Segmenter
 from train.arms import Arm
-from train.recipes import FitConfig
+from train.fit_config import FitConfig
 
 
 def build_optimizer(segmenter: Segmenter, arm: Arm, config: FitConfig) -> torch.optim.Optimizer:

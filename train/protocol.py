@@ -32,8 +32,9 @@ from eval.inference import Coarse, coarse_unaries, evaluate
 from eval.posthoc import search
 from models import CrfConfig, Segmenter, SegmenterConfig, load_backbone_weights, load_weights
 from train.arms import TRAINED
+from train.fit_config import FitConfig
 from train.loop import Run, fit, progress_bar
-from train.recipes import FitConfig, Recipe
+from train.recipe import Recipe
 from train.run_folder import Found, RunFolder, as_json, read_json, write_json
 from train.tracking import Tracker
 

@@ -9,7 +9,9 @@ import pytest
 from data import CollageConfig
 from eval.posthoc import SearchConfig
 from models import DeepLabV3Config, TimmConfig
-from train.recipes import FitConfig, ModelConfig, Recipe, collage
+from train.fit_config import FitConfig
+from train.recipe import ModelConfig, Recipe
+from train.recipes import RECIPES
 
 
 @pytest.fixture
@@ -22,7 +24,7 @@ def tiny() -> Recipe:
         dropout=0.1,
         batch_norm_momentum=0.1,  # four steps must move the statistics
     )
-    recipe = collage()
+    recipe = RECIPES["collage"]()
     return replace(
         recipe,
         data=CollageConfig(size=33, num_train=8, num_tune=2, num_report=3),

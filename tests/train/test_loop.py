@@ -15,7 +15,7 @@ from models import CrfConfig, Segmenter, SegmenterConfig, SegmenterOutput
 from train.arms import TRAINED
 from train.differences import differences
 from train.loop import Run, fit
-from train.objective import cross_entropy, loss_terms
+from train.objective import LossConfig, cross_entropy, loss_terms
 from train.optim import build_optimizer, poly_schedule
 from train.tracking import Tracker
 
@@ -162,7 +162,7 @@ def test_json_lines_hold_loss_and_learning_rates(world) -> None:
 def test_loss_is_the_sum_of_its_terms_and_ignores_void() -> None:
     logits = torch.randn(1, 3, 2, 2)
     masks = torch.tensor([[[0, 255], [2, 1]]])
-    terms = loss_terms(SegmenterOutput(logits, 2 * logits), masks, unary_weight=0.5)
+    terms = loss_terms(SegmenterOutput(logits, 2 * logits), masks, LossConfig(unary=0.5))
     rows = logits.flatten(2)[0].t()[[0, 2, 3]]
     expected = torch.nn.functional.cross_entropy(rows, torch.tensor([0, 2, 1]))
     torch.testing.assert_close(terms["loss_unary"], expected)

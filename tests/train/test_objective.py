@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from data import VOID
 from models import ScaleLogits, SegmenterOutput
-from train.objective import loss_terms, scale_labels
+from train.objective import LossConfig, loss_terms, scale_labels
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def test_every_scale_has_a_loss_of_equal_weight(masks) -> None:
     """DeepLab v2: the losses of the scales and of their maximum are added."""
     unary = torch.randn(2, 3, 40, 30)
     scales = (ScaleLogits(torch.randn(2, 3, 3, 2), 16), ScaleLogits(torch.randn(2, 3, 5, 4), 8))
-    terms = loss_terms(SegmenterOutput(unary, None, scales), masks, unary_weight=0.0)
+    terms = loss_terms(SegmenterOutput(unary, None, scales), masks, LossConfig(unary=0.0))
     expected = F.cross_entropy(unary, masks)
     expected = expected + F.cross_entropy(scales[0].logits, masks[:, ::16, ::16])
     expected = expected + F.cross_entropy(scales[1].logits, masks[:, ::8, ::8])
@@ -31,7 +31,7 @@ def test_every_scale_has_a_loss_of_equal_weight(masks) -> None:
 def test_behind_a_crf_the_scales_belong_to_the_unary_term(masks) -> None:
     unary, crf = torch.randn(2, 3, 40, 30), torch.randn(2, 3, 40, 30)
     scales = (ScaleLogits(torch.randn(2, 3, 5, 4), 8),)
-    terms = loss_terms(SegmenterOutput(unary, crf, scales), masks, unary_weight=0.5)
+    terms = loss_terms(SegmenterOutput(unary, crf, scales), masks, LossConfig(unary=0.5))
     torch.testing.assert_close(terms["loss_crf"], F.cross_entropy(crf, masks))
     expected = F.cross_entropy(unary, masks)
     expected = expected + F.cross_entropy(scales[0].logits, masks[:, ::8, ::8])

@@ -1,0 +1,115 @@
+"""What a comparison depends on, as typed data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from data import DataConfig, TransformConfig
+from eval.posthoc import SearchConfig
+from models import CrfForm, NetworkConfig, published_network
+from train.fit_config import FitConfig
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network that every arm starts from.
+
+    Attributes:
+        weights: a safetensors file with the whole network, loaded strictly; none trains
+            the network for `Recipe.start.steps` steps first.
+        backbone_weights: a safetensors file with the ImageNet classifier that the backbone was
+            cut from, for that first training; none starts at random, or from what
+            `network.backbone.pretrained` fetches.
+        network: its numbers.
+        freeze_batch_norm: keep BN as it is after the start.
+        min_size: see `models.SegmenterConfig`.
+    """
+
+    weights: Path | None = None
+    backbone_weights: Path | None = None
+    network: NetworkConfig = field(default_factory=published_network)
+    freeze_batch_norm: bool = True
+    min_size: int = 0
+
+
+@dataclass(frozen=True)
+class FinishConfig:
+    """A second stage of the training of start, from the weights of the first.
+
+    Attributes:
+        fit: its training.
+        output_stride: of the network from here on; as in the first stage if not given.
+        freeze_batch_norm: keep BN as the first stage left it.
+    """
+
+    fit: FitConfig
+    output_stride: Literal[8, 16] | None = None
+    freeze_batch_norm: bool = False
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A comparison of the five arms on one data set.
+
+    Attributes:
+        data: the data set.
+        model: the network.
+        augment: what a training image goes through.
+        start: training of the starting checkpoint; none where it is read from
+            `model.weights`.
+        finish: a second stage of that training.
+        fit: training of the arms unary and joint: S = fit.steps.
+        crf_first: training of the CRF alone before that of the arm joint, the network frozen.
+        crf_fit: training of the arm crf-only.
+        crf: the form of the CRF of every arm; the search finds its widths and weights.
+        search: of the post-hoc CRF.
+        seeds: one run of every arm but start for each.
+        max_corrupt: images that may turn out unreadable in training, each named and replaced
+            by another; one more stops the run.
+        workers: processes that load data; 0 loads in the main process.
+        device: "auto" is the GPU where there is one.
+        compile: run the network through torch.compile.
+        wandb: "auto" logs online where a key is set and offline elsewhere.
+    """
+
+    data: DataConfig
+    model: ModelConfig
+    augment: TransformConfig
+    start: FitConfig | None
+    fit: FitConfig
+    crf_fit: FitConfig
+    crf: CrfForm
+    search: SearchConfig
+    seeds: tuple[int, ...] = (0, 1)
+    finish: FinishConfig | None = None
+    crf_first: FitConfig | None = None
+    max_corrupt: int = 10
+    workers: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    compile: bool = False
+    wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
+
+    def __post_init__(self) -> None:
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds must be distinct and at least one, got {self.seeds}.")
+
+    def check_start(self) -> None:
+        """Raise, before anything is written, if there is nothing to start from."""
+        weights = self.model.weights
+        if weights is None and self.start is None:
+            raise ValueError(
+                "this recipe starts from trained weights: give them with --model.weights FILE "
+                "(.safetensors)."
+            )
+        backbone = self.model.backbone_weights
+        if weights is not None and backbone is not None:
+            raise ValueError(
+                "--model.weights holds the whole network: leave --model.backbone-weights out."
+            )
+        for option, path in (("weights", weights), ("backbone-weights", backbone)):
+            if path is not None and not path.is_file():
+                raise FileNotFoundError(
+                    f"no weights at {path}: expected a .safetensors file (--model.{option} FILE)."
+                )

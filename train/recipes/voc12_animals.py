@@ -1,0 +1,47 @@
+"""The animals of VOC 2012."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from data import TransformConfig, VocConfig
+from data.voc import ANIMALS
+from eval.posthoc import SearchConfig
+from models import CrfForm
+from train.fit_config import FitConfig
+from train.recipe import ModelConfig, Recipe
+
+
+def voc12_animals() -> Recipe:
+    """The animal subset of VOC 2012, from the published DeepLabv3 on MobileNetV2.
+
+    Command: python -m train compare voc12-animals --data.root VOCdevkit/VOC2012
+             --model.weights deeplabv3_mobilenetv2_voc.safetensors
+    Cost: under 90 minutes on 2 CPU cores.
+    Expect: see the table in README.md.
+    """
+    # Whole images: a crop would change what image pooling sees. One by one, because they differ
+    # in size; BN is frozen.
+    fit = FitConfig(steps=50, batch_size=1, accumulate=4, lr=1e-5, warmup=5)
+    return Recipe(
+        data=VocConfig(scored=ANIMALS),
+        model=ModelConfig(min_size=513),
+        augment=TransformConfig(),
+        start=None,
+        fit=fit,
+        crf_fit=replace(fit, steps=30),
+        crf=CrfForm(
+            kernel_weights="class",
+            normalization="after",
+            learn_output_scale=True,
+            resolution=2,
+        ),
+        search=SearchConfig(
+            num_images=50,
+            theta_gamma=(1.0,),
+            spatial_weight=(3.0,),
+            theta_alpha=(40.0, 80.0),
+            theta_beta=(3.0, 5.0),
+            bilateral_weight=(4.0, 6.0),
+        ),
+    )
