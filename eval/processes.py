@@ -1,0 +1,93 @@
+"""Several processes, one result: what `torchrun` starts, and what they tell each other.
+
+Without `torchrun` every function here does what one process needs: nothing. Sums run over
+int64 or float64 where a count must be exact.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@contextmanager
+def processes(device: str) -> Iterator[None]:
+    """Join the group that `torchrun` made, for the time of the context.
+
+    Args:
+        device: "cuda" talks over NCCL, and takes the GPU of this process's local rank; "cpu" over
+            gloo.
+    """
+    if not dist.is_torchelastic_launched():
+        yield
+        return
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """The number of this process, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def num_processes() -> int:
+    """How many there are."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_first() -> bool:
+    """Whether this process writes files and talks."""
+    return rank() == 0
+
+
+def total(values: Tensor) -> Tensor:
+    """The sum over the processes; the argument itself where there is one."""
+    if num_processes() == 1:
+        return values
+    summed = values.detach().clone()
+    dist.all_reduce(summed)
+    return summed
+
+
+def mean(values: Tensor) -> Tensor:
+    """The mean over the processes, in the dtype of the argument made floating point.
+
+    A loss that is sum / mean(count) on every process has, after the mean of gradients that
+    DistributedDataParallel takes, the gradient of sum / count over all of them.
+    """
+    return total(values) / num_processes()
+
+
+def gathered(value: Any) -> list[Any]:
+    """The values of all processes, by rank; a plain Python value, or tensors on the CPU."""
+    if num_processes() == 1:
+        return [value]
+    values: list[Any] = [None] * num_processes()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def from_first(value: Any) -> Any:
+    """The value of the first process."""
+    if num_processes() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box)
+    return box[0]
+
+
+def barrier() -> None:
+    """Wait for the others."""
+    if num_processes() > 1:
+        dist.barrier()
