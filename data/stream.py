@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,11 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from data.dataset import SegmentationDataset
-from data.sample import Sample
+from data.sample import CorruptSample, Sample
 from data.transforms import Augment
 
-_ORDER, _AUGMENT = 0, 1
+_ORDER, _AUGMENT, _REPLACE = 0, 1, 2
+_TRIES = 100  # images drawn in the place of unreadable ones before the data set is given up
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,13 @@ class Batch:
         images: (B, 3, H, W) uint8, RGB in 0..255.
         masks: (B, H, W) int64, 255 = void.
         names: B names.
+        corrupt: what was wrong with every image that one of these stands in for, by its name.
     """
 
     images: Tensor
     masks: Tensor
     names: tuple[str, ...]
+    corrupt: dict[str, str] = field(default_factory=dict)
 
 
 class TrainStream:
@@ -41,26 +45,44 @@ class TrainStream:
     other, each derived from (seed, epoch). Step s takes the places s * B .. (s + 1) * B - 1 of that
     row, so a batch may span two epochs and no sample is dropped. The augmentation at a place is
     derived from (seed, place). So a run resumes at any step without a saved state, two runs with
-    the same seed see the same batches, and the number of workers changes nothing.
+    the same seed see the same batches, and the number of workers changes nothing. Of P processes
+    with batches of B, number r takes the r-th B of the P * B places of a step: together they see
+    what one process with batches of P * B sees.
+
+    An unreadable image is replaced by another one, drawn from (seed, place), and is named in
+    `Batch.corrupt`.
 
     Args:
         dataset: the training split.
         augment: the change every sample goes through.
         batch_size: B.
         seed: 0..2**32 - 1.
+        rank: r, of this process.
+        num_processes: P.
     """
 
     def __init__(
-        self, dataset: SegmentationDataset, augment: Augment, batch_size: int, seed: int
+        self,
+        dataset: SegmentationDataset,
+        augment: Augment,
+        batch_size: int,
+        seed: int,
+        *,
+        rank: int = 0,
+        num_processes: int = 1,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if not 0 <= seed < 2**32:
             raise ValueError(f"seed must be 0..2**32 - 1, got {seed}")
+        if not 0 <= rank < num_processes:
+            raise ValueError(f"rank must be 0..num_processes - 1, got {rank} of {num_processes}")
         self.dataset = dataset
         self.augment = augment
         self.batch_size = batch_size
         self.seed = seed
+        self.rank = rank
+        self.num_processes = num_processes
         self._order: tuple[int, list[int]] = (-1, [])  # the latest epoch and its permutation
 
     def batch(self, step: int) -> Batch:
@@ -68,11 +90,14 @@ class TrainStream:
 
         Raises:
             ValueError: step is negative, or the samples differ in size.
+            CorruptSample: a hundred images in a row are unreadable.
         """
         if step < 0:
             raise ValueError(f"step must be at least 0, got {step}")
-        first = step * self.batch_size
-        return _stack([self._sample(first + k) for k in range(self.batch_size)])
+        first = (step * self.num_processes + self.rank) * self.batch_size
+        corrupt: dict[str, str] = {}
+        samples = [self._sample(first + k, corrupt) for k in range(self.batch_size)]
+        return _stack(samples, corrupt)
 
     def iterate(self, start_step: int, num_steps: int, num_workers: int) -> Iterator[Batch]:
         """The batches of steps start_step .. start_step + num_steps - 1, in order.
@@ -95,17 +120,33 @@ class TrainStream:
             num_workers=num_workers,
             collate_fn=_unchanged,
             multiprocessing_context="spawn",
+            worker_init_fn=_ignore_interrupts,
             generator=Generator().manual_seed(self.seed),
         )
 
-    def _sample(self, place: int) -> Sample:
+    def _sample(self, place: int, corrupt: dict[str, str]) -> Sample:
+        index = self._index(place)
+        replacements = self._random(_REPLACE, place)
+        for _ in range(_TRIES):
+            try:
+                sample = self.dataset[index]
+            except CorruptSample as error:
+                corrupt[self.dataset.names[index]] = str(error)
+                index = int(replacements.randint(len(self.dataset)))
+                continue
+            draw = int(self._random(_AUGMENT, place).randint(2**31, dtype=np.int64))
+            return self.augment(sample, Generator().manual_seed(draw))
+        name, problem = list(corrupt.items())[-1]
+        raise CorruptSample(
+            f"{_TRIES} images drawn from {self.dataset} are unreadable; the last, {name}: {problem}"
+        )
+
+    def _index(self, place: int) -> int:
         epoch, index = divmod(place, len(self.dataset))
         if self._order[0] != epoch:
             order = self._random(_ORDER, epoch).permutation(len(self.dataset))
             self._order = (epoch, order.tolist())
-        sample = self.dataset[self._order[1][index]]
-        draw = int(self._random(_AUGMENT, place).randint(2**31, dtype=np.int64))
-        return self.augment(sample, Generator().manual_seed(draw))
+        return self._order[1][index]
 
     def _random(self, purpose: int, number: int) -> RandomState:
         # RandomState's streams are frozen, and it takes words of 32 bits.
@@ -138,7 +179,12 @@ def _unchanged(batch: Any) -> Any:
     return batch
 
 
-def _stack(samples: list[Sample]) -> Batch:
+def _ignore_interrupts(worker: int) -> None:
+    # Ctrl-C reaches every process of the terminal: who asked for batches decides when to stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _stack(samples: list[Sample], corrupt: dict[str, str]) -> Batch:
     sizes = {tuple(sample.image.shape[-2:]) for sample in samples}
     if len(sizes) > 1:
         listed = ", ".join(
@@ -153,4 +199,5 @@ def _stack(samples: list[Sample]) -> Batch:
         images=torch.stack([sample.image for sample in samples]),
         masks=torch.stack([sample.mask for sample in samples]),
         names=tuple(sample.name for sample in samples),
+        corrupt=corrupt,
     )
