@@ -14,9 +14,11 @@ from rich.table import Table
 
 import data
 from data import SegmentationDataset, Split, VocConfig
+from eval import processes
 from eval.benchmark import BenchmarkOptions, benchmark
 from eval.benchmark.figures import write_figures
 from eval.checkpoint import load_segmenter, read_checkpoint
+from eval.device import DeviceName, device_named
 from eval.filter_table import markdown_table
 from eval.filters import FiltersOptions, measure
 from eval.inference import coarse_unaries, evaluate
@@ -35,16 +37,20 @@ class RunOptions:
         split: train, tune or report.
         data_root: where the data set lies now, if not where it was trained.
         out: write the scores to this JSON file too.
+        device: "auto" is the GPU where there is one.
     """
 
     checkpoint: tyro.conf.Positional[Path]
     split: Split = "report"
     data_root: Annotated[Path | None, tyro.conf.arg(name="data.root")] = None
     out: Path | None = None
+    device: DeviceName = "auto"
 
 
 def run(options: RunOptions) -> dict[str, Any]:
     """Score the network alone and, where there is one, with its CRF.
+
+    Under `torchrun` every process scores its share of the images and the first one reports.
 
     Returns:
         {"unary": metrics, "crf": metrics}, the second only with a CRF.
@@ -56,7 +62,10 @@ def run(options: RunOptions) -> dict[str, Any]:
             raise ValueError("--data.root: this checkpoint's data set is made, not read from disk.")
         config = replace(config, root=options.data_root)
     dataset = data.build(config, options.split)
-    scores = score(load_segmenter(checkpoint), dataset)
+    segmenter = load_segmenter(checkpoint).to(device_named(options.device))
+    scores = score(segmenter, dataset)
+    if not processes.is_first():
+        return scores
     title = f"{checkpoint['arm']}-seed{checkpoint['seed']}: {options.split}, {len(dataset)} images"
     Console().print(score_table(title, scores))
     if options.out is not None:
@@ -178,7 +187,9 @@ def main(arguments: list[str]) -> None:
     command, rest = arguments[0], arguments[1:]
     try:
         if command == "run":
-            run(tyro.cli(RunOptions, prog="python -m eval run", args=rest))
+            options = tyro.cli(RunOptions, prog="python -m eval run", args=rest)
+            with processes.joined(device_named(options.device)):
+                run(options)
         elif command == "filters":
             filters(tyro.cli(FiltersOptions, prog="python -m eval filters", args=rest))
         elif command == "benchmark" and rest[:1] == ["crf"]:

@@ -17,7 +17,7 @@ import torch
 
 from models import Segmenter, SegmenterConfig, without_pretrained
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Checkpoint(TypedDict):
@@ -26,11 +26,10 @@ class Checkpoint(TypedDict):
     Attributes:
         format: of this dictionary.
         segmenter: `SegmenterConfig` as a dictionary.
-        model: the state of the `Segmenter`.
+        model: the state of the `Segmenter` to evaluate: the moving average where there is one.
         data: the data set's config as a dictionary, with its kind.
         arm, seed, step: which run, and after how many steps.
-        training: optimiser, schedule, generator state and config of the run; empty where
-            nothing was trained.
+        training: what `train.state.TrainingState` goes on from; empty where nothing was trained.
     """
 
     format: int
@@ -53,7 +52,14 @@ def save_checkpoint(
     step: int,
     training: dict[str, Any],
 ) -> None:
-    """Write atomically: a reader sees the old file or the new one, never a part."""
+    """Write atomically: a reader sees the old file or the new one, never a part.
+
+    The new file is on the disk before it takes the old one's name, so neither a kill nor a full
+    disk nor a power cut costs what was saved before.
+
+    Raises:
+        OSError: it cannot be written, for instance because the disk is full.
+    """
     checkpoint = Checkpoint(
         format=FORMAT,
         segmenter=asdict(segmenter.config),
@@ -66,11 +72,31 @@ def save_checkpoint(
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".part")
-    with temporary.open("wb") as file:
-        torch.save(checkpoint, file)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with temporary.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except (OSError, RuntimeError) as error:  # torch's writer turns the one into the other
+        temporary.unlink(missing_ok=True)
+        kept = "the one saved before is whole" if path.is_file() else "none was saved before"
+        raise OSError(
+            f"the checkpoint {path} could not be written ({error}); {kept}. Make room, or give "
+            "another --out."
+        ) from error
     temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Put the names in a folder on the disk, as fsync does with a file's contents."""
+    if os.name != "posix":
+        return  # elsewhere a folder cannot be opened
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from data import Sample, SegmentationDataset
-from eval.metrics import Scorer
+from eval import processes
+from eval.metrics import Scorer, merged
 from models import Segmenter
 
 Coarse = dict[str, Tensor]  # image name -> the network's logits at its stride, (1, L, h, w)
@@ -20,14 +21,17 @@ Coarse = dict[str, Tensor]  # image name -> the network's logits at its stride, 
 
 @torch.no_grad()
 def coarse_unaries(segmenter: Segmenter, dataset: SegmentationDataset) -> Coarse:
-    """The network once per image; a hundred kilobytes each, so many CRFs can share them."""
+    """The network once per image; a hundred kilobytes each, so many CRFs can share them.
+
+    Of several processes each has its share of the images, see `samples`.
+    """
     segmenter.eval()
-    return {s.name: segmenter.coarse_unary(s.image[None].float()) for s in samples(dataset)}
+    return {s.name: segmenter.coarse_unary(image_of(s, segmenter.device)) for s in samples(dataset)}
 
 
 @torch.no_grad()
 def predict(segmenter: Segmenter, sample: Sample, coarse: Tensor, *, use_crf: bool) -> Tensor:
-    """The predicted ids of one image at its own size, (H, W) int64.
+    """The predicted ids of one image at its own size, (H, W) int64 on the CPU.
 
     Args:
         segmenter: in eval mode.
@@ -35,11 +39,11 @@ def predict(segmenter: Segmenter, sample: Sample, coarse: Tensor, *, use_crf: bo
         coarse: its `coarse_unaries` entry.
         use_crf: take the CRF's logits instead of the network's.
     """
-    image = sample.image[None].float()
+    image = image_of(sample, segmenter.device)
     logits = segmenter.enlarge(coarse, image.shape[2:])
     if use_crf:
         logits = segmenter.refine(logits, image)
-    return logits.argmax(1)[0]
+    return logits.argmax(1)[0].cpu()
 
 
 def evaluate(
@@ -52,6 +56,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """The scores of a data set, with the CRF where the segmenter has one.
 
+    Several processes score their share each, and every image counts once.
+
     Args:
         segmenter: network and CRF; only the CRF runs here.
         dataset: a split.
@@ -60,7 +66,7 @@ def evaluate(
         save_to: folder for the predictions as palette PNGs, or none.
 
     Returns:
-        `eval.metrics.Scorer.result()`.
+        `eval.metrics.Scorer.result()`, the same in every process.
     """
     segmenter.eval()
     scorer = Scorer(dataset.classes, dataset.scored, band="void" if dataset.has_void else "edge")
@@ -70,13 +76,24 @@ def evaluate(
         scorer.update(sample.name, prediction, sample.mask)
         if save_to is not None:
             save_prediction(save_to / f"{sample.name}.png", prediction, dataset)
-    return scorer.result()
+    return merged(processes.gathered(scorer), dataset.names).result()
 
 
 def samples(dataset: SegmentationDataset) -> Iterator[Sample]:
-    """Every sample of a split, in order."""
-    for index in range(len(dataset)):
+    """This process's samples of a split, in order: every n-th of n processes, none twice."""
+    for index in own_share(range(len(dataset))):
         yield dataset[index]
+
+
+def own_share(indices: Sequence[int]) -> list[int]:
+    """Those of some samples of a split whose logits this process has."""
+    n = processes.num_processes()
+    return [index for index in indices if index % n == processes.rank()]
+
+
+def image_of(sample: Sample, device: torch.device) -> Tensor:
+    """The image as the models take it: (1, 3, H, W) float32, RGB in 0..255."""
+    return sample.image[None].to(device).float()
 
 
 def save_prediction(path: Path, prediction: Tensor, dataset: SegmentationDataset) -> None:

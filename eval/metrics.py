@@ -150,6 +150,30 @@ class Scorer:
         return counts.reshape(num_rings, num_classes, num_classes)
 
 
+def merged(scorers: Sequence[Scorer], order: Sequence[str]) -> Scorer:
+    """One scorer of the images of several, as if it had seen them all.
+
+    Args:
+        scorers: of the same classes, scored ids and widths, each of other images.
+        order: names of the images as the result lists them.
+
+    Raises:
+        ValueError: two of them scored an image of the same name.
+    """
+    first = scorers[0]
+    whole = Scorer(first.classes, first.scored, first.trimap_widths, first.band)
+    for scorer in scorers:
+        twice = whole._names & scorer._names
+        if twice:
+            raise ValueError(f"scored more than once: {', '.join(sorted(twice)[:5])}")
+        whole._rings += scorer._rings
+        whole._images += scorer._images
+        whole._names |= scorer._names
+    position = {name: k for k, name in enumerate(order)}
+    whole._images.sort(key=lambda image: position[image["name"]])
+    return whole
+
+
 def iou_per_class(confusion: Counts) -> list[float | None]:
     """Intersection over union of every class.
 

@@ -23,7 +23,8 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from crfrnn import CrfRnn
 from data import VOID, Sample, SegmentationDataset
-from eval.inference import Coarse
+from eval import processes
+from eval.inference import Coarse, image_of, own_share
 from eval.metrics import mean_iou
 from models import CrfConfig, CrfForm, Segmenter
 from models.crf import build_crf
@@ -94,7 +95,7 @@ def search(
         calibrated `output_scale`; and every setting tried with its score, in order.
     """
     count = min(config.num_images, len(dataset))
-    chosen = np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist()
+    chosen = own_share(np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist())
     base = replace(CrfConfig(**asdict(form)), kernel_weights="scalar", compatibility="potts")
     scored: dict[CrfConfig, float] = {}
     rows: list[Row] = []
@@ -106,7 +107,9 @@ def search(
             sample = dataset[index]
             for setting, counts in score_image(segmenter, sample, coarse[sample.name], new):
                 confusions[setting] += counts
-            progress(done + 1, count)
+            progress(done + 1, len(chosen))
+        everywhere = processes.gathered(list(confusions.values()))
+        confusions = {c: sum(counts) for c, *counts in zip(new, *everywhere, strict=True)}
         for setting in new:
             scored[setting] = mean_iou(confusions[setting], dataset.scored) or 0.0
             values = {name: getattr(setting, name) for name in SEARCHED}
@@ -140,9 +143,10 @@ def calibrate(
     for sample in samples:
         ((_, logits),) = refined(segmenter, sample, coarse[sample.name], [setting])
         labelled = (sample.mask != VOID).flatten().nonzero()[::CALIBRATION_STRIDE, 0]
-        rows.append(logits[0].flatten(1).t()[labelled])
+        rows.append(logits[0].flatten(1).t()[labelled.to(logits.device)])
         labels.append(sample.mask.flatten()[labelled])
-    all_rows, all_labels = torch.cat(rows), torch.cat(labels)
+    gathered = processes.gathered((torch.cat(rows).cpu(), torch.cat(labels)))
+    all_rows, all_labels = (torch.cat(parts) for parts in zip(*gathered, strict=True))
     fitted = minimize_scalar(
         lambda log_scale: F.cross_entropy(all_rows * math.exp(log_scale), all_labels).item(),
         bounds=(math.log(1e-2), math.log(1e2)),
@@ -172,7 +176,7 @@ def score_image(
     """The confusion matrix of one image under every setting."""
     for setting, logits in refined(segmenter, sample, coarse, settings):
         counts = multiclass_confusion_matrix(
-            logits.argmax(1),
+            logits.argmax(1).cpu(),
             sample.mask[None],
             num_classes=logits.shape[1],
             ignore_index=VOID,
@@ -189,7 +193,7 @@ def refined(
 
     Settings that share their widths share the filters: these are most of the cost.
     """
-    image = sample.image[None].float()
+    image = image_of(sample, segmenter.device)
     unary = segmenter.enlarge(coarse, image.shape[2:])
 
     def widths(setting: CrfConfig) -> tuple[float, ...]:
@@ -197,7 +201,7 @@ def refined(
 
     for _, group in groupby(sorted(settings, key=widths), key=widths):
         same = list(group)
-        crfs: list[CrfRnn] = [build_crf(s, len(coarse[0])).eval() for s in same]
+        crfs: list[CrfRnn] = [build_crf(s, len(coarse[0])).to(unary.device).eval() for s in same]
         small_unary = shrink(unary, same[0].resolution)
         kernels = crfs[0].potentials.build_kernels(shrink_image(image, same[0].resolution))
         for setting, crf in zip(same, crfs, strict=True):

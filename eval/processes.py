@@ -6,7 +6,6 @@ int64 or float64 where a count must be exact.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,19 +16,16 @@ from torch import Tensor
 
 
 @contextmanager
-def processes(device: str) -> Iterator[None]:
+def joined(device: torch.device) -> Iterator[None]:
     """Join the group that `torchrun` made, for the time of the context.
 
     Args:
-        device: "cuda" talks over NCCL, and takes the GPU of this process's local rank; "cpu" over
-            gloo.
+        device: of this process; GPUs talk over NCCL, CPUs over gloo.
     """
     if not dist.is_torchelastic_launched():
         yield
         return
-    if device == "cuda":
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield
     finally:
@@ -67,6 +63,15 @@ def mean(values: Tensor) -> Tensor:
     DistributedDataParallel takes, the gradient of sum / count over all of them.
     """
     return total(values) / num_processes()
+
+
+def largest(values: Tensor) -> Tensor:
+    """The largest over the processes, element by element."""
+    if num_processes() == 1:
+        return values
+    found = values.detach().clone()
+    dist.all_reduce(found, op=dist.ReduceOp.MAX)
+    return found
 
 
 def gathered(value: Any) -> list[Any]:

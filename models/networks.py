@@ -60,6 +60,17 @@ def without_pretrained(config: NetworkConfig) -> NetworkConfig:
     return replace(config, backbone=replace(config.backbone, pretrained=False))  # type: ignore[arg-type]
 
 
+def at_output_stride(config: NetworkConfig, output_stride: int) -> NetworkConfig:
+    """The same network with finer or coarser features; the weights go on fitting.
+
+    Raises:
+        ValueError: it has one output stride, as DeepLab v1 and v2.
+    """
+    if isinstance(config, DeepLabV1Config | DeepLabV2Config):
+        raise ValueError(f"output_stride: {config.kind} has one output stride, 8; leave it out.")
+    return replace(config, output_stride=output_stride)
+
+
 def with_backbone(config: NetworkConfig, backbone: DilatedConfig) -> NetworkConfig:
     """The same head behind another backbone.
 

@@ -14,7 +14,13 @@ from models.batch_norm import freeze, keep_frozen
 from models.builders import published_network
 from models.crf import CrfConfig, build_crf
 from models.network import ScaleLogits
-from models.networks import NetworkConfig, build_network, network_from_dict, without_pretrained
+from models.networks import (
+    NetworkConfig,
+    at_output_stride,
+    build_network,
+    network_from_dict,
+    without_pretrained,
+)
 from models.resize import pad_to_stride, shrink, shrink_image, stretch
 
 
@@ -89,6 +95,11 @@ class Segmenter(nn.Module):
         if config.freeze_batch_norm:
             freeze(self)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
     def forward(self, image: Tensor) -> SegmenterOutput:
         """Both maps of logits of a batch of images, RGB in 0..255."""
         image = image.float()
@@ -147,11 +158,31 @@ class Segmenter(nn.Module):
             freeze_batch_norm: of the copy; as here if not given.
         """
         frozen = self.config.freeze_batch_norm if freeze_batch_norm is None else freeze_batch_norm
-        network = without_pretrained(self.config.network)  # the weights are copied below
-        config = replace(self.config, network=network, crf=crf, freeze_batch_norm=frozen)
-        other = Segmenter(config)
+        return self._rebuilt(replace(self.config, crf=crf, freeze_batch_norm=frozen))
+
+    def finished(self, output_stride: int | None, *, freeze: bool) -> Segmenter:
+        """A copy for a last stage of training, without a CRF: finer features, frozen BN.
+
+        Args:
+            output_stride: of the copy; as here if not given.
+            freeze: keep BN as it is now.
+
+        Raises:
+            ValueError: the network has one output stride, as DeepLab v1 and v2.
+        """
+        network = self.config.network
+        if output_stride is not None:
+            network = at_output_stride(network, output_stride)
+        frozen = self.config.freeze_batch_norm or freeze
+        config = replace(self.config, network=network, crf=None, freeze_batch_norm=frozen)
+        return self._rebuilt(config)
+
+    def _rebuilt(self, config: SegmenterConfig) -> Segmenter:
+        """A copy of the network under another config, in this one's mode and place."""
+        network = without_pretrained(config.network)  # the weights are copied below
+        other = Segmenter(replace(config, network=network))
         other.network.load_state_dict(self.network.state_dict())
-        return other.train(self.training)
+        return other.to(self.device).train(self.training)
 
     @torch.no_grad()
     def describe_crf(self) -> dict[str, Any] | None:

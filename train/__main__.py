@@ -10,12 +10,16 @@ from typing import Annotated, Any
 
 import tyro
 
+from eval import processes
 from eval.arms import ArmName
+from eval.device import device_named
 from models import backbone_named, builder, with_backbone
+from train.batches import WorkerDied
 from train.compare import compare
 from train.protocol import Comparison
 from train.recipe import Recipe
 from train.recipes import RECIPES
+from train.stopping import Stopped, terminable
 
 USAGE = f"""usage: python -m train compare RECIPE [--out DIR] [--resume] [--any.option VALUE]
        python -m train run RECIPE --arm ARM --seed N [--out DIR] [--resume] [--any.option VALUE]
@@ -87,13 +91,17 @@ def main(arguments: list[str]) -> None:
             args=rest,
             config=(tyro.conf.AvoidSubcommands,),
         )
-        if command == "compare":
-            compare(name, parsed.recipe, parsed.out, resume=parsed.resume)
-        else:
-            comparison = Comparison(name, parsed.recipe, parsed.out, resume=parsed.resume)
-            comparison.run(parsed.arm, parsed.seed)
-    except (OSError, ValueError, FloatingPointError) as error:
+        with terminable(), processes.joined(device_named(parsed.recipe.device)):
+            if command == "compare":
+                compare(name, parsed.recipe, parsed.out, resume=parsed.resume)
+            else:
+                comparison = Comparison(name, parsed.recipe, parsed.out, resume=parsed.resume)
+                comparison.run(parsed.arm, parsed.seed)
+    except (OSError, ValueError, FloatingPointError, WorkerDied) as error:
         raise SystemExit(f"error: {error}") from error
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        raise SystemExit(128 + stopped.signal_number) from stopped
 
 
 @dataclass(frozen=True)

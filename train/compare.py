@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from eval import processes
 from eval.report import write_report
 from eval.table import comparison_table
-from train.protocol import Comparison, Result
+from train.arm_runner import ArmRunner, Result
+from train.protocol import Comparison
 from train.recipe import Recipe
 from train.run_folder import write_json
 
@@ -28,32 +30,34 @@ def compare(name: str, recipe: Recipe, out: Path, *, resume: bool) -> dict[str, 
     runs = [comparison.start()]
     for arm in (comparison.unary, comparison.post_hoc, comparison.crf_only, comparison.joint):
         runs += [arm(seed) for seed in recipe.seeds]
-    results = gather(comparison, runs)
+    results = gather(comparison.runner, runs)
+    if not processes.is_first():
+        return results
     write_json(out / "results.json", results)
-    comparison.console.print(comparison_table(results))
-    page = write_report(out, results, comparison.report)
-    comparison.console.print(f"results: {out / 'results.json'}\nreport:  {page}")
+    comparison.runner.console.print(comparison_table(results))
+    page = write_report(out, results, comparison.runner.report)
+    comparison.runner.console.print(f"results: {out / 'results.json'}\nreport:  {page}")
     return results
 
 
-def gather(comparison: Comparison, runs: list[Result]) -> dict[str, Any]:
+def gather(runner: ArmRunner, runs: list[Result]) -> dict[str, Any]:
     """The contents of results.json."""
     splits = {
-        "train": comparison.train,
-        "tune": comparison.tune,
-        "report": comparison.report,
+        "train": runner.train,
+        "tune": runner.tune,
+        "report": runner.report,
     }
     return {
-        "name": comparison.folder.name,
-        "recipe": comparison.name,
-        **comparison.folder.origin(),
-        "config": comparison.config,
+        "name": runner.folder.name,
+        "recipe": runner.name,
+        **runner.folder.origin(),
+        "config": runner.config,
         "data": {
-            "classes": list(comparison.train.classes),
-            "scored": list(comparison.train.scored),
+            "classes": list(runner.train.classes),
+            "scored": list(runner.train.scored),
             "splits": {name: len(split) for name, split in splits.items()},
         },
-        "seeds": list(comparison.recipe.seeds),
-        "network_steps": comparison.recipe.fit.steps,
+        "seeds": list(runner.recipe.seeds),
+        "network_steps": runner.recipe.fit.steps,
         "runs": runs,
     }

@@ -1,10 +1,8 @@
-"""The training loop of one arm: batches, steps, log lines and checkpoints."""
+"""The training loop of one phase: batches, steps, evaluations, log lines and checkpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,42 +15,22 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from data import Batch, TrainStream
-from eval.checkpoint import read_checkpoint, save_checkpoint
-from models import Segmenter, SegmenterOutput
-from train.arms import Arm
-from train.differences import differences
+from data import Batch, CorruptSample, TrainStream
+from eval import processes
+from eval.checkpoint import load_segmenter, read_checkpoint
+from models import Segmenter
+from models.batch_norm import batch_norms
+from train.batches import Batches, WorkerDied
 from train.fit_config import FitConfig
-from train.objective import loss_terms
-from train.optim import build_optimizer, poly_schedule
+from train.learning import only_learning, set_mode
+from train.meter import Meter
+from train.run import Run
+from train.state import TrainingState
+from train.step import NonFiniteLoss, TrainedForward, over_processes, train_step
+from train.stopping import Stopped, StopRequest
 from train.tracking import Tracker
 
-LOG_EVERY = 10
-SAVE_EVERY = 50
-
-
-@dataclass(frozen=True)
-class Run:
-    """Which run this is, and where it writes.
-
-    Attributes:
-        arm: what learns.
-        seed: of the batches and of dropout.
-        directory: holds checkpoint.pt.
-        data: the data set's config as a dictionary, for the checkpoint.
-        workers: processes that load data.
-    """
-
-    arm: Arm
-    seed: int
-    directory: Path
-    data: dict[str, Any]
-    workers: int = 0
-
-    @property
-    def checkpoint(self) -> Path:
-        """The file that the run leaves, and resumes from."""
-        return self.directory / "checkpoint.pt"
+Evaluate = Callable[[Segmenter], dict[str, Any]]  # the scores of the tune split
 
 
 def fit(
@@ -63,8 +41,9 @@ def fit(
     tracker: Tracker,
     *,
     resume: bool,
+    evaluate: Evaluate | None = None,
 ) -> None:
-    """Train one arm for `config.steps` steps and leave its checkpoint.
+    """Train one arm for `config.steps` steps, leave its checkpoint and the resulting weights.
 
     Args:
         segmenter: changed in place; what the arm does not learn stays as it is.
@@ -73,142 +52,184 @@ def fit(
         run: names and places.
         tracker: takes a line every few steps.
         resume: go on from the run's checkpoint if there is one.
+        evaluate: scores the tune split, for `config.eval_every`.
 
     Raises:
         ValueError: the checkpoint to resume from is of another configuration.
-        FloatingPointError: the loss is not finite; says at which step and on which images.
+        NonFiniteLoss: says at which step and on which images; nonfinite.pt holds the state.
+        Stopped: SIGTERM or SIGINT came; the last step is saved.
+        WorkerDied: a process that loads data is gone; the last step is saved.
+        CorruptSample: more images are unreadable than the run may skip; likewise.
     """
-    torch.manual_seed(run.seed)
-    for parameter in segmenter.network.parameters():
-        parameter.requires_grad_(parameter.requires_grad and run.arm.network)
-    optimizer = build_optimizer(segmenter, run.arm, config)
-    schedule = poly_schedule(optimizer, config)
-    first = 0
-    if resume and run.checkpoint.is_file():
-        first = restore(segmenter, optimizer, schedule, config, run)
-    tracker.rewind(first)
-
-    def save(step: int) -> None:
-        training = {
-            "config": asdict(config),
-            "optimizer": optimizer.state_dict(),
-            "schedule": schedule.state_dict(),
-            "random": torch.get_rng_state(),
-        }
-        save_checkpoint(
-            run.checkpoint,
-            segmenter,
-            data=run.data,
-            arm=run.arm.name,
-            seed=run.seed,
-            step=step,
-            training=training,
-        )
-
-    set_mode(segmenter, run.arm)
-    batches = stream.iterate(
-        first * config.accumulate, (config.steps - first) * config.accumulate, run.workers
-    )
-    with progress_bar() as progress:
-        task = progress.add_task(f"{run.arm.name}-seed{run.seed}", total=config.steps, detail="")
-        progress.update(task, completed=first)
-        for step in range(first, config.steps):
-            try:
-                terms = train_step(segmenter, batches, optimizer, config, run.arm)
-            except FloatingPointError as error:
-                raise FloatingPointError(f"step {step + 1}: {error}") from error
-            if (step + 1) % LOG_EVERY == 0 or step + 1 == config.steps:
-                tracker.log(step + 1, terms | learning_rates(optimizer) | crf_values(segmenter))
-            schedule.step()
-            speed = progress.tasks[task].speed or 0.0
-            images = speed * config.batch_size * config.accumulate
-            detail = (
-                f"loss {terms['loss']:.4f}  lr {optimizer.param_groups[0]['lr']:.1e}  "
-                f"{images:.1f} images/s"
-            )
-            progress.update(task, advance=1, detail=detail)
-            if (step + 1) % SAVE_EVERY == 0 or step + 1 == config.steps:
-                save(step + 1)
+    torch.manual_seed(run.seed + processes.rank())
+    segmenter.to(run.device)
+    with only_learning(segmenter, run.arm, config.frozen):
+        state = TrainingState(segmenter, config, run, tracker.run_id)
+        if resume and run.checkpoint.is_file():
+            state.restore(run.checkpoint)
+        tracker.rewind(run.first_step + state.step)
+        if not state.finished:
+            Fit(state, stream, tracker, evaluate).run()
+    segmenter.load_state_dict(state.result.state_dict())
     segmenter.eval()
 
 
-def train_step(
-    segmenter: Segmenter,
-    batches: Iterator[Batch],
-    optimizer: torch.optim.Optimizer,
-    config: FitConfig,
-    arm: Arm,
-) -> dict[str, float]:
-    """One optimiser step over `config.accumulate` batches; the mean of each loss term."""
-    optimizer.zero_grad(set_to_none=True)
-    means: dict[str, float] = {}
-    for _ in range(config.accumulate):
-        batch = next(batches)
-        output = forward(segmenter, batch, arm)
-        # Behind a frozen network the unary's loss teaches nothing.
-        loss = config.loss if arm.network else replace(config.loss, unary=0.0)
-        terms = loss_terms(output, batch.masks, loss)
-        if not torch.isfinite(terms["loss"]):
-            raise FloatingPointError(
-                f"the loss is {terms['loss'].item()} on the images {', '.join(batch.names)}: lower "
-                "--fit.lr or --fit.crf-lr, or look at these images."
-            )
-        (terms["loss"] / config.accumulate).backward()  # type: ignore[no-untyped-call]
-        for name, value in terms.items():
-            means[name] = means.get(name, 0.0) + value.item() / config.accumulate
-    if arm.network and config.clip_norm > 0:
-        norm = torch.nn.utils.clip_grad_norm_(segmenter.network.parameters(), config.clip_norm)
-        means["gradient_norm"] = norm.item()
-    optimizer.step()
-    return means
+class Fit:
+    """The steps that are left of a phase.
 
+    Args:
+        state: what is trained, and how far it is.
+        stream: batches.
+        tracker: takes a line every few steps.
+        evaluate: scores the tune split.
+    """
 
-def forward(segmenter: Segmenter, batch: Batch, arm: Arm) -> SegmenterOutput:
-    """Both maps of logits; without gradient, and without work, where nothing learns."""
-    image = batch.images.float()
-    with torch.set_grad_enabled(arm.network):
-        unary, scales = segmenter.unary_and_scales(image)
-    crf = segmenter.refine(unary, image) if arm.crf else None
-    return SegmenterOutput(unary, crf, scales)
-
-
-def set_mode(segmenter: Segmenter, arm: Arm) -> None:
-    """Train mode for what learns: a frozen network keeps its BN and drops nothing."""
-    segmenter.train()
-    if not arm.network:
-        segmenter.network.eval()
-
-
-def restore(
-    segmenter: Segmenter,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LambdaLR,
-    config: FitConfig,
-    run: Run,
-) -> int:
-    """Load the run's checkpoint; the step to go on from."""
-    checkpoint = read_checkpoint(run.checkpoint)
-    expected = {
-        "fit": asdict(config),
-        "segmenter": asdict(segmenter.config),
-        "data": run.data,
-    }
-    found = {
-        "fit": checkpoint["training"]["config"],
-        "segmenter": checkpoint["segmenter"],
-        "data": checkpoint["data"],
-    }
-    differing = differences(found, expected)
-    if differing:
-        raise ValueError(
-            f"{run.checkpoint} is of another configuration: {'; '.join(differing[:5])}. "
-            "Resume with the configuration it was written with, or give another --out."
+    def __init__(
+        self,
+        state: TrainingState,
+        stream: TrainStream,
+        tracker: Tracker,
+        evaluate: Evaluate | None,
+    ) -> None:
+        self.state = state
+        self.config = state.config
+        self.place = state.run
+        self.tracker = tracker
+        self.evaluate = evaluate
+        prepare_batch_norm(state.segmenter, self.config, self.place)
+        if self.place.compile:
+            state.segmenter.network.compile()
+        forward = TrainedForward(state.segmenter, self.place.arm, self.config.precision)
+        self.forward = over_processes(forward)
+        self.progress = progress_bar()
+        self.batches = Batches(
+            stream.iterate(
+                state.step * self.config.accumulate,
+                (self.config.steps - state.step) * self.config.accumulate,
+                self.place.workers,
+            ),
+            self.place.device,
+            self.place.max_corrupt,
+            state.corrupt,
+            self.progress.console.print,
         )
-    segmenter.load_state_dict(checkpoint["model"])
-    optimizer.load_state_dict(checkpoint["training"]["optimizer"])
-    schedule.load_state_dict(checkpoint["training"]["schedule"])
-    torch.set_rng_state(checkpoint["training"]["random"])
-    return checkpoint["step"]
+        self.meter = Meter(self.config.batch_size * self.config.accumulate)
+
+    def run(self) -> None:
+        """Take the steps; save on the way, at the end, and when something ends them early."""
+        name = f"{self.place.arm.name}-seed{self.place.seed}"
+        state, path = self.state, self.place.checkpoint
+        self.set_mode()
+        with self.progress, StopRequest(self.place.device) as stop_request:
+            task = self.progress.add_task(name, total=self.config.steps, detail="")
+            while state.step < self.config.steps and not self.lost_patience():
+                terms = self.step()
+                loss, speed = terms["loss"].item(), self.meter.images_per_second
+                detail = f"loss {loss:.4f}  {speed:.1f} images/s"
+                self.progress.update(task, completed=state.step, detail=detail)
+                self.score_when_due()
+                asked = stop_request()
+                if asked or state.step % self.place.save_every == 0:
+                    state.save(path)
+                if asked:
+                    raise Stopped(state.step, asked)
+        if self.config.patience:
+            state.take(load_segmenter(read_checkpoint(path.with_name("best.pt"))))
+        state.finished = True
+        state.save(path)
+
+    def step(self) -> dict[str, torch.Tensor]:
+        """One step, and its line if one is due."""
+        state = self.state
+        with self.meter.step():
+            with self.meter.waiting():
+                batches = self.fetch()
+            terms = self.update(batches)
+        step = state.step + 1
+        if step % self.place.log_every == 0 or step == self.config.steps:
+            values = over_all_processes(terms)
+            values |= learning_rates(state.optimizer) | crf_values(state.segmenter)
+            values |= self.meter.read(self.place.device) | {"data/corrupt": len(state.corrupt)}
+            self.tracker.log(self.place.first_step + step, values)
+        state.advance()
+        return terms
+
+    def fetch(self) -> list[Batch]:
+        """The batches of a step; saves where they do not come, before anything has changed."""
+        try:
+            return [next(self.batches) for _ in range(self.config.accumulate)]
+        except (WorkerDied, CorruptSample) as error:
+            step = self.state.step
+            # Processes save together: one that is alone in failing leaves it to the last time.
+            if step == 0 or processes.num_processes() > 1:
+                raise
+            self.state.save(self.place.checkpoint)
+            raise type(error)(
+                f"{error} Step {step} is saved: --resume goes on from there."
+            ) from error
+
+    def update(self, batches: list[Batch]) -> dict[str, torch.Tensor]:
+        """Move the weights, unless the loss says that this would lose them."""
+        state = self.state
+        try:
+            return train_step(
+                self.forward, state.segmenter, batches, state.optimizer, self.config, self.place.arm
+            )
+        except NonFiniteLoss as error:
+            path = self.place.directory / "nonfinite.pt"
+            state.save(path)
+            raise NonFiniteLoss(
+                f"step {state.step + 1}: {error} {path} holds the weights before this step."
+            ) from error
+
+    def score_when_due(self) -> None:
+        """Score the tune split every `eval_every` steps; keep the best weights."""
+        state, every = self.state, self.config.eval_every
+        if self.evaluate is None or every == 0 or state.step % every:
+            return
+        scores = self.evaluate(state.result)
+        self.set_mode()
+        self.tracker.log(self.place.first_step + state.step, {"tune/miou": scores["miou"] or 0.0})
+        if (scores["miou"] or 0.0) > state.best:
+            state.best, state.without_gain = scores["miou"] or 0.0, 0
+            state.save_result(self.place.checkpoint.with_name("best.pt"))
+        else:
+            state.without_gain += 1
+
+    def lost_patience(self) -> bool:
+        """Whether the tune split has not got better for too long."""
+        return 0 < self.config.patience <= self.state.without_gain
+
+    def set_mode(self) -> None:
+        """Train mode for what learns."""
+        set_mode(self.state.segmenter, self.place.arm, self.config.frozen)
+
+
+def prepare_batch_norm(segmenter: Segmenter, config: FitConfig, run: Run) -> None:
+    """Let trained BN see the images of all processes.
+
+    Raises:
+        ValueError: that is wanted where it is not possible, on CPUs.
+    """
+    learns = run.arm.network and any(
+        p.requires_grad for norm in batch_norms(segmenter) for p in norm.parameters()
+    )
+    if processes.num_processes() == 1 or not learns or not config.sync_batch_norm:
+        return
+    if run.device.type != "cuda":
+        raise ValueError(
+            "batch normalisation cannot be synchronised between processes on CPUs: freeze it "
+            "(--model.freeze-batch-norm), or let every process take its own statistics "
+            "(--fit.no-sync-batch-norm)."
+        )
+    convert = torch.nn.SyncBatchNorm.convert_sync_batchnorm
+    segmenter.network = convert(segmenter.network)  # type: ignore[no-untyped-call]
+
+
+def over_all_processes(terms: dict[str, torch.Tensor]) -> dict[str, float]:
+    """The mean of each term over the processes, as numbers."""
+    means = processes.mean(torch.stack([value.float() for value in terms.values()]))
+    return dict(zip(terms, means.tolist(), strict=True))
 
 
 def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
@@ -231,7 +252,7 @@ def crf_values(segmenter: Segmenter) -> dict[str, float]:
 
 
 def progress_bar() -> Progress:
-    """A bar with loss, lr, images/s, elapsed and remaining time."""
+    """A bar with loss, images/s, elapsed and remaining time; silent but for the first process."""
     return Progress(
         TextColumn("{task.description:<16}"),
         BarColumn(),
@@ -239,4 +260,5 @@ def progress_bar() -> Progress:
         TextColumn("{task.fields[detail]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
+        disable=not processes.is_first(),
     )

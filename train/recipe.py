@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from data import DataConfig, TransformConfig
+from eval.device import DeviceName
 from eval.posthoc import SearchConfig
 from models import CrfForm, NetworkConfig, published_network
 from train.fit_config import FitConfig
@@ -71,6 +72,7 @@ class Recipe:
         workers: processes that load data; 0 loads in the main process.
         device: "auto" is the GPU where there is one.
         compile: run the network through torch.compile.
+        log_every, save_every: steps between two lines of numbers, and two checkpoints.
         wandb: "auto" logs online where a key is set and offline elsewhere.
     """
 
@@ -87,13 +89,23 @@ class Recipe:
     crf_first: FitConfig | None = None
     max_corrupt: int = 10
     workers: int = 0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: DeviceName = "auto"
     compile: bool = False
+    log_every: int = 10
+    save_every: int = 50
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds must be distinct and at least one, got {self.seeds}.")
+        for name, least in (
+            ("workers", 0),
+            ("max_corrupt", 0),
+            ("log_every", 1),
+            ("save_every", 1),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}.")
 
     def check_start(self) -> None:
         """Raise, before anything is written, if there is nothing to start from."""

@@ -15,11 +15,23 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from eval import processes
 from eval.arms import ArmName
 from eval.checkpoint import load_segmenter, read_checkpoint
 from eval.provenance import provenance
 from models import CrfConfig, Segmenter
 from train.differences import differences
+
+CHANGES_NO_ARM = (
+    "seeds",
+    "workers",
+    "device",
+    "compile",
+    "log_every",
+    "save_every",
+    "max_corrupt",
+    "wandb",
+)
 
 
 @dataclass(frozen=True)
@@ -58,7 +70,9 @@ class RunFolder:
                 f"{path} holds a run of another configuration: {'; '.join(differing[:5])}. "
                 "Give another --out, or delete the folder."
             )
-        write_json(path / "config.json", config)
+        processes.barrier()  # the others have read it
+        if processes.is_first():
+            write_json(path / "config.json", config)
         # Asked now: by the end, an edit may have changed what git says.
         started = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self._invocation = {**provenance(), "started": started}
@@ -72,6 +86,8 @@ class RunFolder:
 
     def sign(self) -> None:
         """Write down that this invocation did work here, and how long it has taken so far."""
+        if not processes.is_first():
+            return
         seconds = time.perf_counter() - self._began
         signed = [*self._earlier, {**self._invocation, "seconds": seconds}]
         write_json(self.path / "origin.json", signed)
@@ -108,7 +124,7 @@ class RunFolder:
 
 def what_matters(config: dict[str, Any]) -> dict[str, Any]:
     """A config without what changes no arm: more seeds are more arms, not others."""
-    return {k: v for k, v in config.items() if k not in ("seeds", "workers", "wandb")}
+    return {k: v for k, v in config.items() if k not in CHANGES_NO_ARM}
 
 
 def as_json(value: Any) -> Any:

@@ -42,8 +42,9 @@ class Tracker:
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.path = directory / "metrics.jsonl"
+        self.run_id = self._run_id(directory)
         self.run = wandb.init(
-            id=self._run_id(directory),
+            id=self.run_id,
             resume="allow",
             project="crfrnn",
             group=group,

@@ -128,7 +128,7 @@ def test_the_start_may_take_a_backbone_from_a_file(tiny, tmp_path) -> None:
     recipe = replace(tiny, start=frozen, model=replace(tiny.model, backbone_weights=path))
     comparison = Comparison("collage", recipe, tmp_path / "run", resume=False)
     comparison.run("start", 0)
-    found = comparison.folder.load("start", 0).network.backbone.state_dict()["conv_stem.weight"]
+    found = comparison.runner.load("start", 0).network.backbone.state_dict()["conv_stem.weight"]
     torch.testing.assert_close(found, peer.state_dict()["conv_stem.weight"])
 
 
@@ -232,7 +232,7 @@ def test_bad_evaluations(arguments, message) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 0}, "a checkpoint of format 0, this version reads 1"),
+        ({"format": 0}, "a checkpoint of format 0, this version reads 2"),
         ({"arm": None}, "does not hold what a checkpoint does"),
         ({"segmenter": {"classes": 3}}, "config is of another version"),
         ({"data": {"kind": "ade"}}, "data kind must be one of collage, voc; got 'ade'"),

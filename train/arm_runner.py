@@ -1,0 +1,253 @@
+"""What every arm is made with: training, search, scores, and the folder that keeps them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+import data
+from data import Augment, SegmentationDataset, TrainStream
+from eval import processes
+from eval.arms import ArmName
+from eval.checkpoint import save_checkpoint
+from eval.device import device_named
+from eval.inference import Coarse, coarse_unaries, evaluate
+from eval.posthoc import search
+from models import CrfConfig, Segmenter, SegmenterConfig
+from train.arms import Arm
+from train.fit_config import FitConfig
+from train.loop import fit, progress_bar
+from train.recipe import Recipe
+from train.run import Run
+from train.run_folder import Found, RunFolder, as_json, read_json, write_json
+from train.tracking import Tracker
+
+Result = dict[str, Any]  # one entry of results.json's "runs"
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One training of an arm; most arms have one.
+
+    Attributes:
+        name: of the arm.
+        seed: of its batches.
+        fit: the numbers.
+        learns: what learns.
+        folder: where the checkpoint lies within the arm's folder, if not directly in it.
+        first_step: steps that the arm's earlier phases have taken.
+    """
+
+    name: ArmName
+    seed: int
+    fit: FitConfig
+    learns: Arm
+    folder: str = ""
+    first_step: int = 0
+
+
+class ArmRunner:
+    """Makes and keeps the parts of a comparison's arms.
+
+    With several processes every one of them calls every method; the first alone writes. They
+    share the run folder: on several machines it lies on a file system that all of them see.
+
+    Args:
+        name: of the recipe.
+        recipe: everything the arms depend on.
+        out: the run folder.
+        resume: keep the arms that are finished, go on with one that was interrupted.
+
+    Raises:
+        FileExistsError: the folder holds a run, and `resume` is off.
+        ValueError: it holds a run of another configuration.
+    """
+
+    def __init__(self, name: str, recipe: Recipe, out: Path, *, resume: bool) -> None:
+        self.name = name
+        self.recipe = recipe
+        self.resume = resume
+        self.device = device_named(recipe.device)
+        self.config = as_json(asdict(recipe))
+        self.data = data.config_to_dict(recipe.data)
+        self.train = data.build(recipe.data, "train")
+        self.tune = data.build(recipe.data, "tune")
+        self.report = data.build(recipe.data, "report")
+        recipe.check_start()
+        self.folder = RunFolder(out, self.config, resume=resume)
+        self.console = Console(quiet=not processes.is_first())
+        self._coarse_logits: dict[tuple[str, int, str], Coarse] = {}
+        self._said: set[tuple[str, int]] = set()
+
+    def once(
+        self,
+        arm: ArmName,
+        seed: int,
+        make: Callable[[Tracker], Result],
+        found: Found | None = None,
+    ) -> Result:
+        """The result kept in the folder, or made now from what a search found, and logged."""
+        path = self.folder.arm(arm, seed) / "result.json"
+        kept: Result | None = processes.from_first(read_json(path))
+        if kept is not None:
+            self._say(kept, "kept")
+            return kept
+        self.folder.sign()
+        began = time.perf_counter()
+        with self._tracker(arm, seed) as tracker:
+            result = make(tracker)
+            tracker.log_scores(result["metrics"])
+            tracker.log_images(self.load(arm, seed), self.report)
+        result["wall_seconds"] = time.perf_counter() - began
+        if found is not None:
+            result |= {"search": found.rows}
+            result["wall_seconds"] += found.seconds
+        if processes.is_first():
+            write_json(path, result)
+        self.folder.sign()
+        processes.barrier()
+        self._say(result, f"{result['wall_seconds']:.0f} s")
+        return result
+
+    def fit(self, segmenter: Segmenter, phase: Phase, tracker: Tracker) -> None:
+        """Train `segmenter`, in place."""
+        stream = TrainStream(
+            self.train,
+            Augment(self.recipe.augment),
+            phase.fit.batch_size,
+            phase.seed,
+            rank=processes.rank(),
+            num_processes=processes.num_processes(),
+        )
+        run = Run(
+            arm=phase.learns,
+            seed=phase.seed,
+            directory=self.folder.arm(phase.name, phase.seed) / phase.folder,
+            data=self.data,
+            workers=self.recipe.workers,
+            device=self.device,
+            compile=self.recipe.compile,
+            log_every=self.recipe.log_every,
+            save_every=self.recipe.save_every,
+            max_corrupt=self.recipe.max_corrupt,
+            first_step=phase.first_step,
+        )
+        fit(
+            segmenter,
+            stream,
+            phase.fit,
+            run,
+            tracker,
+            resume=self.resume,
+            evaluate=self._score_tune,
+        )
+
+    def _score_tune(self, segmenter: Segmenter) -> dict[str, Any]:
+        return evaluate(segmenter, self.tune, coarse_unaries(segmenter, self.tune))
+
+    def search(self, arm: ArmName, seed: int) -> Found:
+        """The post-hoc CRF of an arm's network, kept beside it."""
+        path = self.folder.arm(arm, seed) / "search.json"
+        kept = processes.from_first(read_json(path))
+        if kept is not None:
+            return Found(CrfConfig(**kept["best"]), kept["rows"], kept["seconds"])
+        began = time.perf_counter()
+        with progress_bar() as progress:
+            task = progress.add_task(f"search on {arm}", total=None, detail="")
+            best, rows = search(
+                self.load(arm, seed),
+                self.recipe.crf,
+                self.tune,
+                self._coarse(arm, seed, self.tune, "tune"),
+                self.recipe.search,
+                lambda done, total: progress.update(task, completed=done, total=total),
+            )
+        found = Found(best, rows, time.perf_counter() - began)
+        if processes.is_first():
+            write_json(path, asdict(found))
+        return found
+
+    def scored(
+        self,
+        arm: ArmName,
+        seed: int,
+        segmenter: Segmenter,
+        network_steps: int,
+        network_of: ArmName | None = None,
+    ) -> Result:
+        """One entry of results.json; `network_of` names the arm whose network this is."""
+        metrics = {
+            name: evaluate(
+                segmenter,
+                split,
+                self._coarse(network_of or arm, seed, split, name),
+                save_to=self.folder.predictions(arm, seed) if name == "report" else None,
+            )
+            for name, split in (("tune", self.tune), ("report", self.report))
+        }
+        return {
+            "arm": arm,
+            "seed": seed,
+            "network_steps": network_steps,
+            "crf": segmenter.describe_crf(),
+            "search": None,
+            "metrics": metrics,
+        }
+
+    def load(self, arm: ArmName, seed: int) -> Segmenter:
+        """The model that an arm left, in eval mode."""
+        return self.folder.load(arm, seed).to(self.device)
+
+    def keep(self, segmenter: Segmenter, arm: ArmName, seed: int) -> None:
+        """Write a checkpoint of an arm that was not trained here."""
+        segmenter.to(self.device)
+        if processes.is_first():
+            path = self.folder.checkpoint(arm, seed)
+            save_checkpoint(
+                path, segmenter, data=self.data, arm=arm, seed=seed, step=0, training={}
+            )
+        processes.barrier()
+
+    def network_config(self, *, frozen: bool) -> SegmenterConfig:
+        """The recipe's network without a CRF, its BN frozen if that is wished and `frozen`."""
+        model = self.recipe.model
+        return SegmenterConfig(
+            num_classes=len(self.train.classes),
+            network=model.network,
+            freeze_batch_norm=model.freeze_batch_norm and frozen,
+            min_size=model.min_size,
+        )
+
+    def _coarse(self, arm: ArmName, seed: int, split: SegmentationDataset, name: str) -> Coarse:
+        """The network's logits of a split, computed once for all CRFs behind it."""
+        key = (arm, seed, name)
+        if key not in self._coarse_logits:
+            self._coarse_logits[key] = coarse_unaries(self.load(arm, seed), split)
+        return self._coarse_logits[key]
+
+    def _say(self, result: Result, remark: str) -> None:
+        """One line for each arm, however often it is built on."""
+        key = (result["arm"], result["seed"])
+        if key in self._said:
+            return
+        self._said.add(key)
+        scores = [
+            f"{split} mIoU {'–' if miou is None else format(miou, '.4f')}"
+            for split in ("tune", "report")
+            for miou in [result["metrics"][split]["miou"]]
+        ]
+        self.console.print(f"{key[0]}-seed{key[1]}: {', '.join(scores)}, {remark}")
+
+    def _tracker(self, arm: ArmName, seed: int) -> Tracker:
+        return Tracker(
+            self.folder.arm(arm, seed),
+            self.recipe.wandb,
+            group=self.folder.name,
+            name=f"{arm}-seed{seed}",
+            config={"recipe": self.name, "arm": arm, "seed": seed, **self.config},
+        )
