@@ -1,0 +1,117 @@
+"""The CRF's numbers while it trains: parameters, gradients, iterations, pictures."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+
+import data
+from crfrnn.diagnostics import free_energy, relaxed_energy
+from models import CrfConfig, Segmenter, SegmenterConfig
+from models.resize import shrink, shrink_image
+from train.crf_trace import crf_gradient_norms, crf_scalars, evaluating, iteration_trace
+from train.media import heat_map
+
+
+@pytest.fixture
+def make(tiny):
+    """A segmenter of nine classes with a CRF of these changes, or none."""
+
+    def segmenter(crf: bool = True, **changes) -> Segmenter:
+        config = CrfConfig(**asdict(tiny.crf), theta_alpha=6.0, theta_gamma=2.0)
+        torch.manual_seed(0)
+        form = replace(config, **changes) if crf else None
+        return Segmenter(SegmenterConfig(9, tiny.model.network, form))
+
+    return segmenter
+
+
+def test_scalars_are_the_parameters_in_pixels_of_the_image(make) -> None:
+    segmenter = make(resolution=2, theta_beta=5.0, spatial_weight=2.0, output_scale=0.5)
+    potentials = segmenter.crf.potentials
+    with torch.no_grad():
+        potentials.weight("spatial")[:3] = torch.tensor([-1.0, 2.0, 11.0])
+        potentials.compatibility.matrix[0, 1] = 73.0  # 72 entries are off the diagonal
+        potentials.compatibility.matrix[4, 4] = 100.0
+    values = crf_scalars(segmenter)
+    expected = {
+        "crf/theta_alpha": 6.0,
+        "crf/theta_beta": 5.0,
+        "crf/theta_gamma": 2.0,
+        "crf/output_scale": 0.5,
+        "crf/spatial_weight_mean": (-1 + 2 + 11 + 6 * 2) / 9,
+        "crf/spatial_weight_min": -1.0,
+        "crf/spatial_weight_max": 11.0,
+        "crf/compatibility_off_diagonal": 2.0,
+    }
+    # float32, and theta through its logarithm
+    assert {key: values[key] for key in expected} == pytest.approx(expected, rel=1e-6)
+
+
+def test_gradient_norms_are_those_of_each_part(make) -> None:
+    segmenter = make()
+    assert crf_gradient_norms(segmenter) == {}
+    for parameter in segmenter.crf.parameters():
+        parameter.grad = torch.full_like(parameter, 2.0)
+    assert crf_gradient_norms(segmenter) == pytest.approx(
+        {
+            "crf/gradient_norm/kernel_weights": 2 * 18**0.5,
+            "crf/gradient_norm/compatibility": 2 * 81**0.5,
+            "crf/gradient_norm/scales": 2.0,
+        }
+    )
+
+
+def test_the_trace_has_the_librarys_energies_per_pixel(make, tiny) -> None:
+    segmenter = make(resolution=2, num_iterations_eval=3, output_scale=1.0)
+    sample = data.build(tiny.data, "tune")[0]
+    rows = iteration_trace(segmenter.train(), sample)
+    assert [row["iteration"] for row in rows] == [0, 1, 2, 3]
+    assert rows[0]["largest_change"] == 0
+    assert all(row["largest_change"] > 0 for row in rows[1:])
+
+    segmenter.eval()
+    with torch.no_grad():
+        image = sample.image[None].float()
+        unary = shrink(segmenter.unary(image), 2)
+        kernels = segmenter.crf.potentials.build_kernels(shrink_image(image, 2))
+        q = segmenter.crf.infer(unary, kernels).softmax(1).flatten(2).mT
+        (penalties,) = segmenter.crf.potentials.penalties(torch.float32)
+        arguments = (q, unary.flatten(2).mT, kernels, penalties)
+        pixels = unary[0, 0].numel()
+        # the same sums of 9 * 289 float32 terms in another order
+        assert rows[-1]["relaxed_energy"] == pytest.approx(
+            relaxed_energy(*arguments).item() / pixels, rel=1e-4
+        )
+        assert rows[-1]["kl"] == pytest.approx(free_energy(*arguments).item() / pixels, rel=1e-4)
+
+
+def test_without_a_crf_there_is_nothing_to_trace(make, tiny) -> None:
+    segmenter = make(crf=False)
+    assert crf_scalars(segmenter) == crf_gradient_norms(segmenter) == {}
+    assert iteration_trace(segmenter, data.build(tiny.data, "tune")[0]) == []
+
+
+def test_modes_come_back_as_they_were(make) -> None:
+    segmenter = make().train()
+    segmenter.network.eval()
+    with evaluating(segmenter):
+        assert not any(module.training for module in segmenter.modules())
+    assert segmenter.training
+    assert segmenter.crf.training
+    assert not any(module.training for module in segmenter.network.modules())
+
+
+def test_a_heat_map_is_white_at_zero_and_shows_every_set() -> None:
+    names = ("cat", "dog", "sky")
+    one = heat_map("weights", np.eye(3), names)
+    three = heat_map("weights", np.stack([np.eye(3)] * 3), names)
+    assert three.size[0] > 2 * one.size[0]
+    middle = (247, 246, 246)  # of RdBu
+    flat = np.asarray(heat_map("weights", np.zeros((3, 3)), names).convert("RGB"))
+    zeros = (np.asarray(one.convert("RGB")) == middle).all(-1).sum()
+    # all nine squares against six, with the scale's own middle in both
+    assert zeros == pytest.approx((flat == middle).all(-1).sum() * 2 / 3, rel=0.05)
