@@ -6,56 +6,30 @@ One interface; both get the same numbers.
 from __future__ import annotations
 
 import json
-import netrc
-import os
+import re
 import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, TypeVar, final
 
-import torch
 import wandb
 
-from data import VOID, SegmentationDataset
+from data import SegmentationDataset
+from eval.provenance import provenance
 from models import Segmenter
+from train.crf_trace import iteration_trace
+from train.media import class_table, heat_maps, pictures, row_table
+from train.wandb_run import WandbMode, start_run
 
-NUM_IMAGES = 8
-
-WandbMode = Literal["auto", "online", "offline", "disabled"]
+Self = TypeVar("Self", bound="Tracker")  # typing's own is of Python 3.11
 
 
-class Tracker:
-    """One run: scalars by step, pictures with masks, and a table.
+class Tracker(ABC):
+    """Takes what a run has to tell. Use as a context manager."""
 
-    Use as a context manager; W&B's run ends with it.
-
-    Args:
-        directory: gets metrics.jsonl and W&B's own files.
-        mode: "auto" logs online where a key is set and offline elsewhere.
-        group: of the W&B run: the comparison.
-        name: of the W&B run: arm and seed.
-        config: everything that the run depends on.
-    """
-
-    def __init__(
-        self, directory: Path, mode: WandbMode, group: str, name: str, config: dict[str, Any]
-    ) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        self.path = directory / "metrics.jsonl"
-        self.run_id = self._run_id(directory)
-        self.run = wandb.init(
-            id=self.run_id,
-            resume="allow",
-            project="crfrnn",
-            group=group,
-            name=name,
-            dir=str(directory),
-            config=config,
-            mode=wandb_mode(mode),
-            settings=wandb.Settings(silent=True, console="off"),
-        )
-
-    def __enter__(self) -> Tracker:
+    def __enter__(self: Self) -> Self:
         return self
 
     def __exit__(
@@ -64,80 +38,253 @@ class Tracker:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.run.finish(exit_code=0 if kind is None else 1)
+        self.finish(succeeded=kind is None)
 
-    @staticmethod
-    def _run_id(directory: Path) -> str:
-        """One W&B run for one arm, however often it is resumed."""
-        path = directory / "wandb_id.txt"
-        if not path.is_file():
-            path.write_text(secrets.token_hex(4))
-        return path.read_text()
+    @property
+    @abstractmethod
+    def run_id(self) -> str | None:
+        """Of the W&B run, which a run that is resumed goes on with."""
 
+    @abstractmethod
+    def finish(self, *, succeeded: bool) -> None:
+        """Nothing more comes."""
+
+    @abstractmethod
     def rewind(self, step: int) -> None:
         """Forget the lines after a step: a resumed run writes them again."""
-        if self.path.is_file():
-            lines = [json.loads(line) for line in self.path.read_text().splitlines()]
-            kept = [line for line in lines if line.get("step", step + 1) <= step]
-            self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
 
-    def log(self, step: int, values: dict[str, float]) -> None:
-        """Scalars after a step, one JSON line."""
-        with self.path.open("a") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
-        self.run.log(values, step=step)
+    @abstractmethod
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Scalars after a step."""
 
-    def log_scores(self, scores: dict[str, Any]) -> None:
-        """The final scores of a split: {split: metrics}; scalars and a per-class table."""
-        scalars: dict[str, float] = {}
-        for split, metrics in scores.items():
-            scalars[f"{split}/miou"] = metrics["miou"]
-            scalars[f"{split}/pixel_accuracy"] = metrics["pixel_accuracy"]
-            for width, value in metrics["trimap_miou"].items():
-                scalars[f"{split}/trimap_miou_{width}"] = value
-        with self.path.open("a") as file:
-            file.write(json.dumps({"scores": scalars}) + "\n")
-        table = wandb.Table(
-            columns=["class", *scores],
-            data=[
-                [name, *(metrics["iou_per_class"][name] for metrics in scores.values())]
-                for name in next(iter(scores.values()))["iou_per_class"]
-            ],
-        )
-        self.run.summary.update(scalars)
-        self.run.log({**scalars, "iou_per_class": table})
+    @abstractmethod
+    def log_evaluation(
+        self,
+        step: int,
+        segmenter: Segmenter,
+        dataset: SegmentationDataset,
+        metrics: Mapping[str, Any],
+        *,
+        split: str = "tune",
+    ) -> None:
+        """Scores, a table of the classes, pictures with masks, and the CRF, after a step.
+
+        Args:
+            step: of the training.
+            segmenter: as it is now; its modes are left as they are.
+            dataset: the split that was scored.
+            metrics: its `eval.metrics.Scorer.result()`.
+            split: its name.
+        """
+
+    @abstractmethod
+    def log_scores(self, scores: Mapping[str, Mapping[str, Any]]) -> None:
+        """The final scores, {split: `eval.metrics.Scorer.result()`}; scalars and a table."""
+
+    @abstractmethod
+    def log_images(self, segmenter: Segmenter, dataset: SegmentationDataset) -> None:
+        """The first few images of a split with true and predicted masks, of a finished run."""
+
+    @abstractmethod
+    def log_checkpoint(self, path: Path, aliases: Sequence[str]) -> None:
+        """Keep a checkpoint as a version of the run's artifact.
+
+        Args:
+            path: of the file. It is not copied: from here on it has to stay as it is.
+            aliases: of this version, for example "best".
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+
+
+@final
+class NoTracker(Tracker):
+    """Nothing is kept: for the processes that are not the first."""
+
+    @property
+    def run_id(self) -> str | None:
+        """None."""
+        return None
+
+    def finish(self, *, succeeded: bool) -> None:
+        """Do nothing, as all of the following."""
+
+    def rewind(self, step: int) -> None:
+        """Nothing."""
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Nothing."""
+
+    def log_evaluation(
+        self,
+        step: int,
+        segmenter: Segmenter,
+        dataset: SegmentationDataset,
+        metrics: Mapping[str, Any],
+        *,
+        split: str = "tune",
+    ) -> None:
+        """Nothing."""
+
+    def log_scores(self, scores: Mapping[str, Mapping[str, Any]]) -> None:
+        """Nothing."""
 
     def log_images(self, segmenter: Segmenter, dataset: SegmentationDataset) -> None:
-        """The first few images of a split with true and predicted masks: the same for every arm."""
-        labels = {**dict(enumerate(dataset.classes)), VOID: "void"}
-        for index in range(min(NUM_IMAGES, len(dataset))):
-            sample = dataset[index]
-            with torch.no_grad():
-                logits = segmenter(sample.image[None]).logits
-            masks = {
-                "truth": {"mask_data": sample.mask.numpy(), "class_labels": labels},
-                "prediction": {"mask_data": logits.argmax(1)[0].numpy(), "class_labels": labels},
-            }
-            picture = sample.image.permute(1, 2, 0).numpy()
-            image = wandb.Image(picture, masks=masks, caption=sample.name)
-            self.run.log({f"images/{sample.name}": image})
+        """Nothing."""
+
+    def log_checkpoint(self, path: Path, aliases: Sequence[str]) -> None:
+        """Nothing."""
 
 
-def wandb_mode(mode: WandbMode) -> Literal["online", "offline", "disabled"] | None:
-    """What "auto" means here; None leaves it to W&B, which reads WANDB_MODE itself."""
-    if mode != "auto":
-        return mode
-    if os.environ.get("WANDB_MODE"):
-        return None
-    return "online" if has_wandb_key() else "offline"
+@final
+class RunTracker(Tracker):
+    """metrics.jsonl and one W&B run.
+
+    Pictures and tables are made where W&B takes them, and only at evaluations and at the end.
+
+    Args:
+        directory: gets metrics.jsonl, wandb_id.txt and W&B's own files.
+        mode: "auto" logs online where a key is set and offline elsewhere.
+        group: of the W&B run: the comparison or ablation.
+        name: of the W&B run: arm and seed.
+        config: everything that the run depends on; commit and dirty flag are added.
+        tags: of the W&B run: recipe and arm.
+        run_id: W&B run to go on with; the one of wandb_id.txt, or a new one, if not given.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        mode: WandbMode,
+        group: str,
+        name: str,
+        config: Mapping[str, Any],
+        *,
+        tags: Sequence[str] = (),
+        run_id: str | None = None,
+    ) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.path = directory / "metrics.jsonl"
+        self._artifact = re.sub(r"[^\w.-]", "-", f"{group}-{name}")
+        origin = provenance()
+        self.run = start_run(
+            directory,
+            mode,
+            run_id=kept_run_id(directory, run_id),
+            group=group,
+            name=name,
+            tags=tags,
+            config={**config, "commit": origin["commit"], "dirty": origin["dirty"]},
+        )
+
+    @property
+    def run_id(self) -> str:
+        """Of the W&B run."""
+        return str(self.run.id)
+
+    def finish(self, *, succeeded: bool) -> None:
+        """End the W&B run."""
+        self.run.finish(exit_code=0 if succeeded else 1)
+
+    def rewind(self, step: int) -> None:
+        """Forget the lines after a step, and one that was cut off when its writer died.
+
+        W&B keeps the rows of both passes, at the same steps.
+        """
+        if self.path.is_file():
+            lines = map(parsed, self.path.read_text(encoding="utf-8").splitlines())
+            kept = [line for line in lines if line.get("step", step + 1) <= step]
+            temporary = self.path.with_name(self.path.name + ".part")
+            temporary.write_text(
+                "".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8"
+            )
+            temporary.replace(self.path)
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Scalars after a step, one JSON line."""
+        row = {"step": step, **values}
+        self._write(row)
+        self.run.log(row)
+
+    def log_evaluation(
+        self,
+        step: int,
+        segmenter: Segmenter,
+        dataset: SegmentationDataset,
+        metrics: Mapping[str, Any],
+        *,
+        split: str = "tune",
+    ) -> None:
+        """One JSON line with all numbers; scalars, tables, pictures and heat maps."""
+        row = {"step": step, **scalars(split, metrics)}
+        trace = iteration_trace(segmenter, dataset[0])
+        ious = metrics["iou_per_class"]
+        self._write({**row, f"{split}/iou_per_class": ious, "crf/iterations": trace})
+        if self.run.disabled:
+            return
+        media: dict[str, Any] = {
+            f"{split}/iou_per_class": class_table({"iou": ious}),
+            **dict(pictures(segmenter, dataset)),
+            **dict(heat_maps(segmenter, dataset.classes)),
+        }
+        if trace:
+            media["crf/iterations"] = row_table(trace)
+        self.run.log({**row, **media})
+
+    def log_scores(self, scores: Mapping[str, Mapping[str, Any]]) -> None:
+        """One JSON line; a summary, scalars and a table."""
+        values = {k: v for split, m in scores.items() for k, v in scalars(split, m).items()}
+        self._write({"scores": values})
+        if self.run.disabled:
+            return
+        self.run.summary.update(values)
+        table = class_table({split: m["iou_per_class"] for split, m in scores.items()})
+        self.run.log({**values, "iou_per_class": table})
+
+    def log_images(self, segmenter: Segmenter, dataset: SegmentationDataset) -> None:
+        """Pictures and heat maps."""
+        if not self.run.disabled:
+            media = {**dict(pictures(segmenter, dataset))}
+            self.run.log({**media, **dict(heat_maps(segmenter, dataset.classes))})
+
+    def log_checkpoint(self, path: Path, aliases: Sequence[str]) -> None:
+        """A W&B artifact of type "model", named after group, arm and seed."""
+        if not path.is_file():
+            raise FileNotFoundError(f"no checkpoint at {path}: save it before it is logged.")
+        if not self.run.disabled:
+            artifact = wandb.Artifact(self._artifact, type="model")
+            # "immutable": W&B reads the file where it is. A copy of every checkpoint in the
+            # user's home directory is not ours to make.
+            artifact.add_file(str(path), policy="immutable")
+            self.run.log_artifact(artifact, aliases=list(aliases))
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
 
 
-def has_wandb_key() -> bool:
-    """Whether W&B can log in: WANDB_API_KEY, or an entry in ~/.netrc."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = "api.wandb.ai"
+def kept_run_id(directory: Path, run_id: str | None) -> str:
+    """One W&B run for one arm, however often it is resumed."""
+    path = directory / "wandb_id.txt"
+    if run_id is not None or not path.is_file():
+        path.write_text(run_id or secrets.token_hex(4), encoding="utf-8")
+    return path.read_text(encoding="utf-8")
+
+
+def parsed(line: str) -> dict[str, Any]:
+    """The values of a JSON line; none of one that was cut off."""
     try:
-        return netrc.netrc().authenticators(host) is not None
-    except (FileNotFoundError, netrc.NetrcParseError):
-        return False
+        values: dict[str, Any] = json.loads(line)
+    except json.JSONDecodeError:
+        return {}
+    return values
+
+
+def scalars(split: str, metrics: Mapping[str, Any]) -> dict[str, float | None]:
+    """The scores of a split by key: mIoU, pixel accuracy, and mIoU within each trimap band."""
+    return {
+        f"{split}/miou": metrics["miou"],
+        f"{split}/pixel_accuracy": metrics["pixel_accuracy"],
+        **{f"{split}/trimap_miou_{w}": value for w, value in metrics["trimap_miou"].items()},
+    }
