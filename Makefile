@@ -13,7 +13,7 @@ override STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test install lint types sanitize clean
+.PHONY: help demo test install lint types sanitize survive clean
 
 help:
 	@echo "make demo     set up .venv, then train and compare all arms on the embedded data set"
@@ -22,6 +22,7 @@ help:
 	@echo "make lint     ruff: rules and format"
 	@echo "make types    mypy"
 	@echo "make sanitize the native code under the address, undefined-behaviour and thread sanitizers"
+	@echo "make survive  kill a training twenty times at random moments, and compare it with a whole one"
 	@echo "make clean    remove .venv, caches and build outputs; runs/ stays"
 	@echo
 	@echo "PYTHON=python3.12 chooses the interpreter of .venv (3.10 or later; now: $(PYTHON))"
@@ -51,6 +52,9 @@ sanitize:
 			crfrnn/csrc/*.cpp tests/crfrnn/native_driver.cpp -o build/native_driver && \
 		echo "$$checks:" && ./build/native_driver || exit 1; \
 	done
+
+survive: $(STAMP)
+	@$(BIN)/python -m tests.train.kill_loop
 
 # An environment whose pip does not answer (interrupted, or its interpreter is gone) is made anew.
 # A change of the native code builds it anew.

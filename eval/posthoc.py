@@ -147,6 +147,7 @@ def calibrate(
         labels.append(sample.mask.flatten()[labelled])
     gathered = processes.gathered((torch.cat(rows).cpu(), torch.cat(labels)))
     all_rows, all_labels = (torch.cat(parts) for parts in zip(*gathered, strict=True))
+    all_rows = all_rows.double()  # the minimum is flat: in float32 it is found to 3e-4 alone
     fitted = minimize_scalar(
         lambda log_scale: F.cross_entropy(all_rows * math.exp(log_scale), all_labels).item(),
         bounds=(math.log(1e-2), math.log(1e2)),

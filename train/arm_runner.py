@@ -25,7 +25,7 @@ from train.loop import fit, progress_bar
 from train.recipe import Recipe
 from train.run import Run
 from train.run_folder import Found, RunFolder, as_json, read_json, write_json
-from train.tracking import Tracker
+from train.tracking import NoTracker, RunTracker, Tracker
 
 Result = dict[str, Any]  # one entry of results.json's "runs"
 
@@ -103,6 +103,7 @@ class ArmRunner:
             result = make(tracker)
             tracker.log_scores(result["metrics"])
             tracker.log_images(self.load(arm, seed), self.report)
+            tracker.log_checkpoint(self.folder.checkpoint(arm, seed), ("best", "latest"))
         result["wall_seconds"] = time.perf_counter() - began
         if found is not None:
             result |= {"search": found.rows}
@@ -144,11 +145,8 @@ class ArmRunner:
             run,
             tracker,
             resume=self.resume,
-            evaluate=self._score_tune,
+            tune=self.tune,
         )
-
-    def _score_tune(self, segmenter: Segmenter) -> dict[str, Any]:
-        return evaluate(segmenter, self.tune, coarse_unaries(segmenter, self.tune))
 
     def search(self, arm: ArmName, seed: int) -> Found:
         """The post-hoc CRF of an arm's network, kept beside it."""
@@ -244,10 +242,13 @@ class ArmRunner:
         self.console.print(f"{key[0]}-seed{key[1]}: {', '.join(scores)}, {remark}")
 
     def _tracker(self, arm: ArmName, seed: int) -> Tracker:
-        return Tracker(
+        if not processes.is_first():
+            return NoTracker()
+        return RunTracker(
             self.folder.arm(arm, seed),
             self.recipe.wandb,
             group=self.folder.name,
             name=f"{arm}-seed{seed}",
             config={"recipe": self.name, "arm": arm, "seed": seed, **self.config},
+            tags=(self.name, arm),
         )

@@ -48,11 +48,11 @@ class Batches(Iterator[Batch]):
         """
         try:
             batch = next(self.source)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, EOFError, OSError) as error:
+            if not is_of_a_dead_worker(error):
                 raise
             raise WorkerDied(
-                f"a process that loads data died ({str(error).splitlines()[0]}). The system may "
+                f"a process that loads data died ({first_line(error)}). The system may "
                 "have ended it for its memory: try fewer --workers."
             ) from error
         images = batch.images.to(self.device, non_blocking=True)
@@ -72,3 +72,17 @@ class Batches(Iterator[Batch]):
                 f"{len(self.corrupt)} images are unreadable, --max-corrupt allows "
                 f"{self.max_corrupt}. Mend them, take them off the list, or allow more: {listed}"
             )
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, or at least of which kind it is."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def is_of_a_dead_worker(error: Exception) -> bool:
+    """Whether the loader noticed, or failed to fetch memory that its worker had shared."""
+    if "DataLoader worker (pid" in str(error):
+        return True
+    # What a worker itself raises says in its message where it was caught.
+    raised_inside = str(error).startswith("Caught ")
+    return isinstance(error, ConnectionError | EOFError | FileNotFoundError) and not raised_inside

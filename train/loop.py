@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from rich.progress import (
     BarColumn,
@@ -15,12 +12,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from data import Batch, CorruptSample, TrainStream
+from data import Batch, CorruptSample, SegmentationDataset, TrainStream
 from eval import processes
 from eval.checkpoint import load_segmenter, read_checkpoint
+from eval.inference import coarse_unaries, evaluate
 from models import Segmenter
 from models.batch_norm import batch_norms
 from train.batches import Batches, WorkerDied
+from train.crf_trace import crf_gradient_norms, crf_scalars
 from train.fit_config import FitConfig
 from train.learning import only_learning, set_mode
 from train.meter import Meter
@@ -29,8 +28,6 @@ from train.state import TrainingState
 from train.step import NonFiniteLoss, TrainedForward, over_processes, train_step
 from train.stopping import Stopped, StopRequest
 from train.tracking import Tracker
-
-Evaluate = Callable[[Segmenter], dict[str, Any]]  # the scores of the tune split
 
 
 def fit(
@@ -41,7 +38,7 @@ def fit(
     tracker: Tracker,
     *,
     resume: bool,
-    evaluate: Evaluate | None = None,
+    tune: SegmentationDataset | None = None,
 ) -> None:
     """Train one arm for `config.steps` steps, leave its checkpoint and the resulting weights.
 
@@ -52,7 +49,7 @@ def fit(
         run: names and places.
         tracker: takes a line every few steps.
         resume: go on from the run's checkpoint if there is one.
-        evaluate: scores the tune split, for `config.eval_every`.
+        tune: the split that is scored every `config.eval_every` steps.
 
     Raises:
         ValueError: the checkpoint to resume from is of another configuration.
@@ -69,7 +66,7 @@ def fit(
             state.restore(run.checkpoint)
         tracker.rewind(run.first_step + state.step)
         if not state.finished:
-            Fit(state, stream, tracker, evaluate).run()
+            Fit(state, stream, tracker, tune).run()
     segmenter.load_state_dict(state.result.state_dict())
     segmenter.eval()
 
@@ -81,7 +78,7 @@ class Fit:
         state: what is trained, and how far it is.
         stream: batches.
         tracker: takes a line every few steps.
-        evaluate: scores the tune split.
+        tune: the split that is scored on the way.
     """
 
     def __init__(
@@ -89,13 +86,13 @@ class Fit:
         state: TrainingState,
         stream: TrainStream,
         tracker: Tracker,
-        evaluate: Evaluate | None,
+        tune: SegmentationDataset | None,
     ) -> None:
         self.state = state
         self.config = state.config
         self.place = state.run
         self.tracker = tracker
-        self.evaluate = evaluate
+        self.tune = tune
         prepare_batch_norm(state.segmenter, self.config, self.place)
         if self.place.compile:
             state.segmenter.network.compile()
@@ -148,7 +145,8 @@ class Fit:
         step = state.step + 1
         if step % self.place.log_every == 0 or step == self.config.steps:
             values = over_all_processes(terms)
-            values |= learning_rates(state.optimizer) | crf_values(state.segmenter)
+            values |= learning_rates(state.optimizer)
+            values |= crf_scalars(state.segmenter) | crf_gradient_norms(state.segmenter)
             values |= self.meter.read(self.place.device) | {"data/corrupt": len(state.corrupt)}
             self.tracker.log(self.place.first_step + step, values)
         state.advance()
@@ -185,13 +183,15 @@ class Fit:
     def score_when_due(self) -> None:
         """Score the tune split every `eval_every` steps; keep the best weights."""
         state, every = self.state, self.config.eval_every
-        if self.evaluate is None or every == 0 or state.step % every:
+        if self.tune is None or every == 0 or state.step % every:
             return
-        scores = self.evaluate(state.result)
+        scores = evaluate(state.result, self.tune, coarse_unaries(state.result, self.tune))
+        step = self.place.first_step + state.step
+        self.tracker.log_evaluation(step, state.result, self.tune, scores)
         self.set_mode()
-        self.tracker.log(self.place.first_step + state.step, {"tune/miou": scores["miou"] or 0.0})
-        if (scores["miou"] or 0.0) > state.best:
-            state.best, state.without_gain = scores["miou"] or 0.0, 0
+        miou = scores["miou"] or 0.0  # none of the scored classes was seen or predicted
+        if miou > state.best:
+            state.best, state.without_gain = miou, 0
             state.save_result(self.place.checkpoint.with_name("best.pt"))
         else:
             state.without_gain += 1
@@ -235,20 +235,6 @@ def over_all_processes(terms: dict[str, torch.Tensor]) -> dict[str, float]:
 def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
     """The learning rate of every group, by its name."""
     return {f"lr/{group['name']}": group["lr"] for group in optimizer.param_groups}
-
-
-@torch.no_grad()
-def crf_values(segmenter: Segmenter) -> dict[str, float]:
-    """A few numbers that show where the CRF is going."""
-    crf = segmenter.crf
-    if crf is None:
-        return {}
-    weights = crf.potentials.kernel_weight_matrices()
-    return {
-        **{f"crf/{name}_weight": w.diagonal().mean().item() for name, w in weights.items()},
-        "crf/unary_scale": crf.log_unary_scale.exp().item(),
-        "crf/output_scale": crf.log_output_scale.exp().item(),
-    }
 
 
 def progress_bar() -> Progress:

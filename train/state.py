@@ -35,7 +35,9 @@ class TrainingState:
         corrupt: unreadable images met so far, by name, with what is wrong.
     """
 
-    def __init__(self, segmenter: Segmenter, config: FitConfig, run: Run, run_id: str) -> None:
+    def __init__(
+        self, segmenter: Segmenter, config: FitConfig, run: Run, run_id: str | None
+    ) -> None:
         self.segmenter = segmenter
         self.config = config
         self.run = run

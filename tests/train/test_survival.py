@@ -1,0 +1,223 @@
+"""What ends a training, and what is left of it: nothing that was saved is ever lost."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import random
+import resource
+import signal
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from data import Collage, CollageConfig, Sample
+from eval.checkpoint import read_checkpoint, save_checkpoint
+from tests.train.fragile import FragileCollage
+from tests.train.kill_loop import checkpoint_of, finish, kill_once, same_run, steps_in
+from tests.train.world import changed, lines_of, weights
+from train.batches import Batches, WorkerDied
+from train.random_state import random_state, set_random_state
+from train.step import NonFiniteLoss
+from train.stopping import Stopped, terminable
+
+
+@pytest.mark.slow
+def test_a_killed_training_goes_on_to_the_same_weights(tmp_path) -> None:
+    """20 steps, and 10 steps, SIGKILL, resume. `make survive` kills at random moments."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    finish(whole)
+    assert kill_once(killed, wait_for_step=10, delay=0.0)
+    assert 10 <= steps_in(checkpoint_of(killed)) < 20
+    finish(killed)
+    assert same_run(whole, killed) == []
+
+
+class Signalled(Collage):
+    """Sends its process a signal when it has read a number of images."""
+
+    def __init__(self, config: CollageConfig, number: int, after: int) -> None:
+        super().__init__(config, "train")
+        self.number, self.left = number, after
+
+    def __getitem__(self, index: int) -> Sample:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), self.number)
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_training_after_the_step_it_came_in(world, tiny, number) -> None:
+    before = signal.getsignal(number)
+    whole = world.segmenter()
+    world.train(whole, folder="whole", log_every=1)
+    dataset = Signalled(tiny.data, number, after=3)  # the first image of the second step
+    with pytest.raises(Stopped, match=rf"{number.name} after step 2, which is saved") as stopped:
+        world.train(world.segmenter(), folder="parts", dataset=dataset, log_every=1)
+    assert stopped.value.signal_number == number
+    assert signal.getsignal(number) is before
+    assert read_checkpoint(world.folder / "parts" / "checkpoint.pt")["step"] == 2
+
+    resumed = world.segmenter()
+    world.train(resumed, folder="parts", resume=True, log_every=1)
+    assert changed(resumed, weights(whole)) == []
+    assert lines_of(world.folder / "parts") == lines_of(world.folder / "whole")
+
+
+def test_a_second_interrupt_does_not_wait(world, tiny) -> None:
+    class Impatient(Signalled):
+        def __getitem__(self, index):
+            os.kill(os.getpid(), signal.SIGINT)
+            return super().__getitem__(index)
+
+    with pytest.raises(KeyboardInterrupt):
+        world.train(world.segmenter(), dataset=Impatient(tiny.data, signal.SIGINT, after=9))
+
+
+def test_sigterm_between_two_phases_ends_in_order() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Stopped, match="SIGTERM between two phases"), terminable():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_weights_move(
+    world, tiny, monkeypatch
+) -> None:
+    """A finite loss with a NaN behind it, injected in the third step."""
+    model = world.segmenter()
+    steps = []
+
+    def poisoned(output, masks, config):
+        steps.append(1)
+        loss = (output.unary**2).mean()
+        if len(steps) == 3:
+            loss = loss + 0 * torch.sqrt(output.unary.sum() * 0)  # 0 times an infinite slope
+        return {"loss": loss}
+
+    monkeypatch.setattr("train.step.loss_terms", poisoned)
+    with pytest.raises(NonFiniteLoss, match=r"step 3: .*gradient_norm is nan.*train-") as raised:
+        world.train(model, "unary", save_every=1)
+    saved = read_checkpoint(world.folder / "run" / "checkpoint.pt")
+    assert saved["step"] == 2
+    failed = read_checkpoint(world.folder / "run" / "nonfinite.pt")
+    assert str(world.folder / "run" / "nonfinite.pt") in str(raised.value)
+    parameters = dict(model.named_parameters())
+    assert all(torch.equal(failed["model"][name], saved["model"][name]) for name in parameters)
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+
+
+def test_a_nan_in_a_batch_names_its_images_and_leaves_the_state(world, tiny, monkeypatch) -> None:
+    """With three batches in a step, only the names of the one that is wrong."""
+    original = Batches.__next__
+    seen: list[tuple[str, ...]] = []
+
+    def poisoned(self):
+        batch = original(self)
+        seen.append(batch.names)
+        if len(seen) != 5:
+            return batch
+        return replace(batch, images=torch.full_like(batch.images, torch.nan, dtype=torch.float))
+
+    monkeypatch.setattr(Batches, "__next__", poisoned)
+    config = replace(tiny.fit, accumulate=3)
+    with pytest.raises(NonFiniteLoss, match=r"step 2: the loss is nan") as raised:
+        world.train(world.segmenter(crf=False), "unary", config=config)
+    assert ", ".join(seen[4]) in str(raised.value)
+    assert not any(name in str(raised.value) for name in seen[3] + seen[5] if name not in seen[4])
+    failed = read_checkpoint(world.folder / "run" / "nonfinite.pt")
+    assert failed["step"] == 1
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_corrupt_image_is_named_counted_and_replaced(world, tiny, capsys, workers) -> None:
+    dataset = FragileCollage(tiny.data, "train", corrupt=(2, 5))
+    world.train(world.segmenter(), dataset=dataset, workers=workers, log_every=4)
+    (line,) = lines_of(world.folder / "run")
+    assert line["data/corrupt"] == 2
+    printed = capsys.readouterr().out
+    for index in (2, 5):
+        name = dataset.names[index]
+        assert printed.count(f"skipped {name}: {name}.jpg is truncated") == 1
+    saved = read_checkpoint(world.folder / "run" / "checkpoint.pt")["training"]
+    assert saved["corrupt"].keys() == {dataset.names[2], dataset.names[5]}
+
+
+def test_too_many_corrupt_images_stop_the_run(world, tiny) -> None:
+    dataset = FragileCollage(tiny.data, "train", corrupt=(1, 2, 4, 6))
+    with pytest.raises(ValueError, match=r"2 images are unreadable, --max-corrupt allows 1") as no:
+        world.train(world.segmenter(), dataset=dataset, max_corrupt=1)
+    assert str(no.value).count("is truncated") == 2
+
+
+def test_a_worker_that_dies_leaves_the_last_step(world, tiny) -> None:
+    order = [name for step in range(4) for name in world.stream().batch(step).names]
+    deadly = world.dataset.names.index(order[6])  # in the fourth step
+    dataset = FragileCollage(tiny.data, "train", deadly=deadly)
+    with pytest.raises(WorkerDied, match=r"process that loads data died.*fewer --workers") as died:
+        world.train(world.segmenter(), dataset=dataset, workers=1)
+    step = steps_in(world.folder / "run" / "checkpoint.pt")
+    assert step > 0
+    assert f"Step {step} is saved: --resume goes on" in str(died.value)
+
+    whole, resumed = world.segmenter(), world.segmenter()
+    world.train(whole, folder="whole")
+    world.train(resumed, resume=True)
+    assert changed(resumed, weights(whole)) == []
+
+
+@contextmanager
+def files_end_at(size: int):
+    """No file of this process grows beyond `size` bytes: a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_loses_nothing_that_was_saved(world, tmp_path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    model = world.segmenter()
+    about: dict[str, Any] = {"data": {}, "arm": "joint", "seed": 0}
+    with files_end_at(100_000), pytest.raises(OSError, match="none was saved before"):
+        save_checkpoint(path, model, **about, step=1, training={})
+    save_checkpoint(path, model, **about, step=1, training={})
+    assert path.stat().st_size > 200_000
+    with files_end_at(100_000), pytest.raises(OSError, match="the one saved before is whole"):
+        save_checkpoint(path, model, **about, step=2, training={})
+    assert read_checkpoint(path)["step"] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path) -> None:
+    class Evil:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "evil"),))
+
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"format": Evil()}, path)
+    with pytest.raises(ValueError, match="is read with weights_only=True"):
+        read_checkpoint(path)
+    assert not (tmp_path / "evil").exists()
+    pickle.loads(pickle.dumps(Evil()))  # the object is what it says
+    assert (tmp_path / "evil").exists()
+
+
+def test_the_random_numbers_of_every_library_go_on(tmp_path) -> None:
+    def draw() -> list[float]:
+        legacy = np.random.rand()  # noqa: NPY002 - the global generator is what is kept
+        return [random.random(), float(legacy), torch.rand(()).item(), random.gauss(0, 1)]
+
+    draw()
+    torch.save(random_state(), tmp_path / "state.pt")
+    expected = draw()
+    draw()
+    set_random_state(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert draw() == expected

@@ -1,0 +1,87 @@
+"""Training a tiny segmenter in a temporary folder, and looking at what came of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import data
+from data import Augment, SegmentationDataset, TrainStream
+from eval.arms import ArmName
+from models import CrfConfig, Segmenter, SegmenterConfig
+from train.arms import TRAINED
+from train.fit_config import FitConfig
+from train.loop import fit
+from train.recipe import Recipe
+from train.run import Run
+from train.tracking import RunTracker
+
+
+class World:
+    """Segmenters of a recipe, and their training."""
+
+    def __init__(self, recipe: Recipe, folder: Path) -> None:
+        self.recipe = recipe
+        self.folder = folder
+        self.dataset: SegmentationDataset = data.build(recipe.data, "train")
+
+    def segmenter(self, *, crf: bool = True, **changes: Any) -> Segmenter:
+        """The same weights every time; `changes` are those of the CRF's config."""
+        config = CrfConfig(**{**asdict(self.recipe.crf), **changes}) if crf else None
+        torch.manual_seed(0)
+        classes = len(self.dataset.classes)
+        return Segmenter(SegmenterConfig(classes, self.recipe.model.network, config))
+
+    def stream(
+        self, dataset: SegmentationDataset | None = None, batch_size: int = 2
+    ) -> TrainStream:
+        """The batches of a training."""
+        augment = Augment(self.recipe.augment)
+        return TrainStream(dataset or self.dataset, augment, batch_size, seed=0)
+
+    def run(self, arm: ArmName, folder: str = "run", **how: Any) -> Run:
+        """Where a training writes, with the options of `Run` in `how`."""
+        about = data.config_to_dict(self.recipe.data)
+        return Run(TRAINED[arm], 0, self.folder / folder, about, **how)
+
+    def train(
+        self,
+        model: Segmenter,
+        arm: ArmName = "joint",
+        config: FitConfig | None = None,
+        folder: str = "run",
+        *,
+        resume: bool = False,
+        dataset: SegmentationDataset | None = None,
+        tune: SegmentationDataset | None = None,
+        **how: Any,
+    ) -> Run:
+        """Fit, with the options of `Run` in `how`."""
+        config = config or self.recipe.fit
+        run = self.run(arm, folder, **how)
+        stream = self.stream(dataset, config.batch_size)
+        with RunTracker(run.directory, "disabled", "test", arm, {}) as tracker:
+            fit(model, stream, config, run, tracker, resume=resume, tune=tune)
+        return run
+
+
+def lines_of(folder: Path) -> list[dict[str, float]]:
+    """What a run wrote, but for what depends on the clock."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if not k.startswith("speed/")} for line in lines]
+
+
+def weights(model: Segmenter) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def changed(model: Segmenter, before: dict[str, torch.Tensor], prefix: str = "") -> list[str]:
+    return [
+        name
+        for name, value in model.state_dict().items()
+        if name.startswith(prefix) and not torch.equal(value, before[name])
+    ]
