@@ -1,8 +1,10 @@
-"""Command line: `python -m train run RECIPE` and `python -m train compare RECIPE`."""
+"""Command line: `python -m train compare`, `run` and `sync`."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -20,9 +22,14 @@ from train.protocol import Comparison
 from train.recipe import Recipe
 from train.recipes import RECIPES
 from train.stopping import Stopped, terminable
+from train.sync import sync_command
+
+OTHERS: dict[str, Callable[[list[str]], None]] = {"sync": sync_command}
+"""The commands that take no recipe."""
 
 USAGE = f"""usage: python -m train compare RECIPE [--out DIR] [--resume] [--any.option VALUE]
        python -m train run RECIPE --arm ARM --seed N [--out DIR] [--resume] [--any.option VALUE]
+       python -m train sync FOLDER [--run]
 
 the network, before any other option of it:
   --model.builder NAME    one of `python -m models list`
@@ -77,12 +84,16 @@ def main(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
         return
-    command = chosen("command", arguments[0], ["compare", "run"])
+    command = chosen("command", arguments[0], ["compare", "run", *OTHERS])
+    if command in OTHERS:
+        with errors_as_messages():
+            OTHERS[command](arguments[1:])
+        return
     if len(arguments) < 2 or arguments[1].startswith("-"):
         raise SystemExit(f"no recipe given: choose one of {', '.join(RECIPES)}.\n{USAGE}")
     name = chosen("recipe", arguments[1], list(RECIPES))
     options: Any = CompareOptions if command == "compare" else RunOptions
-    try:
+    with errors_as_messages():
         recipe, rest = choose_network(RECIPES[name](), arguments[2:])
         parsed = tyro.cli(
             options,
@@ -97,6 +108,13 @@ def main(arguments: list[str]) -> None:
             else:
                 comparison = Comparison(name, parsed.recipe, parsed.out, resume=parsed.resume)
                 comparison.run(parsed.arm, parsed.seed)
+
+
+@contextmanager
+def errors_as_messages() -> Iterator[None]:
+    """What a user can do something about ends the program with a line instead of a trace."""
+    try:
+        yield
     except (OSError, ValueError, FloatingPointError, WorkerDied) as error:
         raise SystemExit(f"error: {error}") from error
     except Stopped as stopped:
