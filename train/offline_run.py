@@ -33,6 +33,7 @@ class OfflineRun:
         group, name: of the run.
         rows: of the history.
         last_step: of the training; none before the first row.
+        finished: its process ended it; otherwise it died, or is still at work.
         size: bytes of the directory.
         uploaded: `wandb sync` left its mark here.
     """
@@ -43,6 +44,7 @@ class OfflineRun:
     name: str
     rows: int
     last_step: int | None
+    finished: bool
     size: int
     uploaded: bool
 
@@ -63,7 +65,7 @@ def read_offline_run(directory: Path) -> OfflineRun:
     if not files:
         raise ValueError(f"{directory} holds no .wandb file: delete it, nothing can be uploaded.")
     run_id = group = name = ""
-    rows, last_step = 0, None
+    rows, last_step, finished = 0, None, False
     for record in records(files[0]):
         if record.HasField("run"):
             run_id, group = record.run.run_id, record.run.run_group
@@ -71,6 +73,8 @@ def read_offline_run(directory: Path) -> OfflineRun:
         elif record.HasField("history"):
             rows += 1
             last_step = history_row(record).get("step", last_step)
+        elif record.HasField("exit"):
+            finished = True
     return OfflineRun(
         path=directory,
         run_id=run_id,
@@ -78,6 +82,7 @@ def read_offline_run(directory: Path) -> OfflineRun:
         name=name,
         rows=rows,
         last_step=last_step,
+        finished=finished,
         size=sum(path.stat().st_size for path in directory.rglob("*") if path.is_file()),
         uploaded=files[0].with_name(files[0].name + ".synced").is_file(),
     )
