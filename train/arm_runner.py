@@ -14,7 +14,7 @@ import data
 from data import Augment, SegmentationDataset, TrainStream
 from eval import processes
 from eval.arms import ArmName
-from eval.checkpoint import save_checkpoint
+from eval.checkpoint import read_checkpoint, save_checkpoint
 from eval.device import device_named
 from eval.inference import Coarse, coarse_unaries, evaluate
 from eval.posthoc import search
@@ -251,4 +251,14 @@ class ArmRunner:
             name=f"{arm}-seed{seed}",
             config={"recipe": self.name, "arm": arm, "seed": seed, **self.config},
             tags=(self.name, arm),
+            run_id=self._run_id(arm, seed),
         )
+
+    def _run_id(self, arm: ArmName, seed: int) -> str | None:
+        """The W&B run that a checkpoint belongs to, where only the checkpoint was kept of it."""
+        path = self.folder.checkpoint(arm, seed)
+        named = path.with_name("wandb_id.txt").is_file()
+        if named or not self.resume or not path.is_file():
+            return None
+        found: str | None = read_checkpoint(path)["training"].get("run_id")
+        return found

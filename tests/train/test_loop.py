@@ -162,3 +162,20 @@ def test_differences_name_the_field() -> None:
     assert differences({"a": {"b": 1}, "c": [1, 2]}, {"a": {"b": 2}, "c": (1, 2)}) == [
         "a.b was 1, now 2"
     ]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_on_a_gpu(world, tiny, precision) -> None:
+    device = torch.device("cuda")
+    model = world.segmenter()
+    config = replace(tiny.fit, precision=precision, ema_decay=0.9)
+    world.train(model, config=config, device=device, log_every=1)
+    assert {p.device.type for p in model.parameters()} == {"cuda"}
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+    (*_, last) = lines_of(world.folder / "run")
+    assert last["loss"] < 10
+    # the checkpoint is for any device
+    resumed = world.segmenter()
+    world.train(resumed, config=config, resume=True)
+    assert {p.device.type for p in resumed.parameters()} == {"cpu"}

@@ -193,3 +193,13 @@ def test_joint_may_train_its_crf_first(tiny, tmp_path) -> None:
     assert changed(first, weights(start), "network.") == []
     assert changed(joint, weights(first), "network.")
     assert changed(joint, weights(first), "crf.")
+
+
+def test_the_wandb_run_goes_on_where_only_the_checkpoint_was_kept(tiny, tmp_path) -> None:
+    arm = tmp_path / "run" / "arms" / "start-seed0"
+    Comparison("collage", tiny, tmp_path / "run", resume=False).start()
+    run_id = (arm / "wandb_id.txt").read_text()
+    for name in ("wandb_id.txt", "result.json"):
+        (arm / name).unlink()
+    Comparison("collage", tiny, tmp_path / "run", resume=True).start()
+    assert (arm / "wandb_id.txt").read_text() == run_id
