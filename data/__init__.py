@@ -40,6 +40,7 @@ _KINDS: dict[str, type[CollageConfig] | type[VocConfig]] = {
     "collage": CollageConfig,
     "voc": VocConfig,
 }
+_PATHS = ("root", "sbd")  # the fields that hold a path
 
 
 def config_to_dict(config: DataConfig) -> dict[str, Any]:
@@ -50,17 +51,18 @@ def config_to_dict(config: DataConfig) -> dict[str, Any]:
 
 
 def config_from_dict(values: dict[str, Any]) -> DataConfig:
-    """The config that `config_to_dict` wrote.
+    """The config that `config_to_dict` wrote, also after JSON made lists of its tuples.
 
     Raises:
         ValueError: of an unknown kind, or written by another version.
     """
-    fields = dict(values)
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     kind = fields.pop("kind", None)
     if kind not in _KINDS:
         raise ValueError(f"data kind must be one of {', '.join(_KINDS)}; got {kind!r}")
-    if "root" in fields:
-        fields["root"] = Path(fields["root"])
+    for name in _PATHS:
+        if fields.get(name) is not None:
+            fields[name] = Path(fields[name])
     try:
         return _KINDS[kind](**fields)
     except TypeError as error:
@@ -72,6 +74,7 @@ def build(config: DataConfig, split: Split) -> SegmentationDataset:
 
     Raises:
         FileNotFoundError: files of the data set are absent; the message says which option to pass.
+        PermissionError: they may not be read.
         ValueError: the config or a list is inconsistent.
     """
     if isinstance(config, CollageConfig):

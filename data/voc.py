@@ -1,18 +1,14 @@
-"""Reading the folder layout of PASCAL VOC 2012 (segmentation), with any list of images."""
+"""Reading the folder layout of PASCAL VOC 2012 (segmentation) and SBD, with any list of images."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image
-
-from data.dataset import SegmentationDataset, Split, check_split
-from data.palette import voc_palette
-from data.sample import VOID, Sample
+from data.dataset import Split
+from data.labels import check_scored, label_table, scored_ids
+from data.listing import file_names, read_lines, require_folders
+from data.paired import Layout, Pair, PairedDataset
 
 CLASSES = (
     "background",
@@ -42,15 +38,42 @@ CLASSES = (
 ANIMALS = ("background", "cat", "cow", "dog", "horse", "person", "sheep")
 """The classes with enough pixels in the animal subset; their mean IoU is called mIoU-7."""
 
+TABLE = label_table({label: label for label in range(len(CLASSES))})
+"""Masks hold class ids and 255, in VOC and in SBD."""
+
+PUBLISHED = {
+    "train": {"VOC 2012": 1464, "the animal subset": 439, "our copy of the animal subset": 437},
+    "val": {"VOC 2012": 1449, "the animal subset": 445},
+    "trainval": {"VOC 2012": 2913},
+    "train_aug": {"VOC 2012 with SBD": 10582},
+    "trainaug": {"VOC 2012 with SBD": 10582},
+    "tune": {"the animal subset": 217},
+    "report": {"the animal subset": 228},
+    "seg11valid": {"VOC 2011, without SBD's train": 736},
+}
+"""How many images the known lists name; other lists may have any number."""
+
 
 @dataclass(frozen=True)
 class VocConfig:
     """Where a data set in the VOC layout lies and how it is split.
 
+    The defaults are those of the animal subset (`python -m data prepare voc-animals`). The
+    published training with SBD is `train_list="train_aug"` (10,582 images) with `tune_list="val"`
+    and `report_list="val"` (1,449): VOC publishes no third split with labels, so whoever tunes on
+    val also reports on it, as the papers do.
+
+    An image that has no mask in SegmentationClass is looked for in `extra_masks`, then in `sbd`:
+    the mask of VOC wins where both exist, because it keeps the void border of every object.
+
     Attributes:
         root: the folder that holds JPEGImages, SegmentationClass and ImageSets/Segmentation.
-        train_list, tune_list, report_list: names of lists in ImageSets/Segmentation, without .txt.
+        train_list, tune_list, report_list: names of lists in ImageSets/Segmentation, without .txt,
+            or of lists elsewhere in ImageSets with their folder (`SegmentationAug/train_aug`). A
+            line is a name, or the paths of an image and a mask below the root.
         scored: names of the classes whose IoU is averaged; empty for all.
+        extra_masks: a further folder of masks below the root, such as SegmentationClassAug.
+        sbd: the folder of SBD that holds cls (*.mat) and img: benchmark_RELEASE/dataset.
 
     Raises:
         ValueError: a scored class does not exist; the message suggests the nearest name.
@@ -61,132 +84,99 @@ class VocConfig:
     tune_list: str = "tune"
     report_list: str = "report"
     scored: tuple[str, ...] = ()
+    extra_masks: str | None = None
+    sbd: Path | None = None
 
     def __post_init__(self) -> None:
-        for name in self.scored:
-            if name not in CLASSES:
-                near = get_close_matches(name, CLASSES, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"expected some of {CLASSES}"
-                raise ValueError(f"scored: there is no class {name!r}; {hint}")
-        if len(set(self.scored)) != len(self.scored):
-            raise ValueError(f"scored names a class twice: {self.scored}")
+        check_scored(self.scored, CLASSES)
 
 
-class Voc(SegmentationDataset):
-    """Photographs (JPEG) with palette masks (PNG): the index is the class id, 255 is void.
+class Voc(PairedDataset[VocConfig]):
+    """Photographs (JPEG) with palette masks (PNG): the index is the class id, 255 is void."""
 
-    Construction checks that every file of the list exists, so that nothing is missed in the middle
-    of a run; sizes and ids are checked as each mask is read.
+    @staticmethod
+    def layout(config: VocConfig, split: Split) -> Layout:
+        """The images that the list of a split names.
 
-    Args:
-        config: the folder and the lists.
-        split: "train", "tune" or "report".
-
-    Raises:
-        FileNotFoundError: the root, the list, or an image or mask of the list is absent.
-        ValueError: the list is empty or names an image twice.
-    """
-
-    def __init__(self, config: VocConfig, split: Split) -> None:
-        check_split(split)
-        self.config = config
-        self.split = split
-        self.classes = CLASSES
-        self.scored = tuple(sorted(CLASSES.index(name) for name in config.scored or CLASSES))
-        self.palette = voc_palette()
-        self.has_void = True
-        _check_root(config.root)
-        lists = {
+        Raises:
+            FileNotFoundError: the root, a folder of it, SBD, or the list is absent.
+            PermissionError: it may not be read.
+            ValueError: a line of the list is neither a name nor two paths.
+        """
+        extra = () if config.extra_masks is None else (config.extra_masks,)
+        require_folders(
+            config.root,
+            ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation", *extra),
+            "a folder in the VOC 2012 layout, with JPEGImages, SegmentationClass, "
+            "ImageSets/Segmentation directly below it; pass it as --data.root "
+            ".../VOCdevkit/VOC2012",
+        )
+        if config.sbd is not None:
+            require_folders(
+                config.sbd,
+                ("cls",),
+                "the folder of SBD with cls/*.mat; pass it as --data.sbd "
+                ".../benchmark_RELEASE/dataset",
+            )
+        chosen = {
             "train": config.train_list,
             "tune": config.tune_list,
             "report": config.report_list,
-        }
-        self.names = _read_list(config.root, lists[split], option=f"--data.{split}-list")
-        for name in self.names:
-            for path in (self.image_path(name), self.mask_path(name)):
-                if not path.is_file():
-                    raise FileNotFoundError(
-                        f"{path} does not exist, but the list {lists[split]!r} names {name!r}; "
-                        "complete the folder or remove the line from the list"
-                    )
-
-    def image_path(self, name: str) -> Path:
-        """The photograph of a sample."""
-        return self.config.root / "JPEGImages" / f"{name}.jpg"
-
-    def mask_path(self, name: str) -> Path:
-        """The mask of a sample."""
-        return self.config.root / "SegmentationClass" / f"{name}.png"
-
-    def __getitem__(self, index: int) -> Sample:
-        """Read one image and its mask.
-
-        Raises:
-            IndexError: there is no such sample.
-            ValueError: the mask is not an index image, has another size than its image, or holds an
-                id that is neither a class nor void; the message names the file.
-        """
-        if not 0 <= index < len(self):
-            raise IndexError(f"sample {index} of {len(self)} in split {self.split!r}")
-        name = self.names[index]
-        with Image.open(self.image_path(name)) as picture:
-            image = np.array(picture.convert("RGB"))
-        mask = _read_mask(self.mask_path(name))
-        if mask.shape != image.shape[:2]:
-            raise ValueError(
-                f"{self.mask_path(name)} is {mask.shape[0]} x {mask.shape[1]} (H x W), its image "
-                f"{self.image_path(name)} is {image.shape[0]} x {image.shape[1]}; "
-                "they must be equal"
-            )
-        return Sample(
-            name=name,
-            image=torch.from_numpy(image).permute(2, 0, 1).contiguous(),
-            mask=torch.from_numpy(mask),
-        )
-
-    def __repr__(self) -> str:
-        return f"Voc(split={self.split!r}, images={len(self)}, {self.config})"
-
-
-def _check_root(root: Path) -> None:
-    below = ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation")
-    missing = [name for name in below if not (root / name).is_dir()]
-    if missing:
-        found = "lacks " + ", ".join(missing) if root.is_dir() else "does not exist"
-        raise FileNotFoundError(
-            f"the data root {root} {found}. Expected a folder in the VOC 2012 layout, with "
-            f"{', '.join(below)} directly below it; pass it as "
-            "--data.root .../VOCdevkit/VOC2012"
+        }[split]
+        path = list_path(config.root, chosen)
+        lines = read_lines(path, f"--data.{split}-list")
+        files = _Files(config)
+        return Layout(
+            pairs=tuple(files.pair(line, path) for line in lines),
+            source=f"the list {path}",
+            classes=CLASSES,
+            scored=scored_ids(config.scored, CLASSES),
+            table=TABLE,
+            has_void=True,
+            published=PUBLISHED.get(Path(chosen).name, {}),
         )
 
 
-def _read_list(root: Path, name: str, option: str) -> tuple[str, ...]:
-    folder = root / "ImageSets" / "Segmentation"
-    path = folder / f"{name}.txt"
-    if not path.is_file():
-        present = ", ".join(sorted(p.stem for p in folder.glob("*.txt"))) or "none"
-        raise FileNotFoundError(f"there is no list {path}; lists there: {present}; see {option}")
-    names = tuple(path.read_text(encoding="utf-8").split())
-    if not names:
-        raise ValueError(f"the list {path} is empty; expected one image name a line")
-    twice = sorted({n for n in names if names.count(n) > 1}) if len(set(names)) < len(names) else []
-    if twice:
-        raise ValueError(f"the list {path} names an image twice: {', '.join(twice)}")
-    return names
+def list_path(root: Path, name: str) -> Path:
+    """The file of a list, in ImageSets/Segmentation, or in ImageSets if its name has a folder."""
+    folder = root / "ImageSets" if "/" in name else root / "ImageSets" / "Segmentation"
+    return folder / f"{name}.txt"
 
 
-def _read_mask(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-    with Image.open(path) as picture:
-        # Converting a palette image to RGB and back loses the ids, so other modes are refused.
-        if picture.mode not in ("P", "L"):
-            raise ValueError(
-                f"{path} has mode {picture.mode}; expected an index image (mode P, or L) whose "
-                "pixel values are class ids, as SegmentationClass of VOC holds"
-            )
-        mask = np.array(picture, dtype=np.int64)
-    wrong = sorted(set(np.unique(mask).tolist()) - set(range(len(CLASSES))) - {VOID})
-    if wrong:
+class _Files:
+    """Where the image and the mask of a name lie, from one listing of every folder."""
+
+    def __init__(self, config: VocConfig) -> None:
+        self.root = config.root
+        self.official = config.root / "SegmentationClass"
+        # In the order in which they are tried.
+        self.images = [config.root / "JPEGImages"]
+        self.masks = [(self.official, ".png")]
+        if config.extra_masks is not None:
+            self.masks.append((config.root / config.extra_masks, ".png"))
+        if config.sbd is not None:
+            self.images.append(config.sbd / "img")
+            self.masks.append((config.sbd / "cls", ".mat"))
+        folders = [*self.images, *(folder for folder, _ in self.masks)]
+        self.present = {folder: file_names(folder) for folder in folders}
+
+    def pair(self, line: str, path: Path) -> Pair:
+        """The files that a line of the list `path` means."""
+        words = line.split()
+        if len(words) == 1 and "/" not in words[0]:
+            name = words[0]
+            images = [folder / f"{name}.jpg" for folder in self.images]
+            masks = [folder / f"{name}{ending}" for folder, ending in self.masks]
+            return Pair(name, self._present(images, images[0]), self._present(masks, masks[0]))
+        if len(words) == 2 and all("/" in word for word in words):
+            # "/JPEGImages/x.jpg /SegmentationClassAug/x.png": below the root, in spite of the /.
+            image, mask = (self.root / word.lstrip("/") for word in words)
+            return Pair(image.stem, image, self._present([self.official / mask.name], mask))
         raise ValueError(
-            f"{path} holds the label ids {wrong}; expected 0..{len(CLASSES) - 1} or {VOID} (void)"
+            f"{path}: the line {line!r} is neither the name of an image nor two paths below the "
+            "root, of an image and its mask"
         )
-    return mask
+
+    def _present(self, candidates: list[Path], otherwise: Path) -> Path:
+        there = (path for path in candidates if path.name in self.present[path.parent])
+        return next(there, otherwise)

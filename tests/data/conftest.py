@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from data.palette import voc_palette
+from tests.data.layouts import write_image, write_lines, write_mask, write_sbd
 
 
 class TinyVoc:
@@ -18,13 +19,8 @@ class TinyVoc:
             (root / folder).mkdir(parents=True)
 
     def add(self, name: str, mask: np.ndarray) -> None:
-        rng = np.random.default_rng(len(name))
-        image = rng.integers(0, 256, size=(*mask.shape, 3), dtype=np.uint8)
-        Image.fromarray(image).save(self.image(name))
-        palette = Image.fromarray(mask.astype(np.uint8)).convert("P")
-        # convert("P") of a grey image keeps its values as indices.
-        palette.putpalette(voc_palette().tobytes())
-        palette.save(self.mask(name))
+        write_image(self.image(name), *mask.shape)
+        write_mask(self.mask(name), mask)
 
     def image(self, name: str) -> Path:
         return self.root / "JPEGImages" / f"{name}.jpg"
@@ -33,8 +29,7 @@ class TinyVoc:
         return self.root / "SegmentationClass" / f"{name}.png"
 
     def write_list(self, name: str, *lines: str) -> None:
-        path = self.root / "ImageSets" / "Segmentation" / f"{name}.txt"
-        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        write_lines(self.root / "ImageSets" / "Segmentation" / f"{name}.txt", *lines)
 
 
 @pytest.fixture
@@ -48,3 +43,24 @@ def tiny_voc(tmp_path: Path) -> TinyVoc:
     tiny.write_list("train", "a", "b")
     tiny.write_list("tune", "a")
     return tiny
+
+
+@pytest.fixture
+def tiny_sbd(tmp_path: Path) -> Path:
+    """SBD beside `tiny_voc`: a (also of VOC, here all 1) and c (5 x 6, all 2), with its image."""
+    root = tmp_path / "benchmark_RELEASE" / "dataset"
+    write_sbd(root / "cls" / "a.mat", np.full((5, 7), 1))
+    write_sbd(root / "cls" / "c.mat", np.full((5, 6), 2))
+    write_image(root / "img" / "c.jpg", 5, 6)
+    write_lines(root / "train.txt", "a", "c")
+    write_lines(root / "val.txt", "b")
+    return root
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user may enter, unlike pytest's own."""
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name)
+        path.chmod(0o755)
+        yield path

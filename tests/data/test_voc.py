@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from data import Voc, VocConfig, build
+from data import CorruptSample, Voc, VocConfig, build
 from data.voc import ANIMALS, CLASSES
+from tests.data.layouts import as_nobody, truncate, write_image, write_lines, write_mask
 
 
 def test_shape(tiny_voc):
@@ -89,11 +90,20 @@ def test_a_mask_of_another_size_is_refused(tiny_voc):
         Voc(VocConfig(root=tiny_voc.root), "train")[1]
 
 
-def test_a_truncated_image_is_an_error(tiny_voc):
-    path = tiny_voc.image("b")
-    path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(OSError, match="truncated"):
-        Voc(VocConfig(root=tiny_voc.root), "train")[1]
+@pytest.mark.parametrize("kind", ["image", "mask"])
+def test_a_truncated_file_is_named(tiny_voc, kind):
+    path: Path = getattr(tiny_voc, kind)("b")
+    truncate(path)
+    dataset = Voc(VocConfig(root=tiny_voc.root), "train")
+    dataset[0]
+    with pytest.raises(CorruptSample, match=re.escape(str(path))):
+        dataset[1]
+
+
+def test_a_root_without_permission_ends_in_a_message(tiny_voc):
+    # The folders of pytest belong to the user who runs it.
+    with as_nobody(), pytest.raises(PermissionError, match=r"no permission to read .*--data\.root"):
+        Voc(VocConfig(root=tiny_voc.root), "train")
 
 
 @pytest.mark.parametrize("index", [-1, 2])
@@ -138,6 +148,68 @@ def test_any_list_serves_any_split(tiny_voc):
     tiny_voc.write_list("mine", "b")
     config = VocConfig(root=tiny_voc.root, report_list="mine")
     assert build(config, "report").names == ("b",)
+
+
+def test_masks_of_sbd_serve_images_that_voc_does_not_label(tiny_voc, tiny_sbd):
+    tiny_voc.write_list("train_aug", "a", "c")
+    dataset = Voc(VocConfig(root=tiny_voc.root, train_list="train_aug", sbd=tiny_sbd), "train")
+    assert dataset.names == ("a", "c")
+    assert (dataset[1].mask == 2).all()
+    assert dataset[1].image.shape == (3, 5, 6)
+
+
+def test_the_mask_of_voc_wins(tiny_voc, tiny_sbd):
+    write_mask(tiny_voc.root / "SegmentationClassAug" / "a.png", np.ones((5, 7)))
+    expected = Voc(VocConfig(root=tiny_voc.root), "train")[0].mask
+    assert (expected == 255).any()  # the border that the other masks lack
+    for extra, sbd in (("SegmentationClassAug", None), (None, tiny_sbd)):
+        config = VocConfig(root=tiny_voc.root, extra_masks=extra, sbd=sbd)
+        assert torch.equal(Voc(config, "train")[0].mask, expected)
+
+
+def test_the_ready_made_folder_is_tried_before_sbd(tiny_voc, tiny_sbd):
+    write_mask(tiny_voc.root / "SegmentationClassAug" / "c.png", np.full((5, 6), 4))
+    tiny_voc.write_list("train_aug", "c")
+    config = VocConfig(
+        root=tiny_voc.root,
+        train_list="train_aug",
+        extra_masks="SegmentationClassAug",
+        sbd=tiny_sbd,
+    )
+    assert (Voc(config, "train")[0].mask == 4).all()
+
+
+def test_lists_of_paths(tiny_voc):
+    write_image(tiny_voc.image("c"), 5, 6)
+    write_mask(tiny_voc.root / "SegmentationClassAug" / "c.png", np.full((5, 6), 4))
+    lines = [f"/JPEGImages/{n}.jpg /SegmentationClassAug/{n}.png" for n in ("c", "a")]
+    write_lines(tiny_voc.root / "ImageSets" / "SegmentationAug" / "train_aug.txt", *lines)
+    config = VocConfig(root=tiny_voc.root, train_list="SegmentationAug/train_aug")
+    dataset = Voc(config, "train")
+    assert dataset.names == ("c", "a")
+    assert (dataset[0].mask == 4).all()
+    assert (dataset[1].mask == 255).any()  # the mask of VOC
+
+
+def test_a_line_that_is_no_name_is_refused(tiny_voc):
+    tiny_voc.write_list("report", "a -1")  # as the lists of a class in ImageSets/Main
+    with pytest.raises(ValueError, match=r"report\.txt: the line 'a -1' is neither"):
+        Voc(VocConfig(root=tiny_voc.root), "report")
+
+
+def test_missing_folders_of_the_further_masks_are_named(tiny_voc, tmp_path):
+    with pytest.raises(FileNotFoundError, match="lacks Aug"):
+        Voc(VocConfig(root=tiny_voc.root, extra_masks="Aug"), "train")
+    with pytest.raises(FileNotFoundError, match=r"--data\.sbd"):
+        Voc(VocConfig(root=tiny_voc.root, sbd=tmp_path / "nowhere"), "train")
+
+
+def test_all_missing_files_are_counted(tiny_voc):
+    for name in ("a", "b"):
+        tiny_voc.image(name).unlink()
+        tiny_voc.mask(name).unlink()
+    with pytest.raises(FileNotFoundError, match=r"a\.jpg, .*b\.png do not exist, but the list"):
+        Voc(VocConfig(root=tiny_voc.root), "train")
 
 
 def test_scored_classes(tiny_voc):
