@@ -131,3 +131,27 @@ def shortened(items: Sequence[object]) -> str:
     shown = ", ".join(str(item) for item in items[:_SHOWN])
     rest = len(items) - _SHOWN
     return f"{shown} and {rest} more" if rest > 0 else shown
+
+
+def require_names(lines: Sequence[str], path: Path) -> tuple[str, ...]:
+    """The lines of the list `path`, each a single name without a folder.
+
+    Raises:
+        ValueError: a line is something else.
+    """
+    wrong = [line for line in lines if len(line.split()) > 1 or "/" in line]
+    if wrong:
+        raise ValueError(f"{path}: expected one name a line, got {shortened(wrong)}")
+    return tuple(lines)
+
+
+def by_stem(folder: Path, endings: Sequence[str]) -> dict[str, str]:
+    """The files of a folder by their name without its ending, sorted.
+
+    Args:
+        folder: none of its files are read.
+        endings: in lower case, with the dot; where several files have a stem, the last one counts.
+    """
+    files = [name for name in file_names(folder) if Path(name).suffix.lower() in endings]
+    files.sort(key=lambda name: (Path(name).stem, endings.index(Path(name).suffix.lower())))
+    return {Path(name).stem: name for name in files}

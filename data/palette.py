@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,4 +23,19 @@ def voc_palette() -> NDArray[np.uint8]:
         for channel in range(3):
             bit = (ids >> (3 * level + channel)) & 1
             palette[:, channel] |= (bit << (7 - level)).astype(np.uint8)
+    return palette
+
+
+def palette_of(colours: Sequence[Sequence[int]]) -> NDArray[np.uint8]:
+    """A data set's own colours, and those of VOC for all further ids.
+
+    Args:
+        colours: RGB in 0..255 of the ids 0, 1, ...
+
+    Returns:
+        (256, 3) uint8 RGB.
+    """
+    palette = voc_palette()
+    for label, colour in enumerate(colours):
+        palette[label] = colour
     return palette

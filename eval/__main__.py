@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 import data
-from data import SegmentationDataset, Split, VocConfig
+from data import CollageConfig, SegmentationDataset, Split
 from eval import processes
 from eval.benchmark import BenchmarkOptions, benchmark
 from eval.benchmark.figures import write_figures
@@ -58,7 +58,7 @@ def run(options: RunOptions) -> dict[str, Any]:
     checkpoint = read_checkpoint(options.checkpoint)
     config = data.config_from_dict(checkpoint["data"])
     if options.data_root is not None:
-        if not isinstance(config, VocConfig):
+        if isinstance(config, CollageConfig):
             raise ValueError("--data.root: this checkpoint's data set is made, not read from disk.")
         config = replace(config, root=options.data_root)
     dataset = data.build(config, options.split)

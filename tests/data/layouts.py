@@ -63,3 +63,80 @@ def as_nobody() -> Iterator[None]:
         yield
     finally:
         os.seteuid(0)
+
+
+def write_pair(image: Path, mask: Path, ids: np.ndarray) -> None:
+    """A photograph and its mask, of the size of the ids (H, W)."""
+    write_image(image, *ids.shape)
+    write_mask(mask, ids)
+
+
+def write_camvid(root: Path) -> None:
+    """Two frames in train, one in val, one in test, 4 x 6, with an 11 in the first corner."""
+    frames = {"train": ("f1", "f2"), "val": ("f3",), "test": ("f4",)}
+    for split, names in frames.items():
+        for k, name in enumerate(names):
+            ids = np.full((4, 6), k)
+            ids[0, 0], ids[3, 5] = 11, 10
+            write_pair(root / split / f"{name}.png", root / f"{split}annot" / f"{name}.png", ids)
+        lines = [f"{split}/{name}.png {split}annot/{name}.png" for name in names]
+        write_lines(root / f"{split}.txt", *lines)
+
+
+def write_cityscapes(root: Path) -> None:
+    """One image in each of two cities of train and in one of val, 2 x 17: the label ids 0..33."""
+    for split, cities in {"train": ("ulm", "aachen"), "val": ("lindau",)}.items():
+        for city in cities:
+            name = f"{city}_000000_000019"
+            write_pair(
+                root / "leftImg8bit" / split / city / f"{name}_leftImg8bit.png",
+                root / "gtFine" / split / city / f"{name}_gtFine_labelIds.png",
+                np.arange(34).reshape(2, 17),
+            )
+
+
+def write_pascal_context(root: Path) -> None:
+    """One image in train and one in val, 6 x 10: the ids 0..59."""
+    for split, name in (("train", "2008_000001"), ("val", "2008_000002")):
+        write_pair(
+            root / "JPEGImages" / f"{name}.jpg",
+            root / "SegmentationClassContext" / f"{name}.png",
+            np.arange(60).reshape(6, 10),
+        )
+        write_lines(root / "ImageSets" / "SegmentationContext" / f"{split}.txt", name)
+
+
+def write_person_part(root: Path) -> None:
+    """One image in train and one in val, 1 x 8: the ids 0..6 and void."""
+    for split, name in (("train", "2008_000001"), ("val", "2008_000002")):
+        write_pair(
+            root / "JPEGImages" / f"{name}.jpg",
+            root / "SegmentationPersonPart" / f"{name}.png",
+            np.array([[0, 1, 2, 3, 4, 5, 6, 255]]),
+        )
+        write_lines(root / "ImageSets" / "PersonPart" / f"{split}.txt", name)
+
+
+def write_coco(root: Path) -> None:
+    """Two images in train2017 and one in val2017, 13 x 14: the ids 0..180 and 255."""
+    names = {"train2017": ("000000000009", "000000000025"), "val2017": ("000000000139",)}
+    ids = np.arange(182).reshape(13, 14)
+    ids[12, 13] = 255
+    for folder, members in names.items():
+        for name in members:
+            write_pair(
+                root / "images" / folder / f"{name}.jpg",
+                root / "stuffthingmaps" / folder / f"{name}.png",
+                ids,
+            )
+
+
+def write_folder(root: Path, count: int = 40) -> None:
+    """Images n00, n01, ... of 3 x 4 in two classes, half of them PNG, without lists."""
+    for k in range(count):
+        ids = np.full((3, 4), k % 2)
+        ids[0, 0] = 255
+        ending = "png" if k % 2 else "JPG"
+        write_image(root / "images" / f"n{k:02d}.{ending}", 3, 4)
+        write_mask(root / "masks" / f"n{k:02d}.png", ids)
+    (root / "classes.json").write_text('["ground", "tree"]', encoding="utf-8")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from data.palette import voc_palette
+from data.palette import palette_of, voc_palette
 
 
 def test_shape():
@@ -27,3 +27,10 @@ def test_colours_of_the_development_kit():
 
 def test_every_id_has_its_own_colour():
     assert len(np.unique(voc_palette(), axis=0)) == 256
+
+
+def test_own_colours_come_before_those_of_voc():
+    palette = palette_of([(1, 2, 3), (4, 5, 6)])
+    assert palette[:2].tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert np.array_equal(palette[2:], voc_palette()[2:])
+    assert np.array_equal(palette_of(()), voc_palette())
