@@ -1,113 +1,172 @@
-"""`python -m data show collage --out sheet.png` and `python -m data verify voc --data.root ...`."""
+"""Command line: `python -m data show NAME`, `python -m data verify NAME ROOT`, see USAGE."""
 
 from __future__ import annotations
 
+import json
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import tyro
 from rich.console import Console
-from rich.table import Table
+from rich.progress import track
 
-from data import CollageConfig, DataConfig, Split, VocConfig, build
+from data.dataset import Split
+from data.kinds import KINDS, DataConfig, build
 from data.sheet import contact_sheet
-from data.verify import take_census
+from data.verify import verify
+from data.verify_report import print_report, to_json
 
-C = TypeVar("C", CollageConfig, VocConfig)
+C = TypeVar("C")
+Root = tyro.conf.Positional[Path | None]
+
+USAGE = f"""usage: python -m data show NAME [ROOT] --out SHEET.png [--split SPLIT] [--count N]
+       python -m data verify NAME [ROOT] [--split SPLIT ...] [--out REPORT.json] [--no-images]
+
+names: {", ".join(KINDS)}
+ROOT is the folder of the data set, and may be given as --data.root ROOT too;
+`python -m data verify NAME --help` lists every option with its value."""
 
 
 @dataclass(frozen=True)
 class ShowOptions(Generic[C]):
-    """What to draw: each sample beside its labels."""
+    """Draw a contact sheet: each sample beside its labels.
+
+    Attributes:
+        data: the data set.
+        out: the picture to write; the ending chooses the format.
+        root: the same as --data.root.
+        split: train, tune or report.
+        count: how many samples, from the first.
+        columns: how many in a row.
+        cell: pixels that the longer side of an image takes.
+    """
 
     data: C
     out: Path
-    """The picture to write; the ending chooses the format."""
+    root: Root = None
     split: Split = "train"
     count: int = 24
-    """How many samples, from the first."""
     columns: int = 4
-    """How many in a row."""
     cell: int = 194
-    """Pixels that the longer side of an image takes."""
 
 
 @dataclass(frozen=True)
 class VerifyOptions(Generic[C]):
-    """What to read."""
+    """Read every file once, and report all that is wrong: status 1 where anything is.
+
+    Attributes:
+        data: the data set.
+        root: the same as --data.root.
+        split: which of train, tune and report.
+        images: decode every image as well as every mask; else only its header is read.
+        workers: processes that read; 0 reads in this one; chosen by default.
+        out: write the report to this JSON file too.
+        limit: problems of a split that are printed; the file holds all.
+    """
 
     data: C
-    split: Split = "train"
+    root: Root = None
+    split: tuple[Split, ...] = ("train", "tune", "report")
+    images: bool = True
+    workers: int | None = None
+    out: Path | None = None
+    limit: int = 50
 
 
-@dataclass(frozen=True)
-class Show:
-    """Draw a contact sheet."""
-
-    options: Annotated[
-        Annotated[ShowOptions[CollageConfig], tyro.conf.subcommand("collage", prefix_name=False)]
-        | Annotated[ShowOptions[VocConfig], tyro.conf.subcommand("voc", prefix_name=False)],
-        tyro.conf.arg(name=""),
-    ]
-
-
-@dataclass(frozen=True)
-class Verify:
-    """Read and check every sample of a split, and count the pixels of every class."""
-
-    options: Annotated[
-        Annotated[VerifyOptions[CollageConfig], tyro.conf.subcommand("collage", prefix_name=False)]
-        | Annotated[VerifyOptions[VocConfig], tyro.conf.subcommand("voc", prefix_name=False)],
-        tyro.conf.arg(name=""),
-    ]
-
-
-Command = (
-    Annotated[Show, tyro.conf.subcommand("show")]
-    | Annotated[Verify, tyro.conf.subcommand("verify")]
-)
-
-
-def show(config: DataConfig, split: Split, out: Path, count: int, columns: int, cell: int) -> None:
-    """Write the contact sheet of a split to `out`."""
-    dataset = build(config, split)
-    sheet = contact_sheet(dataset, count=count, columns=columns, cell=cell)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(out)
-    Console().print(f"wrote {out}: {min(count, len(dataset))} of {dataset}", markup=False)
-
-
-def verify(config: DataConfig, split: Split) -> None:
-    """Print what a split holds."""
-    dataset = build(config, split)
-    census = take_census(dataset)
-    table = Table("id", "class", "pixels", "images", title=split)
-    for label, name in enumerate(dataset.classes):
-        share = f"{100 * census.shares[label]:.2f} %"
-        table.add_row(str(label), name, share, str(census.images[label]))
-    Console().print(table)
-    Console().print(
-        f"{census.samples} images, sides {census.smallest}..{census.largest} px, "
-        f"{100 * census.void:.2f} % void; every file is well formed"
-    )
-
-
-def main(args: list[str] | None = None) -> int:
-    """Run one command; bad data ends with a message and status 2 instead of a traceback."""
-    command = tyro.cli(Command, args=args, prog="python -m data")
-    try:
-        if isinstance(command, Show):
-            o = command.options
-            show(o.data, o.split, o.out, count=o.count, columns=o.columns, cell=o.cell)
-        else:
-            verify(command.options.data, command.options.split)
-    except (FileNotFoundError, ValueError) as error:
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
-        return 2
+def show(options: ShowOptions[DataConfig]) -> int:
+    """Write the contact sheet of a split."""
+    dataset = build(with_root(options.data, options.root), options.split)
+    sheet = contact_sheet(dataset, options.count, options.columns, options.cell)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(options.out)
+    shown = min(options.count, len(dataset))
+    Console().print(f"wrote {options.out}: {shown} of {dataset}", markup=False)
     return 0
 
 
+def check(options: VerifyOptions[DataConfig]) -> int:
+    """Print and write what `verify` finds."""
+    if options.workers is not None and options.workers < 0:
+        raise ValueError(f"--workers must be at least 0, got {options.workers}")
+    config = with_root(options.data, options.root)
+    reports = verify(
+        config, options.split, decode=options.images, workers=options.workers, track=_progress
+    )
+    print_report(Console(), reports, limit=options.limit)
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(to_json(config, reports), indent=1) + "\n"
+        options.out.write_text(text, encoding="utf-8")
+    return 1 if any(report.problems for report in reports) else 0
+
+
+def _progress(items: Iterable[Any], total: int) -> Iterable[Any]:
+    return track(items, "reading", total, console=Console(stderr=True), transient=True)
+
+
+def with_root(config: Any, root: Path | None) -> Any:
+    """The config with the folder that was given as a word of its own.
+
+    Raises:
+        ValueError: the data set is made, not read; or two folders were given.
+    """
+    if root is None:
+        return config
+    given = getattr(config, "root", None)
+    if given is None:
+        raise ValueError(f"{root}: this data set is made, it lies in no folder")
+    if given not in (type(config)().root, root):
+        raise ValueError(f"two folders were given: {root}, and --data.root {given}")
+    return replace(config, root=root)
+
+
+def chosen(what: str, word: str, known: Iterable[str]) -> str:
+    """The word, if it is known.
+
+    Raises:
+        ValueError: it is not; the message suggests the nearest.
+    """
+    names = list(known)
+    if word in names:
+        return word
+    near = get_close_matches(word, names, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(names)}."
+    raise ValueError(f"unknown {what} {word!r}: {hint}\n{USAGE}")
+
+
+COMMANDS: dict[str, tuple[Any, Any]] = {
+    "show": (ShowOptions, show),
+    "verify": (VerifyOptions, check),
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command.
+
+    Returns:
+        0; 1 where `verify` found anything wrong; 2 with a message where a word is not understood or
+        the data cannot be read at all.
+    """
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    try:
+        command = chosen("command", arguments[0], COMMANDS)
+        if len(arguments) < 2 or arguments[1].startswith("-"):
+            raise ValueError(f"no data set given: choose one of {', '.join(KINDS)}.\n{USAGE}")
+        name = chosen("data set", arguments[1], KINDS)
+        options, run = COMMANDS[command]
+        prog = f"python -m data {command} {name}"
+        status: int = run(tyro.cli(options[KINDS[name]], prog=prog, args=arguments[2:]))
+    except (OSError, ValueError) as error:
+        Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        return 2
+    return status
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

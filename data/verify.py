@@ -1,59 +1,252 @@
-"""Reading a whole split once, so that a bad file is found before a training run finds it."""
+"""Reading a whole data set once, so that a bad file is found before a training run finds it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
-from data.dataset import SegmentationDataset
-from data.sample import VOID
+from data.collage import Collage, CollageConfig
+from data.dataset import Split
+from data.kinds import READERS, DataConfig
+from data.labels import Table, to_labels
+from data.listing import absent, require_unique, shortened
+from data.paired import Layout, Pair, check_size
+from data.reading import image_size, read_ids, read_image
+from data.sample import VOID, CorruptSample
+
+_FEW = 200  # so many images are read sooner than processes start
+Track = Callable[[Iterable[Any], int], Iterable[Any]]
+"""Passes an iterable of a known length through, to show how far it is."""
 
 
 @dataclass(frozen=True)
-class Census:
-    """What a split holds.
+class Problem:
+    """One thing that is wrong.
 
     Attributes:
-        samples: how many.
-        smallest, largest: the smallest and the largest side of any image, pixels.
-        shares: per class id, its part of the labelled pixels, 0..1.
-        images: per class id, the number of images that show it.
-        void: part of all pixels without a label, 0..1.
+        file: where; a file of the data set, or its list or folder.
+        what: what was expected and what is there.
     """
 
-    samples: int
-    smallest: int
-    largest: int
-    shares: tuple[float, ...]
-    images: tuple[int, ...]
-    void: float
+    file: str
+    what: str
 
 
-def take_census(dataset: SegmentationDataset) -> Census:
-    """Read every sample of a split and count.
+@dataclass(frozen=True)
+class Finding:
+    """What reading one sample gave.
+
+    Attributes:
+        pixels: (256,) int64, how many pixels each class id has; none where the mask is unusable.
+        size: (H, W) of the mask.
+        problems: with its files.
+    """
+
+    pixels: NDArray[np.int64] | None
+    size: tuple[int, ...]
+    problems: tuple[Problem, ...]
+
+
+@dataclass
+class SplitReport:
+    """What a split holds, and what is wrong with it.
+
+    Attributes:
+        split: its name.
+        classes: the name of every class id.
+        listed: how many samples are named; None where that could not be found out.
+        published: how many there should be, by edition; empty where nothing is published.
+        read: how many samples could be read.
+        pixels: (256,) int64, pixels of each class id.
+        images: (256,) int64, readable samples that show each class id.
+        sides: the smallest and the largest side of any mask, pixels.
+        problems: all of them.
+    """
+
+    split: Split
+    classes: tuple[str, ...] = ()
+    listed: int | None = None
+    published: dict[str, int] = field(default_factory=dict)
+    read: int = 0
+    pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(VOID + 1, np.int64))
+    images: NDArray[np.int64] = field(default_factory=lambda: np.zeros(VOID + 1, np.int64))
+    sides: tuple[int, int] | None = None
+    problems: list[Problem] = field(default_factory=list)
+
+    def add(self, finding: Finding) -> None:
+        """Count one sample."""
+        self.problems.extend(finding.problems)
+        if finding.pixels is None:
+            return
+        self.read += 1
+        self.pixels += finding.pixels
+        self.images += finding.pixels > 0
+        low, high = self.sides or finding.size[:2]
+        self.sides = min(low, *finding.size), max(high, *finding.size)
+
+    def share(self, label: int) -> float:
+        """The part of the labelled pixels that a class has, 0..1."""
+        labelled = int(self.pixels[:VOID].sum())
+        return int(self.pixels[label]) / labelled if labelled else 0.0
+
+    @property
+    def void(self) -> float:
+        """The part of all pixels without a label, 0..1."""
+        total = int(self.pixels.sum())
+        return int(self.pixels[VOID]) / total if total else 0.0
+
+
+def inspect(pair: Pair, table: Table, decode: bool) -> Finding:
+    """Read the files of one sample and note all that is wrong.
+
+    Args:
+        pair: the files.
+        table: of the data set.
+        decode: the whole image; else its header alone. The mask is always decoded.
+    """
+    problems: list[Problem] = []
+    size = labels = None
+    try:
+        size = read_image(pair.image).shape[:2] if decode else image_size(pair.image)
+    except (CorruptSample, OSError) as error:
+        problems.append(Problem(str(pair.image), str(error)))
+    try:
+        labels = to_labels(read_ids(pair.mask), table, pair.mask)
+        if size is not None:
+            check_size(pair, size, labels.shape)
+    except (CorruptSample, OSError) as error:
+        problems.append(Problem(str(pair.mask), str(error)))
+    if problems or labels is None:
+        return Finding(None, (), tuple(problems))
+    return Finding(np.bincount(labels.ravel(), minlength=VOID + 1), labels.shape, ())
+
+
+def verify(
+    config: DataConfig,
+    splits: Sequence[Split],
+    *,
+    decode: bool = True,
+    workers: int | None = None,
+    track: Track = lambda items, _: items,
+) -> list[SplitReport]:
+    """Check lists, counts, existence, sizes and ids of whole splits.
+
+    Args:
+        config: of the data set.
+        splits: which.
+        decode: every image too, not only every mask.
+        workers: processes that read; 0 reads in this one, None chooses.
+        track: shows progress.
+
+    Returns:
+        A report for each split, with all problems.
 
     Raises:
-        ValueError: a file is malformed (see `Voc.__getitem__`), or no pixel has a label.
+        FileNotFoundError, PermissionError, ValueError: no split can be listed at all, as where the
+            root is wrong.
+        OSError: a reading process died.
     """
-    pixels = torch.zeros(VOID + 1, dtype=torch.int64)
-    images = torch.zeros(VOID + 1, dtype=torch.int64)
-    sides: list[int] = []
-    for i in range(len(dataset)):
-        sample = dataset[i]
-        count = torch.bincount(sample.mask.flatten(), minlength=VOID + 1)
-        pixels += count
-        images += count > 0
-        sides.extend(sample.mask.shape)
-    total, void = int(pixels.sum()), int(pixels[VOID])
-    if void == total:
-        raise ValueError(f"no pixel of {dataset} has a label")
-    labels = range(len(dataset.classes))
-    return Census(
-        samples=len(dataset),
-        smallest=min(sides),
-        largest=max(sides),
-        shares=tuple(int(pixels[label]) / (total - void) for label in labels),
-        images=tuple(int(images[label]) for label in labels),
-        void=void / total,
-    )
+    if isinstance(config, CollageConfig):
+        return [_made(config, split, track) for split in splits]
+    reports = [SplitReport(split) for split in splits]
+    layouts: list[Layout | None] = []
+    errors: list[Exception] = []
+    for report in reports:
+        try:
+            layouts.append(READERS[type(config)].layout(config, report.split))
+        except (OSError, ValueError) as error:
+            errors.append(error)
+            layouts.append(None)
+            report.problems.append(Problem(str(config.root), str(error)))
+    if len(errors) == len(reports):
+        raise errors[0]
+    present = [(report, layout) for report, layout in zip(reports, layouts, strict=True) if layout]
+    for report, layout in present:
+        _check_listing(report, layout)
+    _check_disjoint(present)
+    # tune and report may be the same images: each is read once.
+    missing = set(absent(path for _, layout in present for path in _files(layout)))
+    pairs = list(dict.fromkeys(pair for _, layout in present for pair in layout.pairs))
+    whole = [pair for pair in pairs if not {pair.image, pair.mask} & missing]
+    examine = partial(inspect, table=present[0][1].table, decode=decode)
+    findings = dict(zip(whole, track(_map(examine, whole, workers), len(whole)), strict=True))
+    for report, layout in present:
+        lost = dict.fromkeys(path for path in _files(layout) if path in missing)
+        why = f"does not exist, but {layout.source} names it"
+        report.problems.extend(Problem(str(path), f"{path} {why}") for path in lost)
+        for pair in layout.pairs:
+            if pair in findings:
+                report.add(findings[pair])
+        _check_labels(report, layout.source)
+    return reports
+
+
+def _files(layout: Layout) -> Iterator[Path]:
+    return (path for pair in layout.pairs for path in (pair.image, pair.mask))
+
+
+def _check_listing(report: SplitReport, layout: Layout) -> None:
+    names = [pair.name for pair in layout.pairs]
+    report.classes = layout.classes
+    report.listed = len(names)
+    report.published = dict(layout.published)
+    try:
+        require_unique(names, layout.source)
+    except ValueError as error:
+        report.problems.append(Problem(layout.source, str(error)))
+    if report.published and len(names) not in report.published.values():
+        known = ", ".join(f"{count} ({name})" for name, count in report.published.items())
+        what = f"{layout.source} names {len(names)} images; published: {known}"
+        report.problems.append(Problem(layout.source, what))
+
+
+def _check_disjoint(present: list[tuple[SplitReport, Layout]]) -> None:
+    """Whoever trains on what is tuned or reported on measures nothing."""
+    names = {report.split: {pair.name for pair in layout.pairs} for report, layout in present}
+    for report, layout in present:
+        shared = sorted(names.get("train", set()) & names[report.split])
+        if shared and report.split != "train":
+            what = f"{len(shared)} images are in train too: {shortened(shared)}"
+            report.problems.append(Problem(layout.source, what))
+
+
+def _check_labels(report: SplitReport, source: str) -> None:
+    if report.read and not report.pixels[:VOID].any():
+        report.problems.append(Problem(source, "no pixel of the split has a label"))
+
+
+def _map(
+    examine: Callable[[Pair], Finding], pairs: list[Pair], workers: int | None
+) -> Iterator[Finding]:
+    if workers is None:
+        workers = 0 if len(pairs) < _FEW else min(8, os.cpu_count() or 1)
+    if workers == 0:
+        yield from map(examine, pairs)
+        return
+    # Spawned: forking a process that has torch's threads can deadlock.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        try:
+            yield from pool.map(examine, pairs, chunksize=16)
+        except BrokenProcessPool as error:
+            raise OSError(
+                "a process that read files died, perhaps for want of memory; try --workers 1"
+            ) from error
+
+
+def _made(config: CollageConfig, split: Split, track: Track) -> SplitReport:
+    dataset = Collage(config, split)
+    report = SplitReport(split, classes=dataset.classes, listed=len(dataset))
+    for index in track(range(len(dataset)), len(dataset)):
+        mask = dataset[index].mask.numpy()
+        report.add(Finding(np.bincount(mask.ravel(), minlength=VOID + 1), mask.shape, ()))
+    return report
