@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Generator, Tensor
+from torchvision.transforms.v2 import functional as F
 
 from data import Augment, Sample, TransformConfig
+from data.transforms import DEEPLAB_V2_SCALES, DEEPLAB_V3PLUS_SCALES
 
 FILL = (10, 20, 30)
 
@@ -41,11 +49,22 @@ def test_shape():
         ("scale", (2.0, 1.0)),
         ("crop_size", 0),
         ("fill", (0, 256, 0)),
+        ("scale_steps", (0.5, 0.0)),
+        ("scale_steps", (float("inf"),)),
+        ("brightness", 1.1),
+        ("contrast", -0.1),
+        ("saturation", float("nan")),
+        ("hue", 0.6),
     ],
 )
 def test_a_config_that_cannot_be_applied_is_refused(field, value):
     with pytest.raises(ValueError, match=field):
         TransformConfig(**{field: value})
+
+
+def test_a_range_and_steps_exclude_each_other():
+    with pytest.raises(ValueError, match="scale and scale_steps exclude each other"):
+        TransformConfig(scale=(0.5, 1.0), scale_steps=(1.0,))
 
 
 def test_crop_and_flip_keep_image_and_mask_together():
@@ -116,6 +135,113 @@ def test_the_scale_stays_in_its_range():
     sides = [augment(coded(16, 16), generator).mask.shape[0] for _ in range(200)]
     assert min(sides) == 8
     assert max(sides) == 24
+
+
+@pytest.mark.parametrize("steps", [DEEPLAB_V2_SCALES, DEEPLAB_V3PLUS_SCALES])
+def test_every_step_and_no_other_scale_is_drawn(steps):
+    augment = Augment(TransformConfig(scale_steps=steps))
+    generator = seeded(0)
+    sides = {augment(coded(16, 8), generator).mask.shape for _ in range(200)}
+    # Each of 7 is missed with probability below 1e-12.
+    assert sides == {(round(16 * step), round(8 * step)) for step in steps}
+
+
+def test_the_published_steps():
+    assert DEEPLAB_V2_SCALES == (0.5, 0.75, 1.0, 1.25, 1.5)
+    assert DEEPLAB_V3PLUS_SCALES == (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
+
+
+JITTER = TransformConfig(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.2, crop_size=12)
+
+
+def coloured(height: int, width: int) -> Sample:
+    image = torch.randint(0, 256, (3, height, width), generator=seeded(9)).to(torch.uint8)
+    return Sample("coloured", image, image[0].long())
+
+
+def test_jitter_changes_the_image_and_neither_mask_nor_place():
+    plain = Augment(replace(JITTER, brightness=0, contrast=0, saturation=0, hue=0))
+    for seed in range(10):
+        still, jittered = (a(coloured(20, 16), seeded(seed)) for a in (plain, Augment(JITTER)))
+        assert torch.equal(still.mask, jittered.mask)
+        assert not torch.equal(still.image, jittered.image)
+
+
+@pytest.mark.parametrize("field", ["brightness", "contrast", "saturation", "hue"])
+def test_each_change_of_colour_is_that_of_torchvision(field):
+    """A factor at the edge of the range, found by undoing the draw."""
+    sample = coloured(9, 9)
+    changes: dict[str, Any] = {field: 0.4}
+    config = TransformConfig(flip=False, **changes)
+    generator = seeded(3)
+    torch.randperm(1, generator=generator)
+    draw = 2 * torch.rand((), generator=generator).item() - 1
+    expected = getattr(F, f"adjust_{field}")(sample.image, (field != "hue") + 0.4 * draw)
+    assert torch.equal(Augment(config)(sample, seeded(3)).image, expected)
+
+
+def test_jitter_leaves_the_padding_alone():
+    config = replace(JITTER, crop_size=20, flip=False, fill=FILL)
+    sample = Augment(config)(coloured(5, 20), seeded(0))
+    assert (sample.image[:, 5:] == torch.tensor(FILL)[:, None, None]).all()
+
+
+def test_the_draws_of_finished_runs_are_frozen():
+    """Recorded before colour and steps were added: scale, crop and flip draw as they did."""
+    augment = Augment(TransformConfig(scale=(0.5, 2.0), crop_size=5, fill=FILL))
+    digest = hashlib.sha256()
+    for seed in range(40):
+        sample = augment(coded(9, 11), seeded(seed))
+        digest.update(sample.mask.numpy().tobytes())  # images differ by roundings of the resize
+    assert digest.hexdigest() == "955497c338d936d9ed55a27e4d8e84f8c7a0451cd3d98b945440898985563b98"
+
+
+sizes = st.integers(1, 40)
+
+
+@settings(max_examples=100, deadline=None)
+@given(height=sizes, width=sizes, crop=sizes, seed=st.integers(0, 2**31), low=st.floats(0.3, 1.5))
+def test_no_id_is_ever_made_up(height, width, crop, seed, low):
+    ids = torch.tensor([3, 9, 200, 255])
+    mask = ids[torch.randint(4, (height, width), generator=seeded(seed))]
+    sample = Sample("ids", torch.zeros(3, height, width, dtype=torch.uint8), mask)
+    config = TransformConfig(scale=(low, 2.0), crop_size=crop)
+    augmented = Augment(config)(sample, seeded(seed))
+    found = set(np.unique(augmented.mask.numpy()).tolist())
+    assert found <= {*np.unique(mask.numpy()).tolist(), 255}
+
+
+@settings(max_examples=100, deadline=None)
+@given(height=sizes, width=sizes, crop=sizes, seed=st.integers(0, 2**31))
+def test_image_and_mask_stay_together(height, width, crop, seed):
+    """The mask is a function of the image, before and after; padding is fill and void."""
+    sample = coded(height, width)
+    augmented = Augment(TransformConfig(crop_size=crop, fill=(1, 2, 200)))(sample, seeded(seed))
+    red, green, blue = augmented.image.long()
+    padded = blue == 200
+    assert (augmented.mask[padded] == 255).all()
+    inside = ~padded
+    # Ids are kept as bytes.
+    assert torch.equal(augmented.mask[inside], (red * width + green)[inside] % 256)
+    assert int(inside.sum()) == min(crop, height) * min(crop, width)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    edge=st.integers(4, 28),
+    step=st.sampled_from(DEEPLAB_V3PLUS_SCALES),
+    flip=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_scaled_and_cropped_edges_agree_to_a_pixel(edge, step, flip, seed):
+    image = torch.zeros(3, 32, 32, dtype=torch.uint8)
+    image[:, :, edge:] = 200
+    sample = Sample("edge", image, (image[0] > 0).long())
+    config = TransformConfig(scale_steps=(step,), crop_size=16, flip=flip, fill=(0, 0, 0))
+    scaled = Augment(config)(sample, seeded(seed))
+    known = scaled.mask != 255
+    differs = ((scaled.image[0] > 100) != (scaled.mask == 1)) & known
+    assert differs.any(dim=0).sum() <= 1  # the column that straddles the edge
 
 
 def test_the_generator_decides_and_the_global_one_is_left_alone():

@@ -190,6 +190,7 @@ def test_every_layout_is_verified(tmp_path, write: Callable[[Path], None], confi
 
 
 @pytest.mark.data
+@pytest.mark.slow
 def test_camvid_is_clean(shared_root):
     reports = verify(CamVidConfig(shared_root / "datasets" / "camvid"), ["train", "tune", "report"])
     assert [whats(report) for report in reports] == ["", "", ""]
@@ -197,6 +198,7 @@ def test_camvid_is_clean(shared_root):
 
 
 @pytest.mark.data
+@pytest.mark.slow
 def test_the_animal_subset_is_clean(voc_animals_root):
     reports = verify(VocConfig(voc_animals_root), ["train", "tune", "report"])
     assert [whats(report) for report in reports] == ["", "", ""]
