@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,6 +16,7 @@ from rich.progress import track
 
 from data.dataset import Split
 from data.kinds import KINDS, DataConfig, build
+from data.prepare.commands import PREPARATIONS
 from data.sheet import contact_sheet
 from data.verify import verify
 from data.verify_report import print_report, to_json
@@ -26,9 +27,12 @@ Root = tyro.conf.Positional[Path | None]
 USAGE = f"""usage: python -m data show NAME [ROOT] --out SHEET.png [--split SPLIT] [--count N]
        python -m data verify NAME [ROOT] [--split SPLIT ...] [--out REPORT.json] [--no-images]
 
+       python -m data prepare TASK ROOT [--any.option VALUE]
+
 names: {", ".join(KINDS)}
+tasks: {", ".join(PREPARATIONS)}
 ROOT is the folder of the data set, and may be given as --data.root ROOT too;
-`python -m data verify NAME --help` lists every option with its value."""
+`python -m data verify NAME --help` lists every option with its value, and so do the others."""
 
 
 @dataclass(frozen=True)
@@ -138,9 +142,23 @@ def chosen(what: str, word: str, known: Iterable[str]) -> str:
     raise ValueError(f"unknown {what} {word!r}: {hint}\n{USAGE}")
 
 
-COMMANDS: dict[str, tuple[Any, Any]] = {
-    "show": (ShowOptions, show),
-    "verify": (VerifyOptions, check),
+def _read(command: str, name: str, arguments: list[str]) -> int:
+    options: Any = ShowOptions if command == "show" else VerifyOptions
+    prog = f"python -m data {command} {name}"
+    parsed = tyro.cli(options[KINDS[name]], prog=prog, args=arguments)
+    return show(parsed) if command == "show" else check(parsed)
+
+
+def _prepare(command: str, name: str, arguments: list[str]) -> int:
+    tyro.cli(PREPARATIONS[name], prog=f"python -m data {command} {name}", args=arguments).run()
+    return 0
+
+
+# The names that a command takes, what they are called, and what runs it.
+COMMANDS: dict[str, tuple[Iterable[str], str, Callable[[str, str, list[str]], int]]] = {
+    "show": (KINDS, "data set", _read),
+    "verify": (KINDS, "data set", _read),
+    "prepare": (PREPARATIONS, "task", _prepare),
 }
 
 
@@ -156,16 +174,13 @@ def main(arguments: list[str]) -> int:
         return 0
     try:
         command = chosen("command", arguments[0], COMMANDS)
+        names, what, run = COMMANDS[command]
         if len(arguments) < 2 or arguments[1].startswith("-"):
-            raise ValueError(f"no data set given: choose one of {', '.join(KINDS)}.\n{USAGE}")
-        name = chosen("data set", arguments[1], KINDS)
-        options, run = COMMANDS[command]
-        prog = f"python -m data {command} {name}"
-        status: int = run(tyro.cli(options[KINDS[name]], prog=prog, args=arguments[2:]))
+            raise ValueError(f"no {what} given: choose one of {', '.join(names)}.\n{USAGE}")
+        return run(command, chosen(what, arguments[1], names), arguments[2:])
     except (OSError, ValueError) as error:
         Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
         return 2
-    return status
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ _DAMAGE = (
     ValueError,
     TypeError,
     EOFError,
-    IndexError,
+    LookupError,
     struct.error,
     zlib.error,
     MatReadError,
@@ -34,7 +34,17 @@ _DAMAGE = (
 
 
 @contextmanager
-def _naming(path: Path, what: str) -> Iterator[None]:
+def naming(path: Path, what: str) -> Iterator[None]:
+    """Turn what a decoder raises into an error that names the file.
+
+    Args:
+        path: the file that is read inside.
+        what: it should be.
+
+    Raises:
+        CorruptSample: its content is damaged.
+        OSError: it cannot be opened.
+    """
     try:
         yield
     except CorruptSample:
@@ -60,7 +70,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         CorruptSample: truncated or not an image; the message names the file.
         OSError: it cannot be opened.
     """
-    with _naming(path, "an image"), Image.open(path) as picture:
+    with naming(path, "an image"), Image.open(path) as picture:
         return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
@@ -71,7 +81,7 @@ def image_size(path: Path) -> tuple[int, int]:
         CorruptSample: not an image; the message names the file.
         OSError: it cannot be opened.
     """
-    with _naming(path, "an image"), Image.open(path) as picture:
+    with naming(path, "an image"), Image.open(path) as picture:
         return picture.height, picture.width
 
 
@@ -86,7 +96,7 @@ def read_ids(path: Path) -> Ids:
 
 
 def _read_index_image(path: Path) -> Ids:
-    with _naming(path, "a mask"), Image.open(path) as picture:
+    with naming(path, "a mask"), Image.open(path) as picture:
         # Converting a palette image to RGB and back loses the ids, so other modes are refused.
         if picture.mode not in ("P", "L"):
             raise CorruptSample(
@@ -98,7 +108,7 @@ def _read_index_image(path: Path) -> Ids:
 
 def _read_sbd(path: Path) -> Ids:
     """`GTcls.Segmentation` of Hariharan et al., Semantic Contours from Inverse Detectors, 2011."""
-    with _naming(path, "a mask of SBD"), path.open("rb") as file:
+    with naming(path, "a mask of SBD"), path.open("rb") as file:
         content = loadmat(file)
         record = content.get("GTcls")
         if not isinstance(record, np.ndarray) or "Segmentation" not in (record.dtype.names or ()):

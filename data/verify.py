@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +17,10 @@ from data.kinds import READERS, DataConfig
 from data.labels import Table, to_labels
 from data.listing import absent, require_unique, shortened
 from data.paired import Layout, Pair, check_size
+from data.parallel import map_files
 from data.reading import image_size, read_ids, read_image
 from data.sample import VOID, CorruptSample
 
-_FEW = 200  # so many images are read sooner than processes start
 Track = Callable[[Iterable[Any], int], Iterable[Any]]
 """Passes an iterable of a known length through, to show how far it is."""
 
@@ -179,7 +175,7 @@ def verify(
     pairs = list(dict.fromkeys(pair for _, layout in present for pair in layout.pairs))
     whole = [pair for pair in pairs if not {pair.image, pair.mask} & missing]
     examine = partial(inspect, table=present[0][1].table, decode=decode)
-    findings = dict(zip(whole, track(_map(examine, whole, workers), len(whole)), strict=True))
+    findings = dict(zip(whole, track(map_files(examine, whole, workers), len(whole)), strict=True))
     for report, layout in present:
         lost = dict.fromkeys(path for path in _files(layout) if path in missing)
         why = f"does not exist, but {layout.source} names it"
@@ -223,24 +219,6 @@ def _check_disjoint(present: list[tuple[SplitReport, Layout]]) -> None:
 def _check_labels(report: SplitReport, source: str) -> None:
     if report.read and not report.pixels[:VOID].any():
         report.problems.append(Problem(source, "no pixel of the split has a label"))
-
-
-def _map(
-    examine: Callable[[Pair], Finding], pairs: list[Pair], workers: int | None
-) -> Iterator[Finding]:
-    if workers is None:
-        workers = 0 if len(pairs) < _FEW else min(8, os.cpu_count() or 1)
-    if workers == 0:
-        yield from map(examine, pairs)
-        return
-    # Spawned: forking a process that has torch's threads can deadlock.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        try:
-            yield from pool.map(examine, pairs, chunksize=16)
-        except BrokenProcessPool as error:
-            raise OSError(
-                "a process that read files died, perhaps for want of memory; try --workers 1"
-            ) from error
 
 
 def _made(config: CollageConfig, split: Split, track: Track) -> SplitReport:

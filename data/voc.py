@@ -49,6 +49,9 @@ PUBLISHED = {
     "trainaug": {"VOC 2012 with SBD": 10582},
     "tune": {"the animal subset": 217},
     "report": {"the animal subset": 228},
+    "animals_train": {"the animal subset": 439, "our copy of the animal subset": 437},
+    "animals_tune": {"the animal subset": 217},
+    "animals_report": {"the animal subset": 228},
     "seg11valid": {"VOC 2011, without SBD's train": 736},
 }
 """How many images the known lists name; other lists may have any number."""

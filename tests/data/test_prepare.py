@@ -1,0 +1,291 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import savemat
+
+from data import Cityscapes, CityscapesConfig, CorruptSample, PersonPart, PersonPartConfig, Voc
+from data import VocConfig as Config
+from data.__main__ import main
+from data.prepare.output import Output
+from data.prepare.person_part import read_parts
+from data.reading import read_ids
+from tests.data.layouts import (
+    truncate,
+    write_cityscapes,
+    write_coco,
+    write_image,
+    write_lines,
+    write_mask,
+)
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+def segmentation_list(root: Path, name: str) -> Path:
+    return root / "ImageSets" / "Segmentation" / f"{name}.txt"
+
+
+def test_output_keeps_what_is_the_same_and_refuses_the_rest(tmp_path):
+    output = Output(force=False)
+    output.lines(tmp_path / "new" / "list.txt", ("a", "b"))
+    output.mask(tmp_path / "m.png", np.array([[1, 255]], dtype=np.uint8))
+    output.lines(tmp_path / "new" / "list.txt", ("a", "b"))
+    Image.fromarray(np.array([[1, 255]], dtype=np.uint8)).save(tmp_path / "m.png")  # other bytes
+    output.mask(tmp_path / "m.png", np.array([[1, 255]], dtype=np.uint8))
+    assert (output.written, output.kept) == (2, 2)
+    with pytest.raises(FileExistsError, match=r"list\.txt is there and holds something else"):
+        output.lines(tmp_path / "new" / "list.txt", ("a",))
+    with pytest.raises(FileExistsError, match=r"m\.png.*--force"):
+        output.mask(tmp_path / "m.png", np.array([[2, 255]], dtype=np.uint8))
+    assert lines(tmp_path / "new" / "list.txt") == ["a", "b"]
+
+
+def test_output_replaces_by_force(tmp_path):
+    write_lines(tmp_path / "list.txt", "mine")
+    (tmp_path / "m.png").write_text("damaged")
+    output = Output(force=True)
+    output.lines(tmp_path / "list.txt", ("a",))
+    output.mask(tmp_path / "m.png", np.array([[7]], dtype=np.uint8))
+    assert lines(tmp_path / "list.txt") == ["a"]
+    assert read_ids(tmp_path / "m.png").tolist() == [[7]]
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_part(tmp_path, monkeypatch):
+    write_lines(tmp_path / "list.txt", "mine")
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("data.prepare.output.os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        Output(force=True).lines(tmp_path / "list.txt", ("a",))
+    assert os.listdir(tmp_path) == ["list.txt"]
+    assert lines(tmp_path / "list.txt") == ["mine"]
+
+
+def test_trainaug_is_train_and_sbd_without_val(tiny_voc, tiny_sbd, capsys):
+    # VOC: train a, b; val d. SBD: train a, c; val b, d.
+    tiny_voc.write_list("val", "d")
+    write_lines(tiny_sbd / "train.txt", "c", "a")
+    write_lines(tiny_sbd / "val.txt", "b", "d")
+    arguments = ["prepare", "voc-trainaug", str(tiny_voc.root), "--sbd", str(tiny_sbd)]
+    assert main(arguments) == 0
+    assert lines(segmentation_list(tiny_voc.root, "train_aug")) == ["a", "b", "c"]
+    assert "train_aug: 3 images; 10582 are published" in capsys.readouterr().out
+    assert not (tiny_voc.root / "SegmentationClassAug").exists()
+    assert main([*arguments, "--masks"]) == 0
+    assert "3 files written, 1 were there" in capsys.readouterr().out
+    masks = tiny_voc.root / "SegmentationClassAug"
+    assert np.array_equal(read_ids(masks / "a.png"), read_ids(tiny_voc.mask("a")))  # VOC's wins
+    assert (read_ids(masks / "c.png") == 2).all()
+    write_image(tiny_voc.image("c"), 5, 6)
+    config = Config(tiny_voc.root, train_list="train_aug", extra_masks="SegmentationClassAug")
+    assert (Voc(config, "train")[2].mask == 2).all()
+
+
+def test_trainaug_without_its_sources_says_what_to_pass(tiny_voc, tiny_sbd, tmp_path, capsys):
+    root = str(tiny_voc.root)
+    assert main(["prepare", "voc-trainaug", root, "--sbd", str(tmp_path / "nowhere")]) == 2
+    assert "the folder of SBD" in capsys.readouterr().err
+    assert main(["prepare", "voc-trainaug", root, "--sbd", str(tiny_sbd)]) == 2
+    assert "val.txt; lists there: train, tune" in capsys.readouterr().err
+
+
+def add_animals(tiny_voc: Any) -> None:
+    for name, label in {"c": 10, "d": 12, "e": 13, "f": 17, "g": 15, "h": 3}.items():
+        mask = np.zeros((4, 4), dtype=np.uint8)
+        mask[2, 2] = label
+        tiny_voc.add(name, mask)
+    tiny_voc.write_list("val", "c", "d", "e", "f", "g", "h")  # in train: a shows a cat
+
+
+def test_animals_are_cat_cow_dog_horse_and_sheep(tiny_voc, tiny_sbd, capsys):
+    add_animals(tiny_voc)
+    write_lines(tiny_sbd / "train.txt", "d", "f", "h")
+    assert main(["prepare", "voc-animals", str(tiny_voc.root), "--sbd", str(tiny_sbd)]) == 0
+    found = [lines(segmentation_list(tiny_voc.root, f"animals_{s}")) for s in SPLITS]
+    assert found == [["a"], ["d", "f"], ["c", "e"]]
+    printed = capsys.readouterr().out
+    assert "animals_train: 1 images; 439 are published" in printed
+    assert "--data.train-list animals_train" in printed
+
+
+SPLITS = ("train", "tune", "report")
+
+
+def test_animals_by_a_list(tiny_voc, tmp_path):
+    add_animals(tiny_voc)
+    write_lines(tmp_path / "seg11valid.txt", "c", "z")
+    options = ["--held-out", str(tmp_path / "seg11valid.txt")]
+    assert main(["prepare", "voc-animals", str(tiny_voc.root), *options]) == 0
+    assert lines(segmentation_list(tiny_voc.root, "animals_report")) == ["c"]
+    assert lines(segmentation_list(tiny_voc.root, "animals_tune")) == ["d", "e", "f"]
+
+
+def test_animals_need_one_rule_for_report(tiny_voc, tiny_sbd, capsys):
+    both = ["--sbd", str(tiny_sbd), "--held-out", str(tiny_sbd / "val.txt")]
+    for options in ([], both):
+        assert main(["prepare", "voc-animals", str(tiny_voc.root), *options]) == 2
+        assert "give either --sbd" in capsys.readouterr().err
+
+
+def test_a_truncated_mask_stops_the_preparation_by_its_name(tiny_voc, tiny_sbd, capsys):
+    add_animals(tiny_voc)
+    truncate(tiny_voc.mask("e"))
+    assert main(["prepare", "voc-animals", str(tiny_voc.root), "--sbd", str(tiny_sbd)]) == 2
+    assert str(tiny_voc.mask("e")) in capsys.readouterr().err
+    assert not segmentation_list(tiny_voc.root, "animals_train").exists()
+
+
+def test_train_ids_of_cityscapes(tmp_path, capsys):
+    write_cityscapes(tmp_path)
+    for expected in ("3 files written, 0 were there", "0 files written, 3 were there"):
+        assert main(["prepare", "cityscapes", str(tmp_path)]) == 0
+        assert expected in capsys.readouterr().out
+    for split in ("train", "tune"):
+        stored, made = (
+            Cityscapes(CityscapesConfig(tmp_path, labels=labels), split)[0].mask
+            for labels in ("labelIds", "labelTrainIds")
+        )
+        assert stored.equal(made)
+
+
+def test_cityscapes_without_masks(tmp_path, capsys):
+    (tmp_path / "gtFine").mkdir()
+    assert main(["prepare", "cityscapes", str(tmp_path)]) == 2
+    assert "unpack gtFine there" in capsys.readouterr().err
+
+
+def write_parts(path: Path, *objects: tuple[str, dict[str, tuple[int, int]]]) -> None:
+    """An annotation of 4 x 6: objects of a class with parts, each a pixel (row, column)."""
+    kind = np.dtype([("class", "O"), ("class_ind", "O"), ("mask", "O"), ("parts", "O")])
+    things = np.empty((1, len(objects)), dtype=kind)
+    for k, (name, parts) in enumerate(objects):
+        cells = np.empty((1, len(parts)), dtype=[("part_name", "O"), ("mask", "O")])
+        for j, (part, place) in enumerate(parts.items()):
+            mask = np.zeros((4, 6), dtype=np.uint8)
+            mask[place] = 1
+            cells[0, j] = (part, mask)
+        whole = np.ones((4, 6), dtype=np.uint8)
+        things[0, k] = (name, k, whole, cells if parts else np.zeros((0, 0)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    savemat(path, {"anno": {"imname": path.stem, "objects": things}})
+
+
+@pytest.fixture
+def parts(tmp_path):
+    folder = tmp_path / "Annotations_Part"
+    body = ["hair", "neck", "ruarm", "lhand", "luleg", "rfoot"]
+    write_parts(folder / "p.mat", ("person", {name: (0, k) for k, name in enumerate(body)}))
+    write_parts(folder / "q.mat", ("dog", {"head": (0, 0)}), ("person", {"torso": (3, 5)}))
+    write_parts(folder / "r.mat", ("person", {}), ("cat", {"tail": (0, 0)}))
+    return folder
+
+
+def test_parts_become_classes(parts):
+    mask = read_parts(parts / "p.mat")
+    assert mask is not None
+    assert mask[0].tolist() == [1, 2, 3, 4, 5, 6]
+    assert not mask[1:].any()
+    other = read_parts(parts / "q.mat")
+    assert other is not None
+    assert other[3, 5] == 2
+    assert other.sum() == 2  # the head of the dog is no part of a person
+    assert read_parts(parts / "r.mat") is None
+
+
+def test_person_part_is_derived(parts, tmp_path, capsys):
+    root = tmp_path / "VOC2010"
+    write_lines(root / "ImageSets" / "Main" / "train.txt", "p", "r", "s")
+    write_lines(root / "ImageSets" / "Main" / "val.txt", "q")
+    for name in "pq":
+        write_image(root / "JPEGImages" / f"{name}.jpg", 4, 6)
+    assert main(["prepare", "person-part", str(root), "--parts", str(parts)]) == 0
+    assert "train: 1 images; 1716 are published" in capsys.readouterr().out
+    assert PersonPart(PersonPartConfig(root), "train").names == ("p",)
+    assert PersonPart(PersonPartConfig(root), "report")[0].mask[3, 5] == 2
+
+
+def test_unknown_parts_and_damaged_annotations_are_named(parts, tmp_path, capsys):
+    write_parts(parts / "p.mat", ("person", {"wing": (0, 0)}))
+    with pytest.raises(CorruptSample, match=r"p\.mat names the part 'wing' of a person; known"):
+        read_parts(parts / "p.mat")
+    truncate(parts / "q.mat")
+    with pytest.raises(CorruptSample, match=r"q\.mat cannot be decoded"):
+        read_parts(parts / "q.mat")
+    savemat(parts / "r.mat", {"other": 1})
+    with pytest.raises(CorruptSample, match=r"r\.mat cannot be decoded as an annotation of parts"):
+        read_parts(parts / "r.mat")
+
+
+def test_person_part_without_annotations(parts, tmp_path, capsys):
+    root = tmp_path / "VOC2010"
+    write_lines(root / "ImageSets" / "Main" / "train.txt", "r")
+    assert main(["prepare", "person-part", str(root), "--parts", str(parts)]) == 2
+    assert "annotates no person" in capsys.readouterr().err
+    assert main(["prepare", "person-part", str(root), "--parts", str(root / "x")]) == 2
+    assert "--parts DIR" in capsys.readouterr().err
+
+
+def test_coco_keeps_images_with_enough_of_voc(tmp_path, capsys):
+    write_coco(tmp_path)  # 20 pixels of VOC in each
+    ids = np.full((4, 7), 1)  # bicycles
+    ids[0, :6] = 91  # stuff
+    write_mask(tmp_path / "stuffthingmaps" / "train2017" / "000000000025.png", ids)
+    arguments = ["prepare", "coco", str(tmp_path), "--min-pixels"]
+    assert main([*arguments, "21"]) == 2  # none in val
+    assert "none of the 1 masks" in capsys.readouterr().err
+    assert main([*arguments, "20", "--force"]) == 0
+    assert lines(tmp_path / "voc_lists" / "train2017.txt") == ["000000000009", "000000000025"]
+    write_mask(tmp_path / "stuffthingmaps" / "train2017" / "000000000025.png", ids[:3, :])
+    assert main([*arguments, "20"]) == 2
+    assert "--force" in capsys.readouterr().err
+    assert main([*arguments, "20", "--force"]) == 0
+    assert lines(tmp_path / "voc_lists" / "train2017.txt") == ["000000000009"]
+    assert main([*arguments, "-1"]) == 2
+
+
+def test_an_unknown_task_suggests_the_nearest(capsys):
+    assert main(["prepare", "voc-animal", "x"]) == 2
+    assert "did you mean 'voc-animals'?" in capsys.readouterr().err
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_the_rule_gives_the_lists_of_the_animal_subset(voc_animals_root, shared_root, tmp_path):
+    """On the copy that holds all but two of the images, with seg11valid for what SBD leaves out."""
+    for folder in ("JPEGImages", "SegmentationClass"):
+        (tmp_path / folder).symlink_to(voc_animals_root / folder)
+    source = voc_animals_root / "ImageSets" / "Segmentation"
+    for name in ("train", "val"):
+        write_lines(segmentation_list(tmp_path, name), *lines(source / f"{name}.txt"))
+    held_out = shared_root / "datasets" / "voc_lists" / "seg11valid.txt"
+    assert main(["prepare", "voc-animals", str(tmp_path), "--held-out", str(held_out)]) == 0
+    for split in SPLITS:
+        made = lines(segmentation_list(tmp_path, f"animals_{split}"))
+        assert made == lines(source / f"{split}.txt")
+
+
+@pytest.mark.data
+def test_the_published_trainaug_obeys_its_rule(shared_root, tmp_path):
+    """SBD's own lists are not at hand; what it adds to VOC is taken from the published list."""
+    lists = shared_root / "datasets" / "voc_lists"
+    for name in ("train", "val"):
+        write_lines(segmentation_list(tmp_path, name), *lines(lists / f"{name}.txt"))
+    (tmp_path / "SegmentationClass").mkdir()
+    published = lines(lists / "train_aug.txt")
+    sbd = tmp_path / "sbd"
+    (sbd / "cls").mkdir(parents=True)
+    extra = sorted(set(published) - set(lines(lists / "train.txt")), reverse=True)
+    write_lines(sbd / "train.txt", *extra[1::2], *lines(lists / "val.txt")[:500])
+    write_lines(sbd / "val.txt", *extra[::2], *lines(lists / "val.txt")[500:])
+    assert main(["prepare", "voc-trainaug", str(tmp_path), "--sbd", str(sbd)]) == 0
+    assert lines(segmentation_list(tmp_path, "train_aug")) == published
