@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.progress import track
 
 from data.dataset import Split
+from data.download.archives import SOURCES, WITHOUT_ADDRESS
+from data.download.commands import DownloadOptions, download
 from data.kinds import KINDS, DataConfig, build
 from data.prepare.commands import PREPARATIONS
 from data.sheet import contact_sheet
@@ -28,8 +30,9 @@ USAGE = f"""usage: python -m data show NAME [ROOT] --out SHEET.png [--split SPLI
        python -m data verify NAME [ROOT] [--split SPLIT ...] [--out REPORT.json] [--no-images]
 
        python -m data prepare TASK ROOT [--any.option VALUE]
+       python -m data download NAME --root DIR [--no-keep]
 
-names: {", ".join(KINDS)}
+names: {", ".join(KINDS)}; download also knows sbd
 tasks: {", ".join(PREPARATIONS)}
 ROOT is the folder of the data set, and may be given as --data.root ROOT too;
 `python -m data verify NAME --help` lists every option with its value, and so do the others."""
@@ -154,11 +157,23 @@ def _prepare(command: str, name: str, arguments: list[str]) -> int:
     return 0
 
 
+def _download(command: str, name: str, arguments: list[str]) -> int:
+    prog = f"python -m data {command} {name}"
+    options = tyro.cli(DownloadOptions, prog=prog, args=arguments)
+    try:
+        download(name, options)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted: run this again, it goes on where it stopped")
+        return 130
+    return 0
+
+
 # The names that a command takes, what they are called, and what runs it.
 COMMANDS: dict[str, tuple[Iterable[str], str, Callable[[str, str, list[str]], int]]] = {
     "show": (KINDS, "data set", _read),
     "verify": (KINDS, "data set", _read),
     "prepare": (PREPARATIONS, "task", _prepare),
+    "download": ({**SOURCES, **WITHOUT_ADDRESS}, "data set", _download),
 }
 
 
@@ -167,7 +182,7 @@ def main(arguments: list[str]) -> int:
 
     Returns:
         0; 1 where `verify` found anything wrong; 2 with a message where a word is not understood or
-        the data cannot be read at all.
+        the data cannot be read at all; 130 after an interrupted download.
     """
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)

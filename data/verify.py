@@ -102,7 +102,7 @@ class SplitReport:
         return int(self.pixels[VOID]) / total if total else 0.0
 
 
-def inspect(pair: Pair, table: Table, decode: bool) -> Finding:
+def inspect(pair: Pair, *, table: Table, decode: bool) -> Finding:
     """Read the files of one sample and note all that is wrong.
 
     Args:
