@@ -1,32 +1,54 @@
-"""Parameter groups and the poly schedule."""
+"""Parameter groups and the schedules of their learning rates."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 from models import Segmenter
 from train.arms import Arm
 from train.fit_config import FitConfig
 
+Kind = Literal["weights", "depthwise", "norms", "biases"]
+
 
 def build_optimizer(segmenter: Segmenter, arm: Arm, config: FitConfig) -> torch.optim.Optimizer:
-    """Groups for the backbone, the head (each with and without decay) and the CRF."""
+    """Groups for the backbone and the head, each by the kind of parameter, and for the CRF.
+
+        group                  learning rate                    decay
+        backbone_weights       lr                               weight_decay
+        backbone_depthwise     lr                               0
+        backbone_norms         lr                               0
+        backbone_biases        lr x bias_multiplier             0
+        head_...               the same x head_multiplier       the same
+        crf_kernel_weights     crf_lr                           0
+        crf_compatibility      compatibility_lr                 0
+
+    Depthwise weights are a group of their own only where they do not decay (DeepLab v3+,
+    `decay_depthwise=False`); elsewhere they are among the weights. The factors on the head and on
+    biases are those of the prototxt of DeepLab v1 and v2: 10 and 2, so 20 for the head's bias.
+
+    Args:
+        segmenter: what has requires_grad off is left out.
+        arm: what learns.
+        config: of this phase.
+
+    Raises:
+        ValueError: nothing is left to learn.
+    """
     groups: list[dict[str, Any]] = []
     if arm.network:
         network = segmenter.network
         inside = {id(p) for p in network.backbone.parameters()}
-        for name, params, lr in (
-            ("backbone", [p for p in network.parameters() if id(p) in inside], config.lr),
-            (
-                "head",
-                [p for p in network.parameters() if id(p) not in inside],
-                config.lr * config.head_multiplier,
-            ),
-        ):
-            groups += decay_groups(name, params, lr, config.weight_decay)
+        learnt = [(kind, p) for kind, p in parameters_by_kind(network) if p.requires_grad]
+        backbone = [(kind, p) for kind, p in learnt if id(p) in inside]
+        head = [(kind, p) for kind, p in learnt if id(p) not in inside]
+        groups += groups_by_kind("backbone", backbone, config.lr, config)
+        groups += groups_by_kind("head", head, config.lr * config.head_multiplier, config)
     if arm.crf and segmenter.crf is not None:
         groups += segmenter.crf.param_groups(
             1.0,
@@ -34,35 +56,89 @@ def build_optimizer(segmenter: Segmenter, arm: Arm, config: FitConfig) -> torch.
             compatibility_multiplier=config.compatibility_lr,
         )
     if not groups:
-        raise ValueError(f"arm {arm.name!r} has nothing to learn.")
+        raise ValueError(
+            f"arm {arm.name!r} has nothing to learn: it needs parameters that are not frozen "
+            f"(frozen={config.frozen})."
+        )
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=0.9)
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
     return torch.optim.AdamW(groups, lr=config.lr)
 
 
-def decay_groups(
-    name: str, params: list[nn.Parameter], lr: float, weight_decay: float
+def parameters_by_kind(module: nn.Module) -> Iterator[tuple[Kind, nn.Parameter]]:
+    """Every parameter with what it is, in the order of `module.parameters()`."""
+    for part in module.modules():
+        for name, parameter in part.named_parameters(recurse=False):
+            yield kind_of(part, name, parameter), parameter
+
+
+def kind_of(part: nn.Module, name: str, parameter: nn.Parameter) -> Kind:
+    """What a module's own parameter is.
+
+    A vector is the bias of a layer with weights, or else scales or shifts what is normalised.
+    """
+    if parameter.ndim <= 1:
+        return "biases" if name == "bias" and isinstance(part, nn.Linear | _ConvNd) else "norms"
+    if isinstance(part, _ConvNd) and 1 < part.groups == part.in_channels:
+        return "depthwise"
+    return "weights"
+
+
+def groups_by_kind(
+    part: str, learnt: list[tuple[Kind, nn.Parameter]], lr: float, config: FitConfig
 ) -> list[dict[str, Any]]:
-    """Weights decay; biases and the affine parameters of norms do not."""
-    learnt = [p for p in params if p.requires_grad]
+    """The groups of the backbone or of the head; those without parameters are left out.
+
+    Args:
+        part: its name.
+        learnt: its parameters.
+        lr: of its weights.
+        config: what biases and depthwise weights differ in.
+    """
+    decaying: tuple[Kind, ...] = (
+        ("weights", "depthwise") if config.decay_depthwise else ("weights",)
+    )
+    groups: tuple[tuple[str, tuple[Kind, ...], float, float], ...] = (
+        ("weights", decaying, lr, config.weight_decay),
+        ("depthwise", () if config.decay_depthwise else ("depthwise",), lr, 0.0),
+        ("norms", ("norms",), lr, 0.0),
+        ("biases", ("biases",), lr * config.bias_multiplier, 0.0),
+    )
     return [
-        {"name": f"{name}_{kind}", "params": chosen, "lr": lr, "weight_decay": decay}
-        for kind, decay, chosen in (
-            ("weights", weight_decay, [p for p in learnt if p.ndim > 1]),
-            ("biases", 0.0, [p for p in learnt if p.ndim <= 1]),
-        )
-        if chosen
+        {"name": f"{part}_{name}", "params": chosen, "lr": rate, "weight_decay": decay}
+        for name, kinds, rate, decay in groups
+        if (chosen := [p for kind, p in learnt if kind in kinds])
     ]
 
 
-def poly_schedule(
+def build_schedule(
     optimizer: torch.optim.Optimizer, config: FitConfig
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    """A linear rise, times lr_0 (1 - step / steps) ** power (DeepLab v2, section 4.1)."""
+    """A linear rise, times what the schedule leaves of each group's learning rate.
 
-    def factor(step: int) -> float:
-        rise = min(1.0, (step + 1) / (config.warmup + 1))
-        remaining: float = max(0.0, 1 - step / config.steps) ** config.power
-        return rise * remaining
+        poly    (1 - step / steps) ** power          DeepLab v2, section 4.1
+        step    1 / 10 ** floor(step / step_size)    DeepLab v1, section 4.1
 
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    The groups of the CRF rise over the longer of `warmup` and `crf_warmup` steps.
+
+    Args:
+        optimizer: of `build_optimizer`.
+        config: of this phase.
+    """
+
+    def factor(warmup: int) -> Callable[[int], float]:
+        return lambda step: min(1.0, (step + 1) / (warmup + 1)) * decayed(step, config)
+
+    longer = max(config.warmup, config.crf_warmup)
+    factors = [
+        factor(longer if group["name"].startswith("crf_") else config.warmup)
+        for group in optimizer.param_groups
+    ]
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
+
+
+def decayed(step: int, config: FitConfig) -> float:
+    """The factor that the schedule has come to before this step, the first being 0."""
+    if config.schedule == "step":
+        return float(0.1 ** (step // config.step_size))
+    return float(max(0.0, 1 - step / config.steps) ** config.power)

@@ -13,7 +13,7 @@ from eval.checkpoint import read_checkpoint, save_checkpoint
 from models import Segmenter
 from train.differences import differences
 from train.fit_config import FitConfig
-from train.optim import build_optimizer, poly_schedule
+from train.optim import build_optimizer, build_schedule
 from train.random_state import random_state, set_random_state
 from train.run import Run
 
@@ -43,7 +43,7 @@ class TrainingState:
         self.run = run
         self.run_id = run_id
         self.optimizer = build_optimizer(segmenter, run.arm, config)
-        self.schedule = poly_schedule(self.optimizer, config)
+        self.schedule = build_schedule(self.optimizer, config)
         self.average: AveragedModel | None = None
         if config.ema_decay > 0:
             averaging = get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]

@@ -14,7 +14,7 @@ from tests.train.world import changed, lines_of, weights
 from train.arms import TRAINED
 from train.differences import differences
 from train.objective import LossConfig, cross_entropy, loss_terms
-from train.optim import build_optimizer, poly_schedule
+from train.optim import build_optimizer, build_schedule
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_a_batch_of_void_costs_nothing() -> None:
 def test_groups_and_schedule(world, tiny) -> None:
     config = replace(tiny.fit, steps=10, lr=1.0, head_multiplier=10, crf_lr=5.0)
     optimizer = build_optimizer(world.segmenter(), TRAINED["joint"], config)
-    schedule = poly_schedule(optimizer, config)
+    schedule = build_schedule(optimizer, config)
     rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
     assert rates["head_weights"] == 10 * rates["backbone_weights"]
     assert rates["crf_kernel_weights"] == 5.0

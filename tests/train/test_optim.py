@@ -1,0 +1,196 @@
+"""Parameter groups and schedules: which parameter learns how fast, and what decays."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from models import (
+    CrfConfig,
+    DeepLabV1Config,
+    DeepLabV3PlusConfig,
+    NetworkConfig,
+    Segmenter,
+    SegmenterConfig,
+    TimmConfig,
+    VggConfig,
+)
+from train.arms import TRAINED
+from train.fit_config import FitConfig
+from train.optim import build_optimizer, build_schedule, parameters_by_kind
+from train.recipes import RECIPES
+
+CRF = CrfConfig()
+SEPARABLE = DeepLabV3PlusConfig(
+    backbone=TimmConfig("mobilenetv2_035"), separable_aspp=True, separable_decoder=True
+)
+
+
+def shell(network: NetworkConfig, crf: CrfConfig | None = None) -> Segmenter:
+    """A segmenter without memory: the groups ask for names and shapes alone."""
+    with torch.device("meta"):
+        return Segmenter(SegmenterConfig(3, network, crf))
+
+
+def groups_of(segmenter: Segmenter, config: FitConfig, arm: str = "unary") -> dict[str, Any]:
+    optimizer = build_optimizer(segmenter, TRAINED[arm], config)  # type: ignore[index]
+    return {group["name"]: group for group in optimizer.param_groups}
+
+
+def test_heads_and_biases_learn_as_fast_as_the_prototxt_says() -> None:
+    """DeepLab v1 and v2: 10 times for the head's weights, 20 for its bias, 2 for all others."""
+    segmenter = shell(DeepLabV1Config(backbone=VggConfig(fc_channels=16)), CRF)
+    config = FitConfig(
+        optimizer="sgd", lr=1.0, head_multiplier=10, bias_multiplier=2, weight_decay=5e-4
+    )
+    groups = groups_of(segmenter, config, "joint")
+    found = {name: (group["lr"], group["weight_decay"]) for name, group in groups.items()}
+    assert found == {
+        "backbone_weights": (1.0, 5e-4),
+        "backbone_biases": (2.0, 0.0),
+        "head_weights": (10.0, 5e-4),
+        "head_biases": (20.0, 0.0),
+        "crf_kernel_weights": (config.crf_lr, 0.0),
+        "crf_compatibility": (config.compatibility_lr, 0.0),
+    }
+    (bias,) = groups["head_biases"]["params"]
+    assert bias is segmenter.network.get_submodule("fc8").bias
+
+
+def test_norms_are_neither_decayed_nor_biases() -> None:
+    segmenter = shell(SEPARABLE)
+    groups = groups_of(segmenter, FitConfig(lr=1.0, bias_multiplier=2))
+    norms = [m for m in segmenter.network.modules() if isinstance(m, nn.BatchNorm2d)]
+    listed = groups["backbone_norms"]["params"] + groups["head_norms"]["params"]
+    assert {id(p) for p in listed} == {id(p) for m in norms for p in (m.weight, m.bias)}
+    for name in ("backbone_norms", "head_norms"):
+        assert (groups[name]["lr"], groups[name]["weight_decay"]) == (1.0, 0.0)
+    assert groups["head_biases"]["lr"] == 2.0
+    assert "backbone_biases" not in groups  # its convolutions have none
+
+
+def test_depthwise_weights_decay_only_where_they_are_said_to() -> None:
+    segmenter = shell(SEPARABLE)
+    depthwise = {
+        id(m.weight)
+        for m in segmenter.network.modules()
+        if isinstance(m, nn.Conv2d) and m.groups > 1
+    }
+    groups = groups_of(segmenter, FitConfig(decay_depthwise=False))
+    listed = groups["backbone_depthwise"]["params"] + groups["head_depthwise"]["params"]
+    assert {id(p) for p in listed} == depthwise
+    assert groups["backbone_depthwise"]["weight_decay"] == 0.0
+    assert groups["backbone_weights"]["weight_decay"] == 1e-4
+    decaying = groups_of(segmenter, FitConfig(decay_depthwise=True))
+    assert "backbone_depthwise" not in decaying
+    listed = decaying["backbone_weights"]["params"] + decaying["head_weights"]["params"]
+    assert depthwise < {id(p) for p in listed}
+
+
+def test_every_parameter_that_learns_is_in_one_group() -> None:
+    segmenter = shell(SEPARABLE, CRF)
+    for part in (segmenter.network.get_submodule("aspp0"), segmenter.network.backbone):
+        next(part.parameters()).requires_grad_(False)
+    groups = groups_of(segmenter, FitConfig(decay_depthwise=False), "joint")
+    listed = [id(p) for group in groups.values() for p in group["params"]]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == {id(p) for p in segmenter.parameters() if p.requires_grad}
+    kinds = [id(p) for _, p in parameters_by_kind(segmenter.network)]
+    assert kinds == [id(p) for p in segmenter.network.parameters()]
+
+
+def test_collage_learns_in_the_order_and_at_the_rates_that_its_results_were_made_with() -> None:
+    """Weights before vectors, the backbone before the head, one rate for the whole network."""
+    recipe = RECIPES["collage"]()
+    segmenter = shell(recipe.model.network, CrfConfig(learn_output_scale=True))
+    groups = groups_of(segmenter, recipe.fit, "joint")
+    network = segmenter.network
+    parts = (network.backbone, *(m for m in network.children() if m is not network.backbone))
+    backbone, head = list(parts[0].parameters()), [p for m in parts[1:] for p in m.parameters()]
+    expected = [
+        id(p)
+        for part in (backbone, head)
+        for vector in (False, True)
+        for p in part
+        if (p.ndim == 1) == vector
+    ]
+    listed = [p for name, g in groups.items() if name[:3] != "crf" for p in g["params"]]
+    assert [id(p) for p in listed] == expected
+    assert {g["lr"] for name, g in groups.items() if name[:3] != "crf"} == {1e-4}
+    assert [groups[name]["lr"] for name in list(groups)[-2:]] == [1e-2, 1e-3]
+
+
+def test_sgd_has_the_momentum_that_is_asked_for() -> None:
+    config = FitConfig(optimizer="sgd", momentum=0.99)
+    groups = groups_of(shell(SEPARABLE), config)
+    assert {group["momentum"] for group in groups.values()} == {0.99}
+
+
+def test_a_network_frozen_whole_has_nothing_to_learn() -> None:
+    segmenter = shell(SEPARABLE)
+    segmenter.requires_grad_(False)
+    config = FitConfig(frozen=("",))
+    with pytest.raises(ValueError, match=r"'unary' has nothing to learn: .*frozen=\('',\)"):
+        build_optimizer(segmenter, TRAINED["unary"], config)
+
+
+def rates(config: FitConfig, steps: int) -> dict[str, list[float]]:
+    """The learning rate of a group of the network and of one of the CRF in every step."""
+    names = ("head_weights", "crf_kernel_weights")
+    groups = [
+        {"name": name, "params": [nn.Parameter(torch.zeros(1))], "lr": lr}
+        for name, lr in zip(names, (1.0, 10.0), strict=True)
+    ]
+    optimizer = torch.optim.SGD(groups)
+    schedule = build_schedule(optimizer, config)
+    found: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(steps):
+        for group in optimizer.param_groups:
+            found[group["name"]].append(group["lr"])
+        optimizer.step()
+        schedule.step()
+    return found
+
+
+def test_poly_ends_near_zero_and_step_divides_by_ten() -> None:
+    poly = rates(FitConfig(steps=4, power=0.9), 4)
+    assert poly["head_weights"] == pytest.approx([1, 0.75**0.9, 0.5**0.9, 0.25**0.9])
+    assert poly["crf_kernel_weights"] == pytest.approx([10 * lr for lr in poly["head_weights"]])
+    step = rates(FitConfig(steps=6, schedule="step", step_size=2), 6)
+    assert step["head_weights"] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_the_crf_rises_longer_than_the_network() -> None:
+    config = FitConfig(steps=10, schedule="step", step_size=10, warmup=1, crf_warmup=3)
+    found = rates(config, 5)
+    assert found["head_weights"] == pytest.approx([0.5, 1, 1, 1, 1])
+    assert found["crf_kernel_weights"] == pytest.approx([2.5, 5, 7.5, 10, 10])
+    shorter = rates(replace(config, crf_warmup=0), 3)
+    assert shorter["crf_kernel_weights"] == pytest.approx([5, 10, 10])
+
+
+def test_a_schedule_goes_on_where_it_was_saved() -> None:
+    config = FitConfig(steps=8, warmup=2, crf_warmup=5)
+
+    def made() -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+        group = {"name": "crf_kernel_weights", "params": [nn.Parameter(torch.zeros(1))]}
+        optimizer = torch.optim.SGD([group], lr=1.0)
+        return optimizer, build_schedule(optimizer, config)
+
+    (first, schedule), (second, resumed) = made(), made()
+    trace = []
+    for step in range(8):
+        if step == 3:
+            second.load_state_dict(first.state_dict())
+            resumed.load_state_dict(schedule.state_dict())
+        first.step()
+        schedule.step()
+        if step >= 3:
+            second.step()
+            resumed.step()
+            trace.append((first.param_groups[0]["lr"], second.param_groups[0]["lr"]))
+    assert [a for a, _ in trace] == [b for _, b in trace]
