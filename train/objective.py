@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from data import VOID
 from models import ScaleLogits, SegmenterOutput
 from models.resize import subsample_labels
+from train.losses.class_weights import class_weights
+from train.losses.cross_entropy import cross_entropy
 
 
 @dataclass(frozen=True)
@@ -22,13 +24,55 @@ class LossConfig:
             it; the sum is their weighted mean. It keeps the network from leaning on the CRF,
             and from its gradient: at the start of a joint run that is three to four times as
             long as the unary's own and mostly noise (cosine of the two on collage: 0.3).
+        label_stride: 8 takes every loss at every eighth pixel alone, as DeepLab v1 and v2 do:
+            there the enlarged logits are the network's own. 1 takes it at every pixel.
+        class_weights: of the pixels of each class, one number a class; none weighs all alike.
     """
 
     unary: float = 4.0
+    label_stride: Literal[1, 8] = 1
+    class_weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.unary >= 0:
             raise ValueError(f"loss.unary must be at least 0, got {self.unary}.")
+        if self.label_stride not in (1, 8):
+            raise ValueError(f"loss.label_stride must be 1 or 8, got {self.label_stride}.")
+        weights = self.class_weights
+        if weights and not (min(weights) >= 0 and max(weights) > 0):
+            raise ValueError(
+                f"loss.class_weights must be at least 0, and one of them above, got {weights}."
+            )
+
+
+class Target(NamedTuple):
+    """What a map of logits is compared with.
+
+    Attributes:
+        labels: (B, H, W) ids, 255 = void.
+        weights: (B, H, W), 0 where the label is void; none where all pixels weigh alike.
+    """
+
+    labels: Tensor
+    weights: Tensor | None = None
+
+    def every(self, stride: int) -> Target:
+        """Every stride-th pixel, the first included."""
+        weights = self.weights
+        return Target(
+            subsample_labels(self.labels, stride),
+            None if weights is None else subsample_labels(weights, stride),
+        )
+
+    def padded(self, size: tuple[int, int]) -> Target:
+        """At the size (H, W) of the padded image: padding is void."""
+        height, width = self.labels.shape[1:]
+        padding = (0, size[1] - width, 0, size[0] - height)
+        weights = self.weights
+        return Target(
+            F.pad(self.labels, padding, value=VOID),
+            None if weights is None else F.pad(weights, padding),
+        )
 
 
 def loss_terms(output: SegmenterOutput, masks: Tensor, config: LossConfig) -> dict[str, Tensor]:
@@ -48,32 +92,51 @@ def loss_terms(output: SegmenterOutput, masks: Tensor, config: LossConfig) -> di
 
     Returns:
         "loss" and its parts "loss_unary" and, with a CRF, "loss_crf".
+
+    Raises:
+        ValueError: `config.class_weights` are not one for each class.
     """
+    target = Target(masks, pixel_weights(masks, config, num_classes=output.unary.shape[1]))
+    unary = unary_term(output, target, config)
     if output.crf is None:
-        unary = unary_term(output, masks)
         return {"loss": unary, "loss_unary": unary}
-    crf = cross_entropy(output.crf, masks)
-    unary = unary_term(output, masks)
+    crf = full_term(output.crf, target, config)
     loss = (crf + config.unary * unary) / (1 + config.unary)
     return {"loss": loss, "loss_crf": crf, "loss_unary": unary}
 
 
-def unary_term(output: SegmenterOutput, masks: Tensor) -> Tensor:
-    """Cross-entropy of the network's logits and of every scale's."""
-    total = cross_entropy(output.unary, masks)
+def unary_term(output: SegmenterOutput, target: Target, config: LossConfig) -> Tensor:
+    """The loss of the network's logits and of every scale's."""
+    total = full_term(output.unary, target, config)
     for scale in output.scales:
-        total = total + cross_entropy(scale.logits.float(), scale_labels(scale, masks))
+        total = total + map_term(scale.logits, scale_target(scale, target))
     return total
 
 
-def scale_labels(scale: ScaleLogits, masks: Tensor) -> Tensor:
-    """The labels of the pixels that a scale's logits sit on; void where the image was padded."""
-    sides = [(n - 1) * scale.stride + 1 for n in scale.logits.shape[2:]]
-    padding = (0, sides[1] - masks.shape[2], 0, sides[0] - masks.shape[1])
-    return subsample_labels(F.pad(masks, padding, value=VOID), scale.stride)
+def full_term(logits: Tensor, target: Target, config: LossConfig) -> Tensor:
+    """The loss of logits at the size of the image, (B, L, H, W), at `config.label_stride`."""
+    stride = config.label_stride
+    return map_term(logits[..., ::stride, ::stride], target.every(stride))
 
 
-def cross_entropy(logits: Tensor, masks: Tensor) -> Tensor:
-    """Mean over labelled pixels; F.cross_entropy's own mean is 0 / 0 without one."""
-    total = F.cross_entropy(logits, masks, ignore_index=VOID, reduction="sum")
-    return total / torch.clamp((masks != VOID).sum(), min=1)
+def map_term(logits: Tensor, target: Target) -> Tensor:
+    """The loss of one map of logits, (B, L, h, w), on the grid of its labels."""
+    return cross_entropy(logits, *target)
+
+
+def scale_target(scale: ScaleLogits, target: Target) -> Target:
+    """What the pixels that a scale's logits sit on hold; void where the image was padded."""
+    height, width = ((n - 1) * scale.stride + 1 for n in scale.logits.shape[2:])
+    return target.padded((height, width)).every(scale.stride)
+
+
+def pixel_weights(masks: Tensor, config: LossConfig, *, num_classes: int) -> Tensor | None:
+    """The weight of every pixel, (B, H, W), 0 where it is void; none where all weigh alike."""
+    if not config.class_weights:
+        return None
+    if len(config.class_weights) != num_classes:
+        raise ValueError(
+            f"loss.class_weights must be one for each of {num_classes} classes, got "
+            f"{len(config.class_weights)}."
+        )
+    return class_weights(masks, config.class_weights)

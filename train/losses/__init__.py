@@ -1,0 +1,1 @@
+"""Losses of a segmentation, one a file; `train.objective` weighs and adds them."""
