@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
+from operator import add, mul
 from typing import Literal, NamedTuple
 
 import torch.nn.functional as F
@@ -11,8 +13,11 @@ from torch import Tensor
 from data import VOID
 from models import ScaleLogits, SegmenterOutput
 from models.resize import subsample_labels
+from train.losses.boundary import boundary_weights
 from train.losses.class_weights import class_weights
 from train.losses.cross_entropy import cross_entropy
+from train.losses.hard_pixels import hard_pixels
+from train.losses.lovasz import LovaszClasses, lovasz_softmax
 
 
 @dataclass(frozen=True)
@@ -27,15 +32,33 @@ class LossConfig:
         label_stride: 8 takes every loss at every eighth pixel alone, as DeepLab v1 and v2 do:
             there the enlarged logits are the network's own. 1 takes it at every pixel.
         class_weights: of the pixels of each class, one number a class; none weighs all alike.
+        boundary_weight: of the pixels near a label edge, beside 1 for the others.
+        boundary_radius: how near, in pixels of the image; see `boundary_weights`.
+        cross_entropy: weight of the cross-entropy in the loss of each map of logits.
+        hard_share: of the labelled pixels, that the cross-entropy is taken over: those where it
+            is highest; 1 for all.
+        lovasz: weight of Lovász-softmax in the loss of each map; with cross_entropy 0, alone.
+        lovasz_classes: "present" in the labels or "all"; see `lovasz_softmax`.
+        lovasz_per_image: average it over the images instead of taking the batch as one.
     """
 
     unary: float = 4.0
     label_stride: Literal[1, 8] = 1
     class_weights: tuple[float, ...] = ()
+    boundary_weight: float = 1.0
+    boundary_radius: int = 3
+    cross_entropy: float = 1.0
+    hard_share: float = 1.0
+    lovasz: float = 0.0
+    lovasz_classes: LovaszClasses = "present"
+    lovasz_per_image: bool = False
 
     def __post_init__(self) -> None:
-        if not self.unary >= 0:
-            raise ValueError(f"loss.unary must be at least 0, got {self.unary}.")
+        for name in ("unary", "cross_entropy", "lovasz"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"loss.{name} must be at least 0, got {getattr(self, name)}.")
+        if not self.cross_entropy + self.lovasz > 0:
+            raise ValueError("one of loss.cross_entropy and loss.lovasz must be above 0.")
         if self.label_stride not in (1, 8):
             raise ValueError(f"loss.label_stride must be 1 or 8, got {self.label_stride}.")
         weights = self.class_weights
@@ -43,6 +66,14 @@ class LossConfig:
             raise ValueError(
                 f"loss.class_weights must be at least 0, and one of them above, got {weights}."
             )
+        if not self.boundary_weight > 0:
+            raise ValueError(f"loss.boundary_weight must be above 0, got {self.boundary_weight}.")
+        if self.boundary_radius < 1:
+            raise ValueError(
+                f"loss.boundary_radius must be at least 1 pixel, got {self.boundary_radius}."
+            )
+        if not 0 < self.hard_share <= 1:
+            raise ValueError(f"loss.hard_share must be in (0, 1], got {self.hard_share}.")
 
 
 class Target(NamedTuple):
@@ -76,14 +107,16 @@ class Target(NamedTuple):
 
 
 def loss_terms(output: SegmenterOutput, masks: Tensor, config: LossConfig) -> dict[str, Tensor]:
-    """Pixel-wise cross-entropy after the CRF, and before it.
+    """The loss after the CRF, and before it.
 
-        loss = (CE(crf) + config.unary * CE(unary)) / (1 + config.unary)
+        loss = (M(crf) + config.unary * M(unary)) / (1 + config.unary)
+        M(z) = config.cross_entropy * CE(z) + config.lovasz * Lovász(z)
 
-    each averaged over the pixels that are not void; without a CRF, CE(unary) alone. The
-    weighted mean keeps the gradient's length, and so the meaning of a learning rate, from
-    one arm to the next. A batch of void alone costs 0. The scales of an input pyramid add
-    their own cross-entropy to CE(unary), with equal weights (DeepLab v2, section 4.1.2).
+    without a CRF, M(unary) alone. CE is the mean over the pixels that are not void, or over the
+    hardest of them, each with its weight. The weighted mean of the two maps keeps the gradient's
+    length, and so the meaning of a learning rate, from one arm to the next. A batch of void alone
+    costs 0. The scales of an input pyramid add their own M to M(unary), with equal weights
+    (DeepLab v2, section 4.1.2).
 
     Args:
         output: logits (B, L, H, W).
@@ -109,19 +142,31 @@ def unary_term(output: SegmenterOutput, target: Target, config: LossConfig) -> T
     """The loss of the network's logits and of every scale's."""
     total = full_term(output.unary, target, config)
     for scale in output.scales:
-        total = total + map_term(scale.logits, scale_target(scale, target))
+        total = total + map_term(scale.logits, scale_target(scale, target), config)
     return total
 
 
 def full_term(logits: Tensor, target: Target, config: LossConfig) -> Tensor:
     """The loss of logits at the size of the image, (B, L, H, W), at `config.label_stride`."""
     stride = config.label_stride
-    return map_term(logits[..., ::stride, ::stride], target.every(stride))
+    return map_term(logits[..., ::stride, ::stride], target.every(stride), config)
 
 
-def map_term(logits: Tensor, target: Target) -> Tensor:
+def map_term(logits: Tensor, target: Target, config: LossConfig) -> Tensor:
     """The loss of one map of logits, (B, L, h, w), on the grid of its labels."""
-    return cross_entropy(logits, *target)
+    labels, weights = target
+    terms: list[Tensor] = []
+    if config.cross_entropy > 0 and config.hard_share < 1:
+        hard = hard_pixels(logits, labels, config.hard_share, weights)
+        terms.append(config.cross_entropy * hard)
+    elif config.cross_entropy > 0:
+        terms.append(config.cross_entropy * cross_entropy(logits, labels, weights))
+    if config.lovasz > 0:
+        lovasz = lovasz_softmax(
+            logits, labels, classes=config.lovasz_classes, per_image=config.lovasz_per_image
+        )
+        terms.append(config.lovasz * lovasz)
+    return reduce(add, terms)
 
 
 def scale_target(scale: ScaleLogits, target: Target) -> Target:
@@ -131,12 +176,18 @@ def scale_target(scale: ScaleLogits, target: Target) -> Target:
 
 
 def pixel_weights(masks: Tensor, config: LossConfig, *, num_classes: int) -> Tensor | None:
-    """The weight of every pixel, (B, H, W), 0 where it is void; none where all weigh alike."""
-    if not config.class_weights:
-        return None
-    if len(config.class_weights) != num_classes:
-        raise ValueError(
-            f"loss.class_weights must be one for each of {num_classes} classes, got "
-            f"{len(config.class_weights)}."
-        )
-    return class_weights(masks, config.class_weights)
+    """The weight of every pixel, (B, H, W), 0 where it is void; none where all weigh alike.
+
+    Edges are those of the full mask, also where the loss is taken at every eighth pixel.
+    """
+    weights: list[Tensor] = []
+    if config.class_weights:
+        if len(config.class_weights) != num_classes:
+            raise ValueError(
+                f"loss.class_weights must be one for each of {num_classes} classes, got "
+                f"{len(config.class_weights)}."
+            )
+        weights.append(class_weights(masks, config.class_weights))
+    if config.boundary_weight != 1:
+        weights.append(boundary_weights(masks, config.boundary_weight, config.boundary_radius))
+    return reduce(mul, weights) if weights else None

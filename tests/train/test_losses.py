@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from itertools import product
 
 import pytest
 import torch
@@ -11,8 +13,11 @@ from torch import Tensor
 
 from data import VOID
 from eval import processes
+from train.losses.boundary import boundary_weights
 from train.losses.class_weights import class_weights
-from train.losses.cross_entropy import cross_entropy
+from train.losses.cross_entropy import cross_entropy, pixel_losses
+from train.losses.hard_pixels import hard_pixels
+from train.losses.lovasz import extended_jaccard, lovasz_softmax
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -21,8 +26,31 @@ def weighted(logits: Tensor, labels: Tensor) -> Tensor:
     return cross_entropy(logits, labels, class_weights(labels, (1.0, 0.25, 3.0)))
 
 
-MEANS: dict[str, Loss] = {"cross-entropy": cross_entropy, "weighted": weighted}
-LOSSES: dict[str, Loss] = {**MEANS}
+def along_edges(logits: Tensor, labels: Tensor) -> Tensor:
+    return cross_entropy(logits, labels, boundary_weights(labels, 4.0, 1))
+
+
+def hard(logits: Tensor, labels: Tensor) -> Tensor:
+    return hard_pixels(logits, labels, 0.3)
+
+
+def hard_weighted(logits: Tensor, labels: Tensor) -> Tensor:
+    return hard_pixels(logits, labels, 0.5, class_weights(labels, (1.0, 0.25, 3.0)))
+
+
+MEANS: dict[str, Loss] = {
+    "cross-entropy": cross_entropy,
+    "weighted": weighted,
+    "along edges": along_edges,
+}
+LOSSES: dict[str, Loss] = {
+    **MEANS,
+    "hard": hard,
+    "hard, weighted": hard_weighted,
+    "Lovasz": lovasz_softmax,
+    "Lovasz, all classes": partial(lovasz_softmax, classes="all"),
+    "Lovasz, per image": partial(lovasz_softmax, per_image=True),
+}
 
 
 def each(losses: dict[str, Loss]) -> pytest.MarkDecorator:
@@ -135,3 +163,170 @@ def test_cross_entropy_is_torchs(labels: Tensor, weights: tuple[float, ...] | No
         ignore_index=VOID,
     )
     torch.testing.assert_close(cross_entropy(logits, labels, given), expected)
+
+
+# Hard pixels
+
+
+def test_hard_pixels_are_the_share_of_the_labelled_ones_with_the_highest_loss(
+    labels: Tensor,
+) -> None:
+    logits = logits_of(labels)
+    losses = pixel_losses(logits, labels)[labels != VOID]  # 40 pixels of 60
+    expected = losses.sort(descending=True).values[:12].mean()
+    torch.testing.assert_close(hard_pixels(logits, labels, 0.3), expected)
+    (gradient,) = torch.autograd.grad(hard_pixels(logits, labels, 0.3), logits)
+    assert (gradient.abs().sum(dim=1) > 0).sum() == 12
+
+
+def test_a_share_too_small_for_one_pixel_keeps_one(labels: Tensor) -> None:
+    logits = logits_of(labels)
+    hardest = pixel_losses(logits, labels).max()
+    torch.testing.assert_close(hard_pixels(logits, labels, 1e-6), hardest)
+
+
+@pytest.mark.parametrize("weights", [None, (1.0, 0.25, 3.0)])
+def test_all_pixels_are_hard_at_share_one(
+    labels: Tensor, weights: tuple[float, ...] | None
+) -> None:
+    logits = logits_of(labels)
+    given = None if weights is None else class_weights(labels, weights)
+    expected = cross_entropy(logits, labels, given)
+    torch.testing.assert_close(hard_pixels(logits, labels, 1.0, given), expected)
+
+
+def test_a_weight_makes_a_pixel_hard() -> None:
+    labels = torch.tensor([[[0, 0, 1]]])
+    logits = torch.tensor([[[[1.0, 0.9, 0.1]], [[0.0, 0.0, 0.0]]]])  # losses 0.31, 0.34, 0.74
+    weights = torch.tensor([[[10.0, 1.0, 1.0]]])
+    expected = pixel_losses(logits, labels)[0, 0, 0]
+    torch.testing.assert_close(hard_pixels(logits, labels, 0.34, weights), expected)
+
+
+def test_void_is_never_a_hard_pixel() -> None:
+    """Neither where labelled pixels cost nothing, as void does."""
+    labels = torch.tensor([[[VOID, VOID, 0, 0, 0, 1]]])
+    logits = torch.tensor([200.0, 0.0])[None, :, None, None].expand(1, 2, 1, 6)
+    assert hard_pixels(logits, labels, 1.0).item() == 200 / 4
+
+
+# Label edges
+
+
+@pytest.mark.parametrize(
+    ("row", "radius", "expected"),
+    [
+        ([0, 0, 0, 1, 1, 1], 1, [1, 1, 4, 4, 1, 1]),
+        ([0, 0, 0, 1, 1, 1], 2, [1, 4, 4, 4, 4, 1]),
+        ([2, 2, 2, 2, 2, 2], 2, [1, 1, 1, 1, 1, 1]),
+        ([0, 0, VOID, VOID, 0, 0], 2, [1, 1, 0, 0, 1, 1]),  # void is no edge
+        ([0, 0, VOID, 1, 1, 1], 1, [1, 1, 0, 1, 1, 1]),
+        ([0, 0, VOID, 1, 1, 1], 2, [1, 4, 0, 4, 1, 1]),  # but no wall either
+    ],
+)
+def test_pixels_near_a_label_edge_weigh_more(
+    row: list[int], radius: int, expected: list[int]
+) -> None:
+    labels = torch.tensor(row)
+    wanted = torch.tensor(expected, dtype=torch.float32)
+    for grid in (labels[None, None, :], labels[None, :, None]):  # a row, a column
+        assert torch.equal(boundary_weights(grid, 4.0, radius), wanted.reshape(grid.shape))
+
+
+def test_distance_from_an_edge_is_chebyshevs() -> None:
+    labels = torch.zeros(2, 7, 7, dtype=torch.int64)
+    labels[1, 3, 3] = 1
+    weights = boundary_weights(labels, 0.5, 2)
+    expected = torch.ones(7, 7)
+    expected[1:6, 1:6] = 0.5
+    assert torch.equal(weights[1], expected)
+    assert (weights[0] == 1).all()
+
+
+# Lovasz-softmax
+
+
+def jaccard_loss(predicted: Tensor, labels: Tensor, classes: list[int]) -> float:
+    """The mean of 1 - IoU of these classes, by counting."""
+    losses = []
+    for c in classes:
+        union = ((predicted == c) | (labels == c)).sum().item()
+        both = ((predicted == c) & (labels == c)).sum().item()
+        losses.append(1 - both / union if union else 0.0)
+    return sum(losses) / len(losses)
+
+
+@pytest.mark.parametrize("labels_row", [[0, 1, 2, 1, 0], [0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
+@pytest.mark.parametrize("classes", ["present", "all"])
+def test_at_one_hot_predictions_lovasz_is_the_jaccard_loss(
+    labels_row: list[int], classes: str
+) -> None:
+    """At every vertex: all 3^5 predictions, with a void pixel that predicts anything."""
+    labels = torch.tensor([*labels_row, VOID])
+    averaged = sorted(set(labels_row)) if classes == "present" else [0, 1, 2]
+    for guess in product(range(3), repeat=len(labels_row)):
+        predicted = torch.tensor([*guess, 2])
+        logits = 1e3 * F.one_hot(predicted, 3).double().T.reshape(1, 3, 2, 3)
+        found = lovasz_softmax(logits, labels.reshape(1, 2, 3), classes=classes)  # type: ignore[arg-type]
+        expected = jaccard_loss(predicted[:-1], labels[:-1], averaged)
+        assert found.item() == pytest.approx(expected, abs=1e-14)  # rounding of a few sums
+
+
+def extension_by_definition(errors: Tensor, foreground: Tensor) -> float:
+    """sum_k m_(k) (J({1..k}) - J({1..k-1})), the sets counted one by one."""
+    value, wrong, before = 0.0, torch.zeros_like(foreground), 0.0
+    for k in errors.argsort(descending=True).tolist():
+        wrong = wrong.clone()
+        wrong[k] = True
+        after = wrong.sum().item() / (foreground | wrong).sum().item()
+        value += errors[k].item() * (after - before)
+        before = after
+    return value
+
+
+@pytest.mark.parametrize("inside", [0, 1, 4, 7])
+def test_between_the_vertices_it_is_the_lovasz_extension(inside: int) -> None:
+    foreground = torch.arange(7) < inside
+    labelled = torch.ones(7, dtype=torch.bool)
+    for seed in range(20):
+        errors = torch.rand(7, generator=torch.Generator().manual_seed(seed)).double()
+        found = extended_jaccard(errors, foreground, labelled).item()
+        # Rounding of seven sums in float64.
+        assert found == pytest.approx(extension_by_definition(errors, foreground), abs=1e-14)
+
+
+def test_lovasz_is_linear_where_the_order_of_the_errors_stays() -> None:
+    foreground, labelled = torch.arange(9) % 2 == 0, torch.arange(9) != 4
+    low, high = (torch.rand(9).double().sort().values for _ in range(2))
+    ends = [extended_jaccard(x, foreground, labelled) for x in (low, high)]
+    for t in (0.25, 0.5, 0.9):
+        between = extended_jaccard((1 - t) * low + t * high, foreground, labelled)
+        torch.testing.assert_close(between, (1 - t) * ends[0] + t * ends[1])
+
+
+def test_a_difference_of_a_millionth_is_not_lost_in_float32() -> None:
+    """Of two Jaccard losses of order one it would be rounded to a multiple of 6e-8."""
+    foreground = torch.arange(2_000_000) % 2 == 0
+    errors = torch.linspace(1, 0, 2_000_000, requires_grad=True)
+    every = torch.ones_like(foreground)
+    (gradient,) = torch.autograd.grad(extended_jaccard(errors, foreground, every), errors)
+    exact = torch.linspace(1, 0, 2_000_000, dtype=torch.float64, requires_grad=True)
+    (expected,) = torch.autograd.grad(extended_jaccard(exact, foreground, every), exact)
+    # Above 0.5 the errors lie 8 roundings of float32 apart: none is repeated, the order is one.
+    same = slice(0, 1_000_000)
+    torch.testing.assert_close(gradient[same].double(), expected[same], rtol=1e-6, atol=0)
+
+
+def test_the_extension_of_no_pixel_is_zero() -> None:
+    none = torch.zeros(3, dtype=torch.bool)
+    assert extended_jaccard(torch.rand(3), none, none) == 0
+
+
+def test_per_image_is_the_mean_over_the_images_with_labels(labels: Tensor) -> None:
+    logits = logits_of(labels)
+    batch = torch.cat([logits, logits[:1]])
+    truth = torch.cat([labels, torch.full_like(labels[:1], VOID)])
+    each_image = [lovasz_softmax(logits[i : i + 1], labels[i : i + 1]) for i in (0, 1)]
+    found = lovasz_softmax(batch, truth, per_image=True)
+    torch.testing.assert_close(found, torch.stack(each_image).mean())
+    assert found != lovasz_softmax(batch, truth)

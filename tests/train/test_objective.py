@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,6 +20,10 @@ from models import (
     SegmenterOutput,
     VggConfig,
 )
+from train.losses.boundary import boundary_weights
+from train.losses.class_weights import class_weights
+from train.losses.hard_pixels import hard_pixels
+from train.losses.lovasz import lovasz_softmax
 from train.objective import LossConfig, Target, loss_terms, scale_target
 
 
@@ -144,6 +149,12 @@ def test_weights_of_classes_reach_every_map(masks) -> None:
     [
         ({"unary": -1.0}, "loss.unary must be at least 0, got -1.0"),
         ({"label_stride": 4}, "loss.label_stride must be 1 or 8, got 4"),
+        ({"cross_entropy": -1.0}, "loss.cross_entropy must be at least 0, got -1.0"),
+        ({"lovasz": float("nan")}, "loss.lovasz must be at least 0, got nan"),
+        ({"cross_entropy": 0.0}, "one of loss.cross_entropy and loss.lovasz must be above 0"),
+        ({"hard_share": 0.0}, "loss.hard_share must be in (0, 1], got 0.0"),
+        ({"boundary_weight": 0.0}, "loss.boundary_weight must be above 0, got 0.0"),
+        ({"boundary_radius": 0}, "loss.boundary_radius must be at least 1 pixel, got 0"),
         ({"class_weights": (1.0, -1.0)}, "loss.class_weights must be at least 0"),
         ({"class_weights": (0.0, 0.0)}, "one of them above, got (0.0, 0.0)"),
     ],
@@ -157,3 +168,41 @@ def test_class_weights_are_one_for_each_class(masks) -> None:
     output = SegmenterOutput(torch.randn(2, 3, 40, 30), None)
     with pytest.raises(ValueError, match="one for each of 3 classes, got 2"):
         loss_terms(output, masks, LossConfig(class_weights=(1.0, 2.0)))
+
+
+def test_lovasz_stands_beside_cross_entropy_or_alone(masks) -> None:
+    masks[0, :20] = VOID
+    unary, crf = torch.randn(2, 3, 40, 30), torch.randn(2, 3, 40, 30)
+    scale = ScaleLogits(torch.randn(2, 3, 5, 4), 8)
+    output = SegmenterOutput(unary, crf, (scale,))
+    both = LossConfig(
+        unary=1.0, cross_entropy=0.5, lovasz=2.0, lovasz_classes="all", lovasz_per_image=True
+    )
+
+    def lovasz(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return lovasz_softmax(logits, labels, classes="all", per_image=True)
+
+    terms = loss_terms(output, masks, both)
+    expected = 0.5 * F.cross_entropy(crf, masks, ignore_index=VOID) + 2 * lovasz(crf, masks)
+    torch.testing.assert_close(terms["loss_crf"], expected)
+    alone = loss_terms(output, masks, replace(both, cross_entropy=0.0))
+    torch.testing.assert_close(alone["loss_crf"], 2 * lovasz(crf, masks))
+    expected = 2 * lovasz(unary, masks) + 2 * lovasz(scale.logits, masks[:, ::8, ::8])
+    torch.testing.assert_close(alone["loss_unary"], expected)
+
+
+def test_hard_pixels_are_chosen_with_their_weights(masks) -> None:
+    """Edges are those of the whole mask, also where the loss asks every eighth pixel."""
+    logits = torch.randn(2, 3, 40, 30)
+    config = LossConfig(
+        label_stride=8,
+        hard_share=0.25,
+        class_weights=(1.0, 0.5, 2.0),
+        boundary_weight=3.0,
+        boundary_radius=1,
+    )
+    masks[:, :20] = 0  # no edges there
+    weights = boundary_weights(masks, 3.0, 1) * class_weights(masks, config.class_weights)
+    terms = loss_terms(SegmenterOutput(logits, None), masks, config)
+    small = (logits[..., ::8, ::8], masks[:, ::8, ::8], 0.25, weights[:, ::8, ::8])
+    torch.testing.assert_close(terms["loss"], hard_pixels(*small))
