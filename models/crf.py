@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Literal
 
 from crfrnn import CrfRnn
 from crfrnn.compatibility import CompatibilityForm, KernelWeights
 from crfrnn.filtering import Normalization
+from crfrnn.frank_wolfe import FrankWolfe
+from crfrnn.inference import Inference, MeanField
 from crfrnn.kernels import FilterName
+from crfrnn.line_search import Regularizer
+
+OF_FRANK_WOLFE = ("regularizer", "temperature", "step")
 
 
 @dataclass(frozen=True)
@@ -15,6 +21,9 @@ class CrfForm:
     """What a person chooses of a CRF; the other arguments of `crfrnn.CrfRnn` can be searched.
 
     Attributes:
+        inference: how the marginals are found.
+        damping: of mean field.
+        regularizer, temperature, step: of Frank-Wolfe; as they are here it is mean field.
         resolution: 1, 2, 4 or 8: the CRF runs on a grid that many times coarser.
     """
 
@@ -27,11 +36,29 @@ class CrfForm:
     bilateral_filter: FilterName = "lattice"
     learn_unary_scale: bool = False
     learn_output_scale: bool = False
+    learn_theta: bool = False
+    untied: bool = False
+    nonnegative: bool = False
+    unary_mixture: float = 0.0
+    inference: Literal["mean_field", "frank_wolfe"] = "mean_field"
+    damping: float = 0.0
+    regularizer: Regularizer = "entropy"
+    temperature: float = 1.0
+    step: float | Literal["decaying", "line_search"] = 1.0
     resolution: int = 1
 
     def __post_init__(self) -> None:
         if self.resolution not in (1, 2, 4, 8):
             raise ValueError(f"crf.resolution must be 1, 2, 4 or 8, got {self.resolution}.")
+        others = OF_FRANK_WOLFE if self.inference == "mean_field" else ("damping",)
+        defaults = {f.name: f.default for f in fields(CrfForm)}
+        changed = [name for name in others if getattr(self, name) != defaults[name]]
+        if changed:
+            raise ValueError(
+                f"crf.{changed[0]} does nothing with crf.inference {self.inference!r}: leave it at "
+                f"{defaults[changed[0]]!r}, or choose the other inference."
+            )
+        build_inference(self)  # raises where an option is out of its range
 
 
 @dataclass(frozen=True)
@@ -51,10 +78,19 @@ class CrfConfig(CrfForm):
     output_scale: float = 1.0
 
 
+def build_inference(form: CrfForm) -> Inference:
+    """The inference of a form, with its options."""
+    if form.inference == "frank_wolfe":
+        return FrankWolfe(form.regularizer, form.temperature, form.step)
+    return MeanField(form.damping)
+
+
 def build_crf(config: CrfConfig, num_classes: int) -> CrfRnn:
     """The CRF of a config, its positions rescaled to the grid it runs on."""
     arguments = {f.name: getattr(config, f.name) for f in fields(config)}
     stride = arguments.pop("resolution")
+    for name in ("inference", "damping", *OF_FRANK_WOLFE):
+        del arguments[name]
     arguments["theta_alpha"] /= stride
     arguments["theta_gamma"] /= stride
-    return CrfRnn(num_classes, **arguments)
+    return CrfRnn(num_classes, inference=build_inference(config), **arguments)

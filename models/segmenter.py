@@ -188,12 +188,16 @@ class Segmenter(nn.Module):
     def describe_crf(self) -> dict[str, Any] | None:
         """The CRF's numbers as plain values, widths in full-resolution pixels; None without one.
 
-        Kernel weights and compatibility are (L, L) whatever their learnable form.
+        Kernel weights and compatibility are (L, L) whatever their learnable form. Where each
+        iteration has its own they are the means over the iterations, and "by_iteration" holds
+        what they are the means of, (T, L, L).
         """
         if self.crf is None:
             return None
         potentials = self.crf.potentials
-        weights = potentials.kernel_weight_matrices()
+        sets = {**potentials.kernel_weight_matrices(), "compatibility": potentials.compatibility()}
+        untied = potentials.compatibility.num_sets is not None
+        means = {k: v.mean(0) if untied else v for k, v in sets.items()}
         return {
             "theta_alpha": rounded(potentials.theta_alpha * self.resolution),
             "theta_beta": rounded(potentials.theta_beta),
@@ -203,8 +207,9 @@ class Segmenter(nn.Module):
             "resolution": self.resolution,
             "unary_scale": self.crf.log_unary_scale.exp().item(),
             "output_scale": self.crf.log_output_scale.exp().item(),
-            "kernel_weights": {name: w.tolist() for name, w in weights.items()},
-            "compatibility": potentials.compatibility().tolist(),
+            "compatibility": means.pop("compatibility").tolist(),
+            "kernel_weights": {name: w.tolist() for name, w in means.items()},
+            "by_iteration": {k: v.tolist() for k, v in sets.items()} if untied else None,
         }
 
     def train(self, mode: bool = True) -> Segmenter:

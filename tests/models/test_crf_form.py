@@ -1,0 +1,132 @@
+"""What a person chooses of a CRF: the layer, the search and the description all take it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields, replace
+from inspect import signature
+
+import pytest
+import torch
+
+import data
+from crfrnn import CrfRnn
+from crfrnn.frank_wolfe import FrankWolfe
+from crfrnn.inference import MeanField
+from data import CollageConfig
+from eval.heatmap import heat_map
+from eval.inference import coarse_unaries, evaluate
+from eval.posthoc import SearchConfig, search
+from models import CrfConfig, CrfForm, DeepLabV3Config, Segmenter, SegmenterConfig, TimmConfig
+from models.crf import OF_FRANK_WOLFE, build_crf
+
+CHANGES = [
+    {"learn_theta": True},
+    {"untied": True},
+    {"nonnegative": True},
+    {"unary_mixture": 0.5},
+    {"damping": 0.5},
+    {"inference": "frank_wolfe", "step": 0.5},
+    {"inference": "frank_wolfe", "regularizer": "l2", "step": "decaying", "unary_mixture": 0.5},
+]
+
+
+@pytest.fixture(scope="module")
+def network() -> DeepLabV3Config:
+    backbone = TimmConfig("mobilenetv2_035", normalization="half")
+    return DeepLabV3Config(backbone=backbone, atrous_rates=(), head_channels=8)
+
+
+def test_defaults_are_those_of_the_library() -> None:
+    parameters = signature(CrfRnn).parameters
+    library = {**MeanField().__dict__, **FrankWolfe().__dict__}
+    library |= {name: p.default for name, p in parameters.items() if name not in ("inference",)}
+    # These the recipes choose for themselves.
+    own = {"resolution", "inference", "normalization"}
+    for field in fields(CrfForm):
+        if field.name not in own:
+            assert field.default == library[field.name], field.name
+
+
+def test_every_option_reaches_the_layer() -> None:
+    form = CrfConfig(learn_theta=True, untied=True, nonnegative=True, unary_mixture=0.25)
+    crf = build_crf(replace(form, num_iterations=3, damping=0.5), 4)
+    learnt = {name for name, p in crf.named_parameters() if p.requires_grad}
+    assert sum("theta" in name for name in learnt) == 3
+    assert crf.potentials.weight("spatial").shape == (3, 4)
+    assert crf.potentials.kernel_weights["spatial"].low == 0
+    assert crf.unary_mixture == 0.25
+    assert crf.inference == MeanField(damping=0.5)
+    changed = CrfConfig(
+        inference="frank_wolfe", regularizer="l2", temperature=0.5, step="line_search"
+    )
+    assert build_crf(changed, 4).inference == FrankWolfe("l2", 0.5, "line_search")
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: "-".join(change))
+def test_search_evaluation_and_description_take_it(change, network) -> None:
+    form = replace(CrfForm(num_iterations=2, num_iterations_eval=3), **change)
+    dataset = data.build(CollageConfig(size=33, num_train=2, num_tune=2, num_report=2), "tune")
+    torch.manual_seed(0)
+    segmenter = Segmenter(SegmenterConfig(len(dataset.classes), network)).eval()
+    coarse = coarse_unaries(segmenter, dataset)
+    grid = SearchConfig(num_images=1, theta_alpha=(6.0,), theta_beta=(9.0,), rounds=0)
+    best, rows = search(segmenter, form, dataset, coarse, grid)
+    assert len(rows) == 2
+    assert all(getattr(best, name) == value for name, value in change.items())
+    learnable = replace(best, kernel_weights="class", compatibility="full")
+    refined = segmenter.with_crf(learnable)
+    assert 0 <= evaluate(refined, dataset, coarse)["miou"] <= 1
+    described = refined.describe_crf()
+    assert described is not None
+    heat_map(
+        "weights",
+        described["kernel_weights"]["spatial"],
+        described["compatibility"],
+        dataset.classes,
+        "start",
+    )
+    assert (described["by_iteration"] is not None) == form.untied
+    assert SegmenterConfig.from_dict(asdict(refined.config)) == refined.config
+
+    refined.train()
+    image = torch.rand(1, 3, 33, 33) * 255
+    output = refined(image).crf
+    assert output is not None
+    output.square().mean().backward()
+    assert refined.crf is not None
+    weight = refined.crf.potentials.weight("bilateral").grad
+    assert weight is not None
+    assert weight.isfinite().all()
+    assert weight.any()
+
+
+def test_untied_sets_are_described_by_their_means(network) -> None:
+    form = CrfConfig(untied=True, num_iterations=2, spatial_weight=3.0)
+    segmenter = Segmenter(SegmenterConfig(3, network, form))
+    assert segmenter.crf is not None
+    with torch.no_grad():
+        segmenter.crf.potentials.weight("spatial")[1] += 2
+    described = segmenter.describe_crf()
+    assert described is not None
+    assert described["kernel_weights"]["spatial"] == (4 * torch.eye(3)).tolist()
+    assert described["by_iteration"]["spatial"] == [
+        (3 * torch.eye(3)).tolist(),
+        (5 * torch.eye(3)).tolist(),
+    ]
+    assert torch.tensor(described["by_iteration"]["compatibility"]).shape == (2, 3, 3)
+
+
+@pytest.mark.parametrize("name", OF_FRANK_WOLFE)
+def test_options_of_the_other_inference_are_refused(name) -> None:
+    value = {"regularizer": "l2", "temperature": 0.5, "step": 0.5}[name]
+    with pytest.raises(ValueError, match=rf"crf\.{name} does nothing with .*'mean_field'"):
+        replace(CrfForm(), **{name: value})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"crf\.damping does nothing with .*'frank_wolfe'"):
+        CrfForm(inference="frank_wolfe", damping=0.5)
+
+
+def test_options_out_of_their_range_are_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="damping must be a number in"):
+        CrfForm(damping=1.5)
+    with pytest.raises(ValueError, match="temperature must be"):
+        CrfForm(inference="frank_wolfe", temperature=-1.0)
