@@ -1,4 +1,4 @@
-"""Command line: `python -m train compare`, `run` and `sync`."""
+"""Command line: `python -m train compare`, `run`, `ablate` and `sync`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from eval import processes
 from eval.arms import ArmName
 from eval.device import device_named
 from models import backbone_named, builder, with_backbone
+from train.ablate.command import ablate_command
 from train.batches import WorkerDied
 from train.compare import compare
 from train.protocol import Comparison
@@ -24,11 +25,15 @@ from train.recipes import RECIPES
 from train.stopping import Stopped, terminable
 from train.sync import sync_command
 
-OTHERS: dict[str, Callable[[list[str]], None]] = {"sync": sync_command}
-"""The commands that take no recipe."""
+OTHERS: dict[str, Callable[[list[str]], None]] = {
+    "ablate": lambda arguments: ablate_command(arguments, choose_network),
+    "sync": sync_command,
+}
+"""The commands that do not begin with a recipe."""
 
 USAGE = f"""usage: python -m train compare RECIPE [--out DIR] [--resume] [--any.option VALUE]
        python -m train run RECIPE --arm ARM --seed N [--out DIR] [--resume] [--any.option VALUE]
+       python -m train ablate NAME [--recipe RECIPE] [--any.option VALUE]
        python -m train sync FOLDER [--run]
 
 the network, before any other option of it:
@@ -86,7 +91,7 @@ def main(arguments: list[str]) -> None:
         return
     command = chosen("command", arguments[0], ["compare", "run", *OTHERS])
     if command in OTHERS:
-        with errors_as_messages():
+        with errors_as_messages(), terminable():
             OTHERS[command](arguments[1:])
         return
     if len(arguments) < 2 or arguments[1].startswith("-"):

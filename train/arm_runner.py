@@ -80,6 +80,7 @@ class ArmRunner:
         self.report = data.build(recipe.data, "report")
         recipe.check_start()
         self.folder = RunFolder(out, self.config, resume=resume)
+        self.group = self.folder.name  # of the W&B runs; an ablation puts its own name here
         self.console = Console(quiet=not processes.is_first())
         self._coarse_logits: dict[tuple[str, int, str], Coarse] = {}
         self._said: set[tuple[str, int]] = set()
@@ -247,7 +248,7 @@ class ArmRunner:
         return RunTracker(
             self.folder.arm(arm, seed),
             self.recipe.wandb,
-            group=self.folder.name,
+            group=self.group,
             name=f"{arm}-seed{seed}",
             config={"recipe": self.name, "arm": arm, "seed": seed, **self.config},
             tags=(self.name, arm),

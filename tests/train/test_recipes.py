@@ -28,11 +28,12 @@ from models import (
 )
 from train.arms import TRAINED
 from train.fit_config import FitConfig
-from train.loop import Run, fit
+from train.loop import fit
 from train.optim import build_optimizer
 from train.recipe import Recipe
 from train.recipes import RECIPES
-from train.tracking import Tracker
+from train.run import Run
+from train.tracking import NoTracker
 
 PAPERS = [name for name in RECIPES if name not in ("collage", "voc12-animals")]
 DEEPLABS = [name for name in PAPERS if name.startswith("deeplab")]
@@ -263,8 +264,7 @@ def test_one_step_of_every_phase(tiny: Recipe, tmp_path, name: str, phase: str) 
     run = Run(TRAINED[arm], 0, tmp_path, data.config_to_dict(tiny.data))  # type: ignore[index]
     augment = replace(recipe.augment, crop_size=33)
     stream = TrainStream(dataset, Augment(augment), config.batch_size, 0)
-    with Tracker(run.directory, "disabled", "test", arm, {}) as tracker:
-        fit(segmenter, stream, config, run, tracker, resume=False)
+    fit(segmenter, stream, config, run, NoTracker(), resume=False)
     changed = {
         key.split(".")[0]
         for key, value in segmenter.state_dict().items()

@@ -19,9 +19,15 @@ def voc12_trainaug() -> VocConfig:
     """train_aug to train on; val, 1449 images, both to choose the CRF on and to score.
 
     The papers choose the CRF on a hundred images of val and score on all of val. To be strict,
-    split a list off train_aug and pass it with --data.tune-list.
+    split a list off train_aug and pass it with --data.tune-list. The list train_aug and the masks
+    that SBD adds are made by `python -m data prepare voc-trainaug`.
     """
-    return VocConfig(train_list="train_aug", tune_list="val", report_list="val")
+    return VocConfig(
+        train_list="train_aug",
+        tune_list="val",
+        report_list="val",
+        extra_masks="SegmentationClassAug",
+    )
 
 
 def published_training(paper: PublishedRecipe) -> FitConfig:

@@ -1,0 +1,205 @@
+"""Ablations before they run: changes and their types, digests, shards, sweeps, the command line."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import pytest
+import yaml
+
+from data import VocConfig
+from train.__main__ import main
+from train.ablate.ablation import ABLATIONS, SHIPPED, Ablation
+from train.ablate.changes import changed
+from train.ablate.distribute import AGENT_VARIABLES, Shard, leave_sweep
+from train.ablate.expand import digest_of, expand
+from train.ablate.sharing import common
+from train.recipe import Recipe
+from train.recipes import RECIPES
+
+
+def ablation(**variants) -> Ablation:
+    named = {label.replace("_", " "): changes for label, changes in variants.items()}
+    return Ablation("mine", "What if?", named, arms=("unary", "joint"))
+
+
+def test_changes_reach_any_depth_and_leave_the_recipe_alone(tiny) -> None:
+    varied = changed(tiny, "fit.loss.unary", 2)
+    assert varied.fit.loss.unary == 2
+    assert type(varied.fit.loss.unary) is float  # 2 and 2.0 are one digest
+    assert replace(varied, fit=tiny.fit) == tiny
+    assert changed(tiny, "search.theta_alpha", [3, 4.0]).search.theta_alpha == (3.0, 4.0)
+    assert changed(tiny, "augment.crop_size", None).augment.crop_size is None
+    assert changed(tiny, "crf.step", 1).crf.step == 1.0
+    assert changed(tiny, "finish", None) == tiny
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("crf.resolutoin", 4, r"there is no field 'crf\.resolutoin'\. Did you mean 'resolution'\?"),
+        ("crff", 4, "there is no field 'crff'. Did you mean 'crf'"),
+        ("crf.resolution.x", 4, r"crf\.resolution is 1 here and has no field 'x'"),
+        ("crf.resolution", "4", r"crf\.resolution must be int, got '4' \(str\)"),
+        ("crf.num_iterations", True, r"must be int, got True \(bool\)"),
+        ("crf.learn_theta", 1, r"must be bool, got 1 \(int\)"),
+        ("crf.kernel_weights", "vector", r"must be Literal\['scalar', 'class', 'matrix'\]"),
+        ("crf.step", "slow", r"crf\.step must be .*float.*Literal.*got 'slow'"),
+        ("search.theta_alpha", [3.0, "4"], r"search\.theta_alpha must be tuple\[float, \.\.\.\]"),
+        ("fit", {"steps": 3}, "fit must be FitConfig"),
+        ("crf.resolution", 3, r"crf\.resolution must be 1, 2, 4 or 8, got 3"),
+        ("seeds", (1, 2), "seeds belong to all labels"),
+        ("model.weights", None, None),
+    ],
+)
+def test_what_a_recipe_cannot_take_is_refused_before_anything_runs(
+    tiny, path, value, message
+) -> None:
+    mine = ablation(base={}, other={path: value})
+    if message is None:
+        assert len(expand(mine, tiny)) == 1
+        return
+    with pytest.raises(ValueError, match=f"ablation 'mine', label 'other': .*{message}"):
+        expand(mine, tiny)
+
+
+def test_a_phase_that_the_recipe_does_not_have(tiny) -> None:
+    voc = replace(RECIPES["voc12-animals"](), data=VocConfig())
+    with pytest.raises(ValueError, match="start is None here and has no field 'steps'"):
+        expand(ABLATIONS["baseline-strength"], voc)
+
+
+def test_labels_of_one_config_are_one_variant(tiny) -> None:
+    mine = ablation(base={}, same={"crf.resolution": 1}, other={"crf.resolution": 2})
+    base, other = expand(mine, tiny)
+    assert base.labels == ("base", "same")
+    assert base.recipe == tiny
+    assert other.labels == ("other",)
+    assert base.jobs(("start", "joint")) == [("start", 0), ("joint", 0), ("joint", 1)]
+
+
+def test_digests_are_of_what_matters(tiny) -> None:
+    def digest(recipe: Recipe) -> str:
+        (variant,) = expand(ablation(base={}), recipe)
+        return variant.digest
+
+    assert digest_of({"a": 1, "b": [2.0, None]}) == digest_of({"b": [2.0, None], "a": 1})
+    assert digest_of({"a": 1}) != digest_of({"a": 1.0})
+    assert len(digest(tiny)) == 12
+    assert digest(tiny) == digest(replace(tiny, seeds=(0, 1, 2), workers=3, wandb="offline"))
+    assert digest(tiny) != digest(replace(tiny, seeds=(1, 0)))  # start is made with another seed
+    assert digest(tiny) != digest(replace(tiny, fit=replace(tiny.fit, lr=2.0)))
+
+
+def test_the_recorded_digest() -> None:
+    # Another writing of configs would leave every folder that there is without a name.
+    assert digest_of({"a": 1}) == "015abd7f5cc5"
+
+
+@pytest.mark.parametrize("shipped", SHIPPED, ids=lambda shipped: shipped.name)
+def test_shipped_ablations_expand_to_distinct_runs(shipped) -> None:
+    variants = expand(shipped, RECIPES["collage"]())
+    assert len(variants) == len(shipped.variants)
+    assert variants[0].labels == (shipped.base,)
+
+
+def test_most_bases_are_the_recipe_itself() -> None:
+    plain = expand(ABLATIONS["frozen-network"], RECIPES["collage"]())[0].digest
+    others = {
+        name: expand(ABLATIONS[name], RECIPES["collage"]())[0].digest
+        for name in ("kernel-weights", "compatibility", "learnable-theta", "untied-iterations")
+    }
+    assert set(others.values()) == {plain}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 20])
+def test_shards_are_a_partition_and_keep_starts_together(tiny, count) -> None:
+    labels = {
+        f"{steps}_{resolution}": {"start.steps": steps, "crf.resolution": resolution}
+        for resolution in (1, 2, 4, 8)
+        for steps in (1, 2, 3)
+    }
+    variants = expand(ablation(**labels), tiny)
+    shards = [Shard(index + 1, count).of(variants) for index in range(count)]
+    digests = [variant.digest for shard in shards for variant in shard]
+    assert sorted(digests) == sorted(variant.digest for variant in variants)
+    sizes = [len(shard) for shard in shards]
+    assert max(sizes) - min(sizes) <= 1
+    starts = [[v.changes["start.steps"] for v in shard] for shard in shards]
+    together = sum(len(set(part)) for part in starts)
+    assert together <= 3 + count - 1  # a cut parts one start at most
+    if count == 3:
+        assert [set(part) for part in starts] == [{1}, {2}, {3}]
+    assert len({digest_of(common(v.config, "start")) for v in variants}) == 3
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "1", "1/0", "a/b"])
+def test_shards_that_are_none(text) -> None:
+    with pytest.raises(ValueError, match=r"--shard must be i/n with i in 1\.\.n"):
+        Shard.parse(text)
+
+
+def test_the_sweep_file_is_yaml_that_runs_every_digest(tmp_path, capsys) -> None:
+    path = tmp_path / "sweep.yaml"
+    arguments = ["ablate", "learnable-theta", "--as-sweep", str(path), "--fit.steps", "3"]
+    main([*arguments, "--seeds", "4", "5", "--out", str(tmp_path / "out")])
+    sweep = yaml.safe_load(path.read_text())
+    recipe = RECIPES["collage"]()
+    recipe = replace(recipe, fit=replace(recipe.fit, steps=3), seeds=(4, 5))
+    digests = [variant.digest for variant in expand(ABLATIONS["learnable-theta"], recipe)]
+    assert sweep["parameters"] == {"only": {"values": digests}}
+    assert sweep["method"] == "grid"
+    command = sweep["command"]
+    assert command[:6] == ["${env}", "${interpreter}", "-m", "train", "ablate", "learnable-theta"]
+    assert command[6:-1] == [
+        "--fit.steps",
+        "3",
+        "--seeds",
+        "4",
+        "5",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert command[-1] == "${args}"
+    assert f"wandb sweep {path}" in capsys.readouterr().out
+    # what an agent calls: the same variants, and one of them
+    main([*command[4:-1], f"--only={digests[1]}", "--list"])
+    assert digests[1] in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_agents_run_id_is_not_taken_for_every_arm(monkeypatch) -> None:
+    for name in AGENT_VARIABLES:
+        monkeypatch.setenv(name, "from the agent")
+    leave_sweep()
+    assert not set(AGENT_VARIABLES) & set(os.environ)
+
+
+def test_the_list_names_every_ablation_and_every_change(capsys, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    main(["ablate"])
+    printed = capsys.readouterr().out
+    assert all(f"\n{name}: {a.question}" in printed for name, a in ABLATIONS.items())
+    main(["ablate", "crf-resolution", "--list", "--out", str(tmp_path / "out")])
+    printed = capsys.readouterr().out
+    for variant in expand(ABLATIONS["crf-resolution"], RECIPES["collage"]()):
+        row = f"crf.resolution {variant.recipe.crf.resolution}  "
+        assert any(row in line and variant.digest in line for line in printed.splitlines())
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["solvr"], "unknown ablation 'solvr': .*Did you mean 'solver'"),
+        (["solver", "--recipe", "colage"], "unknown recipe 'colage': .*Did you mean 'collage'"),
+        (["solver", "--only", "0123"], "unknown digest '0123': choose one of "),
+        (["solver", "--shard", "3/2"], "--shard must be i/n"),
+        (["solver", "--shard", "1/2", "--only", "0123"], ".*give one of them"),
+    ],
+)
+def test_bad_command_lines(arguments, message, tmp_path) -> None:
+    with pytest.raises(SystemExit, match=f"error: {message}"):
+        main(["ablate", *arguments, "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,296 @@
+"""Ablations run: what is skipped, shared, recorded and compared."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from train.__main__ import main
+from train.ablate.ablation import ABLATIONS, Ablation
+from train.ablate.execute import RunArm, execute, jobs_of
+from train.ablate.expand import Variant, expand
+from train.ablate.results import difference, gather, interval, spread
+from train.ablate.sharing import take_over
+from train.ablate.table import markdown, rows
+from train.recipes import RECIPES
+from train.run_folder import read_json, write_json
+
+MINE = Ablation(
+    "mine",
+    "What if?",
+    {"base": {}, "coarse": {"crf.resolution": 2}, "strong": {"start.steps": 9}},
+    arms=("unary", "joint"),
+)
+
+
+def scores(report: float, tune: float = 0.5) -> dict[str, object]:
+    trimap = {"1": report / 2, "3": report / 4}
+    return {
+        "report": {"miou": report, "trimap_miou": trimap},
+        "tune": {"miou": tune, "trimap_miou": {}},
+    }
+
+
+class Runner:
+    """Writes the results of a table instead of training."""
+
+    def __init__(self, out: Path, values: dict[tuple[int, int, str, int], float | BaseException]):
+        self.out = out
+        self.values = values
+        self.ran: list[tuple[str, str, int]] = []
+
+    def __call__(self, variant: Variant) -> RunArm:
+        def run(arm: str, seed: int) -> None:
+            self.ran.append((variant.labels[0], arm, seed))
+            start = variant.recipe.start
+            assert start is not None
+            value = self.values[variant.recipe.crf.resolution, start.steps, arm, seed]
+            if isinstance(value, BaseException):
+                raise value
+            folder = self.out / variant.digest / "arms" / f"{arm}-seed{seed}"
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "checkpoint.pt").touch()
+            write_json(folder / "result.json", {"arm": arm, "seed": seed, "metrics": scores(value)})
+
+        return run
+
+
+@pytest.fixture
+def world(tiny, tmp_path):
+    """(variants, runner, run them): three seeds; unary does not see the resolution."""
+    recipe = replace(tiny, seeds=(0, 1, 2))
+    variants = expand(MINE, recipe)
+    values: dict[tuple[int, int, str, int], float | BaseException] = {}
+    for seed in (0, 1, 2):
+        values[1, 4, "unary", seed] = values[2, 4, "unary", seed] = 0.50 + 0.01 * seed
+        values[1, 9, "unary", seed] = 0.60 + 0.01 * seed
+        values[1, 4, "joint", seed] = 0.60 + 0.02 * seed
+        values[2, 4, "joint", seed] = (0.63, 0.61, 0.69)[seed]
+        values[1, 9, "joint", seed] = 0.70
+    runner = Runner(tmp_path, values)
+
+    def run(chosen=variants) -> list[str]:
+        said: list[str] = []
+        execute(MINE, chosen, variants, tmp_path, runner, said.append)
+        return said
+
+    return variants, runner, run
+
+
+def test_what_is_finished_is_skipped(world) -> None:
+    variants, runner, run = world
+    run(variants[:1])
+    assert runner.ran == [("base", arm, seed) for arm in MINE.arms for seed in (0, 1, 2)]
+    run()
+    assert len(runner.ran) == len(set(runner.ran)) == 18 - 3  # unary of "coarse" is taken over
+    ran = len(runner.ran)
+    assert run() == []
+    assert len(runner.ran) == ran
+
+
+def test_one_that_fails_stops_no_other_and_is_tried_again(world, tmp_path) -> None:
+    variants, runner, run = world
+    good = runner.values[1, 4, "joint", 1]
+    runner.values[1, 4, "joint", 1] = FloatingPointError("step 3: the loss is nan\nsecond line")
+    said = run()
+    line = "FloatingPointError: step 3: the loss is nan second line"
+    assert f"  joint-seed1 failed: {line}" in said
+    results = gather(MINE, "tiny", variants, tmp_path)
+    (failed,) = results["failed"]
+    assert (failed["label"], failed["arm"], failed["seed"]) == ("base", "joint", 1)
+    assert failed["error"] == line
+    assert "test_ablate_run.py" in failed["at"]
+    assert results["missing"] == []
+    assert len(results["runs"]) == 17
+    assert f"- failed: base, joint-seed1 ({variants[0].digest}): Floating" in markdown(results)
+
+    runner.values[1, 4, "joint", 1] = good
+    before = len(runner.ran)
+    run()
+    assert runner.ran[before:] == [("base", "joint", 1)]
+    results = gather(MINE, "tiny", variants, tmp_path)
+    assert results["failed"] == results["missing"] == []
+    assert not list(tmp_path.rglob("failed.json"))
+
+
+def test_an_interrupt_ends_all(world, tmp_path) -> None:
+    variants, runner, run = world
+    runner.values[1, 4, "unary", 1] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert len(runner.ran) == 2
+    missing = gather(MINE, "tiny", variants, tmp_path)["missing"]
+    assert len(missing) == 17
+
+
+def fill(out: Path, variant: Variant, name: str, *, search: bool = False) -> Path:
+    folder = out / variant.digest / "arms" / name
+    write_json(folder / "result.json", {"from": variant.digest})
+    (folder / "checkpoint.pt").write_bytes(variant.digest.encode())
+    (folder / "metrics.jsonl").touch()
+    if search:
+        write_json(folder / "search.json", {"from": variant.digest})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "start", "unary", "search"),
+    [
+        ({"crf_fit.steps": 7}, True, True, True),
+        ({"crf.resolution": 2}, True, True, False),
+        ({"search.num_images": 1}, True, True, False),
+        ({"fit.steps": 7}, True, False, True),
+        ({"fit.loss.unary": 7.0}, True, False, True),
+        ({"start.steps": 7}, False, False, None),
+        ({"data.num_train": 7}, False, False, None),
+        ({"augment.flip": False}, False, False, None),
+        ({"model.min_size": 65}, False, False, None),
+        ({"compile": True}, False, False, None),
+    ],
+)
+def test_what_a_change_leaves_alone_is_taken_over(
+    tiny, tmp_path, changes, start, unary, search
+) -> None:
+    pair = Ablation("mine", "", {"base": {}, "other": changes}, arms=("post-hoc", "joint"))
+    base, other = expand(pair, tiny)
+    for name in ("start-seed0", "unary-seed0"):
+        fill(tmp_path, base, name, search=True)
+    take_over(other, pair.arms, [base, other], tmp_path)
+    arms = tmp_path / other.digest / "arms"
+    for name, taken in (("start-seed0", start), ("unary-seed0", unary)):
+        assert (arms / name / "result.json").is_file() == taken
+        if taken:
+            assert (arms / name / "checkpoint.pt").read_bytes() == base.digest.encode()
+            assert read_json(arms / name / "taken_over.json") == {"from": base.digest}
+            found = {path.name for path in (arms / name).iterdir()}
+            expected = {"checkpoint.pt", "result.json", "taken_over.json"}
+            assert found == (expected | {"search.json"} if search else expected)
+    assert not (arms / "unary-seed1").exists()  # the base has not finished it
+
+
+def test_only_what_is_needed_and_finished_is_taken_over(tiny, tmp_path) -> None:
+    pair = Ablation("mine", "", {"base": {}, "other": {"crf.resolution": 2}}, arms=("joint",))
+    base, other = expand(pair, tiny)
+    fill(tmp_path, base, "unary-seed0")
+    (tmp_path / base.digest / "arms" / "start-seed0").mkdir()
+    (tmp_path / base.digest / "arms" / "start-seed0" / "checkpoint.pt").touch()  # in training
+    assert take_over(other, pair.arms, [base, other], tmp_path) == []
+    assert not (tmp_path / other.digest).exists()
+    fill(tmp_path, base, "start-seed0")
+    own = fill(tmp_path, other, "start-seed0")
+    assert take_over(other, pair.arms, [base, other], tmp_path) == []
+    assert (own / "checkpoint.pt").read_bytes() == other.digest.encode()
+
+
+def test_the_table_has_the_numbers_of_the_results(world, tmp_path) -> None:
+    variants, _, run = world
+    run()
+    results = gather(MINE, "tiny", variants, tmp_path)
+    base, coarse = np.array([0.60, 0.62, 0.64]), np.array([0.63, 0.61, 0.69])
+    found = spread(results, "coarse", "joint", "report")
+    assert found is not None
+    assert found.mean == pytest.approx(coarse.mean())
+    assert found.deviation == pytest.approx(coarse.std(ddof=1))
+    trimap = spread(results, "coarse", "joint", "trimap_3")
+    assert trimap is not None
+    assert trimap.mean == pytest.approx(coarse.mean() / 4)
+    differences = difference(results, "coarse", "joint", "report")
+    assert differences is not None
+    assert differences.values == pytest.approx(coarse - base)
+    # the interval of scipy's own paired t-test
+    expected = stats.ttest_rel(coarse, base).confidence_interval(0.95)
+    assert interval(differences) == pytest.approx((expected.low, expected.high))
+
+    table = {(row[0], row[1]): row[2:] for row in rows(results)}
+    assert list(table) == [(label, arm) for label in MINE.variants for arm in MINE.arms]
+    low, high = 100 * expected.low, 100 * expected.high
+    assert table["coarse", "joint"] == [
+        *("3", "64.33 ± 4.16", "50.00 ± 0.00", "32.17 ± 2.08", "16.08 ± 1.04"),
+        *("+2.33 ± 3.06", f"{low:+.2f} to {high:+.2f}"),
+    ]
+    assert table["base", "joint"][-2:] == ["base", "–"]
+    assert table["coarse", "unary"][-2:] == ["+0.00 ± 0.00", "+0.00 to +0.00"]
+
+
+def test_arms_may_be_compared_within_a_label(world, tmp_path) -> None:
+    variants, _, run = world
+    run()
+    within = replace(MINE, against="unary")
+    results = gather(within, "tiny", variants, tmp_path)
+    for label, expected in (("base", [0.10, 0.11, 0.12]), ("strong", [0.10, 0.09, 0.08])):
+        found = difference(results, label, "joint", "report")
+        assert found is not None
+        assert found.values == pytest.approx(expected)
+    table = {(row[0], row[1]): row[-2] for row in rows(results)}
+    assert table["strong", "unary"] == table["base", "unary"] == "base"
+
+
+def test_one_seed_has_neither_deviation_nor_interval(world, tmp_path) -> None:
+    variants, _, run = world
+    one = [replace(v, recipe=replace(v.recipe, seeds=(0,))) for v in variants]
+    run(one)
+    results = gather(MINE, "tiny", one, tmp_path)
+    table = {(row[0], row[1]): row for row in rows(results)}
+    assert table["coarse", "joint"][2:4] == ["1", "63.00"]
+    assert table["coarse", "joint"][-2:] == ["+3.00", "–"]
+    assert "with one seed neither deviation nor interval" in markdown(results)
+
+
+def test_missing_runs_are_named_and_shown_as_dashes(world, tmp_path) -> None:
+    variants, _, run = world
+    run(variants[:1])
+    results = gather(MINE, "tiny", variants, tmp_path)
+    assert len(results["missing"]) == 12
+    text = markdown(results)
+    assert f"- missing: coarse, joint-seed2 ({variants[1].digest})" in text
+    assert "| coarse | joint | 0 | – | – | – | – | – | – |" in text
+    assert [job.name for job in jobs_of(MINE, variants[1:2], tmp_path)][-1] == (
+        f"{variants[1].digest} (coarse) joint-seed2"
+    )
+
+
+@pytest.mark.slow
+def test_an_ablation_end_to_end(tiny, tmp_path, monkeypatch, capsys) -> None:
+    pair = {label: MINE.variants[label] for label in ("base", "coarse")}
+    mine = Ablation("mine", "What if?", pair, ("post-hoc", "joint"))
+    monkeypatch.setitem(ABLATIONS, "mine", mine)
+    monkeypatch.setitem(RECIPES, "collage", lambda: tiny)
+    out = tmp_path / "out"
+    arguments = ["ablate", "mine", "--out", str(out), "--seeds", "0"]
+    main([*arguments, "--shard", "1/2"])
+    base, coarse = expand(ABLATIONS["mine"], replace(tiny, seeds=(0,)))
+    printed = capsys.readouterr().out
+    assert f"missing: coarse, joint-seed0 ({coarse.digest})" in printed
+
+    main([*arguments, "--only", coarse.digest])
+    printed = capsys.readouterr().out
+    assert f"start-seed0 of {base.digest} taken over" in printed
+    assert f"unary-seed0 of {base.digest} taken over" in printed
+    results = json.loads((out / "mine" / "results.json").read_text())
+    assert results["missing"] == results["failed"] == []
+    assert len(results["runs"]) == 4
+    for run in results["runs"]:
+        folder = out / run["digest"] / "arms" / f"{run['arm']}-seed{run['seed']}"
+        kept = json.loads((folder / "result.json").read_text())
+        assert run["report"] == kept["metrics"]["report"]["miou"]
+        assert kept["crf"]["resolution"] == (1 if run["label"] == "base" else 2)
+    starts = [out / v.digest / "arms" / "start-seed0" / "checkpoint.pt" for v in (base, coarse)]
+    assert starts[0].read_bytes() == starts[1].read_bytes()
+
+    # nothing is left to do; a run that cannot succeed ends with status 1, the table all the same
+    stamps = {path: path.stat().st_mtime_ns for path in out.rglob("result.json")}
+    main(arguments)
+    assert stamps == {path: path.stat().st_mtime_ns for path in out.rglob("result.json")}
+    (starts[1].parents[1] / "joint-seed0" / "result.json").unlink()
+    (starts[1].parents[1] / "joint-seed0" / "checkpoint.pt").write_bytes(b"damaged")
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 1
+    text = (out / "mine" / "results.md").read_text()
+    assert f"- failed: coarse, joint-seed0 ({coarse.digest}): ValueError" in text
+    main([*arguments, "--table-only"])

@@ -1,0 +1,136 @@
+"""What an ablation is, and the ones that are shipped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from eval.arms import ArmName
+
+Changes = Mapping[str, Any]
+"""Values by dotted field of the recipe: {"crf.resolution": 4}."""
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """Changes of a recipe, and what they are compared with.
+
+    Attributes:
+        name: on the command line.
+        question: that it answers, in one sentence.
+        variants: changes by label; the base comes first.
+        arms: that are run and shown.
+        against: arm of the same label that the others are compared with; if not given, every arm
+            is compared with itself under the base's label.
+    """
+
+    name: str
+    question: str
+    variants: Mapping[str, Changes]
+    arms: tuple[ArmName, ...]
+    against: ArmName | None = None
+
+    def __post_init__(self) -> None:
+        if not self.variants or not self.arms:
+            raise ValueError(f"ablation {self.name!r} needs at least one label and one arm.")
+        if self.against is not None and self.against not in self.arms:
+            raise ValueError(f"ablation {self.name!r} compares with an arm that it does not run.")
+
+    @property
+    def base(self) -> str:
+        """The first label."""
+        return next(iter(self.variants))
+
+
+def iterations(train: int, test: int) -> Changes:
+    """T in train mode and in eval mode."""
+    return {"crf.num_iterations": train, "crf.num_iterations_eval": test}
+
+
+SHIPPED = (
+    Ablation(
+        "iterations",
+        "How many mean-field iterations in training, and how many at test (CRF-as-RNN, 7.1)?",
+        {
+            f"train {train}, test {test}": iterations(train, test)
+            for train, test in (
+                # The paper's choice first: the base.
+                *((5, 10), (5, 5), (5, 1)),
+                *((1, 1), (1, 5), (1, 10)),
+                *((3, 5), (3, 10)),
+                *((10, 5), (10, 10)),
+            )
+        },
+        arms=("joint",),
+    ),
+    Ablation(
+        "kernel-weights",
+        "Does a weight for each class, or each pair of classes, help?",
+        {form: {"crf.kernel_weights": form} for form in ("class", "scalar", "matrix")},
+        arms=("crf-only", "joint"),
+    ),
+    Ablation(
+        "compatibility",
+        "Does a learnt compatibility help, and which form of it?",
+        {form: {"crf.compatibility": form} for form in ("full", "potts", "diagonal", "symmetric")},
+        arms=("crf-only", "joint"),
+    ),
+    Ablation(
+        "learnable-theta",
+        "Does it help to learn the widths after the search?",
+        {"searched": {"crf.learn_theta": False}, "learnt": {"crf.learn_theta": True}},
+        arms=("crf-only", "joint"),
+    ),
+    Ablation(
+        "crf-resolution",
+        "What does a CRF on a coarser grid lose?",
+        {f"1/{stride}": {"crf.resolution": stride} for stride in (1, 2, 4, 8)},
+        arms=("post-hoc", "joint"),
+    ),
+    Ablation(
+        "frozen-network",
+        "What does the network gain from the CRF's gradient?",
+        {"recipe": {}},
+        arms=("crf-only", "joint"),
+        against="crf-only",
+    ),
+    Ablation(
+        "untied-iterations",
+        "Do parameters of their own for each iteration help?",
+        {"tied": {"crf.untied": False}, "untied": {"crf.untied": True}},
+        arms=("crf-only", "joint"),
+    ),
+    Ablation(
+        "solver",
+        "Mean field, or Frank-Wolfe (Le-Huu and Alahari, NeurIPS 2021)?",
+        {
+            "mean field": {"crf.inference": "mean_field"},
+            "mean field, damping 0.5": {"crf.inference": "mean_field", "crf.damping": 0.5},
+            "Frank-Wolfe, entropy, step 0.5": {"crf.inference": "frank_wolfe", "crf.step": 0.5},
+            # Sparsemax has no gradient where it is 0 or 1: the paper trains with this mixture.
+            "Frank-Wolfe, l2, step 0.5": {
+                "crf.inference": "frank_wolfe",
+                "crf.regularizer": "l2",
+                "crf.step": 0.5,
+                "crf.unary_mixture": 0.5,
+            },
+        },
+        arms=("post-hoc", "joint"),
+    ),
+    Ablation(
+        "unary-loss",
+        "How much should the loss on the logits before the CRF weigh?",
+        {f"weight {weight:g}": {"fit.loss.unary": weight} for weight in (1.0, 0.0, 0.25, 4.0)},
+        arms=("joint",),
+    ),
+    Ablation(
+        "baseline-strength",
+        "Does the CRF help weak networks more?",
+        {f"start {steps} steps": {"start.steps": steps} for steps in (450, 50, 150, 1350)},
+        arms=("unary", "post-hoc", "joint"),
+        against="unary",
+    ),
+)
+
+ABLATIONS: dict[str, Ablation] = {ablation.name: ablation for ablation in SHIPPED}

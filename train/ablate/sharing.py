@@ -1,0 +1,92 @@
+"""What variants have in common is trained once.
+
+A recipe's fields act in order: `start` is made from everything but the phases after it,
+`unary` adds the training `fit`, a search adds the CRF's form and the grid. So
+
+    start     may be taken over where all agrees but AFTER_START
+    unary     where all agrees but AFTER_UNARY
+    a search  of either network, where besides `crf` and `search` agree
+
+Fields that a recipe gains count as acting on start until they are named here.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from eval.arms import ArmName
+from train.ablate.expand import Variant
+from train.run_folder import read_json, write_json
+
+AFTER_UNARY = ("crf_first", "crf_fit", "crf", "search")
+AFTER_START = ("fit", *AFTER_UNARY)
+FILES = ("checkpoint.pt", "result.json")  # the result last: what has one is finished
+
+LATER: dict[ArmName, tuple[str, ...]] = {"start": AFTER_START, "unary": AFTER_UNARY}
+
+
+def common(config: dict[str, Any], arm: ArmName) -> dict[str, Any]:
+    """What the arm start or unary depends on."""
+    return {key: value for key, value in config.items() if key not in LATER[arm]}
+
+
+def searched(config: dict[str, Any], arm: ArmName) -> dict[str, Any]:
+    """What the search on that arm's network depends on."""
+    return {**common(config, arm), "crf": config["crf"], "search": config["search"]}
+
+
+def take_over(
+    variant: Variant, arms: Sequence[ArmName], others: Sequence[Variant], out: Path
+) -> list[str]:
+    """Copy what a sibling has finished and this variant would make again.
+
+    A search is copied beside the network where the same would be found.
+
+    Args:
+        variant: that is to be run.
+        arms: of it; some build on unary.
+        others: of the same folder; the variant itself may be among them.
+        out: holds a run folder for each, by digest.
+
+    Returns:
+        What was copied, from whom: "start-seed0 of 0123456789ab".
+    """
+    copied = []
+    for arm, seed in networks(variant, arms):
+        name = f"{arm}-seed{seed}"
+        target = out / variant.digest / "arms" / name
+        for other in others:
+            source = out / other.digest / "arms" / name
+            kept = all((source / file).is_file() for file in FILES)
+            if other.digest == variant.digest or not kept:
+                continue
+            if common(other.config, arm) != common(variant.config, arm):
+                continue
+            if not (target / "result.json").is_file():
+                for file in FILES:
+                    copy(source / file, target / file)
+                write_json(target / "taken_over.json", {"from": other.digest})
+                copied.append(f"{name} of {other.digest}")
+            same = searched(other.config, arm) == searched(variant.config, arm)
+            if same and read_json(source / "search.json") is not None:
+                copy(source / "search.json", target / "search.json")
+    return copied
+
+
+def networks(variant: Variant, arms: Sequence[ArmName]) -> list[tuple[ArmName, int]]:
+    """The trained networks that the arms are, or build on."""
+    needed: list[tuple[ArmName, int]] = [("start", variant.recipe.seeds[0])]
+    if {"unary", "post-hoc", "crf-only"} & set(arms):
+        needed += [("unary", seed) for seed in variant.recipe.seeds]
+    return needed
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(target.name + ".part")
+    shutil.copyfile(source, temporary)
+    temporary.replace(target)
