@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 from rich.table import Table
+from safetensors.torch import save_file
 
 import data
 from data import CollageConfig, SegmentationDataset, Split
@@ -167,7 +168,31 @@ def readme(options: ReadmeOptions) -> None:
     options.readme.write_text(text, encoding="utf-8")
 
 
+@dataclass(frozen=True)
+class ExportOptions:
+    """Write the network of a checkpoint as `--model.weights` reads it, without its CRF.
+
+    Attributes:
+        checkpoint: a file that `python -m train` wrote.
+        out: the .safetensors file.
+    """
+
+    checkpoint: tyro.conf.Positional[Path]
+    out: Path
+
+
+def export(options: ExportOptions) -> None:
+    """Write the network's weights, and say which network they are of."""
+    checkpoint = read_checkpoint(options.checkpoint)
+    segmenter = load_segmenter(checkpoint)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    state = {name: value.contiguous() for name, value in segmenter.network.state_dict().items()}
+    save_file(state, options.out)
+    print(f"wrote {options.out}, weights of {segmenter.config.network}")
+
+
 USAGE = """usage: python -m eval run CHECKPOINT [--split SPLIT] [--data.root DIR] [--out FILE]
+       python -m eval export CHECKPOINT --out FILE.safetensors
        python -m eval filters --out FILE [--repeats N]
        python -m eval benchmark crf --out FILE [--repeats N] [--no-memory]
        python -m eval benchmark models [--out FILE] [--repeats N]
@@ -190,6 +215,8 @@ def main(arguments: list[str]) -> None:
             options = tyro.cli(RunOptions, prog="python -m eval run", args=rest)
             with processes.joined(device_named(options.device)):
                 run(options)
+        elif command == "export":
+            export(tyro.cli(ExportOptions, prog="python -m eval export", args=rest))
         elif command == "filters":
             filters(tyro.cli(FiltersOptions, prog="python -m eval filters", args=rest))
         elif command == "benchmark" and rest[:1] == ["crf"]:
@@ -204,8 +231,8 @@ def main(arguments: list[str]) -> None:
             readme(tyro.cli(ReadmeOptions, prog="python -m eval readme", args=rest))
         else:
             raise ValueError(
-                f"unknown command {command!r}: choose run, filters, benchmark crf, benchmark "
-                "models, networks or readme.\n" + USAGE
+                f"unknown command {command!r}: choose run, export, filters, benchmark crf, "
+                "benchmark models, networks or readme.\n" + USAGE
             )
     except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error

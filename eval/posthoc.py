@@ -45,6 +45,7 @@ class SearchConfig:
         num_images: of the tune split, evenly spaced; all of them if there are fewer.
         theta_gamma, spatial_weight: of the spatial kernel; DeepLab fixes both.
         theta_alpha, theta_beta, bilateral_weight: of the bilateral kernel.
+        calibrate: end with the temperature of the CRF's output, see `calibrate`.
         rounds: of the fine stage. The first moves one value at a time by half a step of
             the grid both ways, each further one by half of the step before.
     """
@@ -56,6 +57,7 @@ class SearchConfig:
     theta_beta: tuple[float, ...] = (3.0, 6.0)
     bilateral_weight: tuple[float, ...] = (3.0, 6.0)
     rounds: int = 1
+    calibrate: bool = True
 
     def __post_init__(self) -> None:
         for name in SEARCHED:
@@ -91,8 +93,8 @@ def search(
         progress: called with (images done, images in all) of each stage.
 
     Returns:
-        The best values in that form, with scalar weights, a Potts compatibility and a
-        calibrated `output_scale`; and every setting tried with its score, in order.
+        The best values in that form, with scalar weights, a Potts compatibility and, if
+        wished, a calibrated `output_scale`; and every setting tried with its score, in order.
     """
     count = min(config.num_images, len(dataset))
     chosen = own_share(np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist())
@@ -124,8 +126,10 @@ def search(
         best = max(scored, key=scored.__getitem__)
         score(f"fine {round_ + 1}", neighbours(best, grids, 0.5 ** (round_ + 1)))
     best = max(scored, key=scored.__getitem__)
-    scale = calibrate(segmenter, best, (dataset[index] for index in chosen), coarse)
-    return replace(best, output_scale=scale), rows
+    if config.calibrate:
+        scale = calibrate(segmenter, best, (dataset[index] for index in chosen), coarse)
+        best = replace(best, output_scale=scale)
+    return best, rows
 
 
 @torch.no_grad()

@@ -91,6 +91,15 @@ def test_scores_are_those_of_the_segmenter_with_that_crf(network, coarse) -> Non
     assert max(row["miou"] for row in rows) == pytest.approx(expected, abs=1e-12)
 
 
+def test_the_temperature_is_left_alone_on_request(network, coarse) -> None:
+    config = replace(GRID, num_images=2, rounds=0)
+    plain, _ = search(network, FORM, Squares(), coarse, replace(config, calibrate=False))
+    calibrated, _ = search(network, FORM, Squares(), coarse, config)
+    assert plain.output_scale == 1.0
+    assert calibrated.output_scale != 1.0
+    assert replace(calibrated, output_scale=1.0) == plain
+
+
 def test_settings_that_share_widths_share_filters(network, coarse, monkeypatch) -> None:
     builds: list[int] = []
     build = PairwisePotentials.build_kernels

@@ -12,6 +12,8 @@ import tyro
 
 import data
 from data import Augment, TrainStream, TransformConfig, VocConfig
+from data.transforms import DEEPLAB_V2_SCALES as V2
+from data.transforms import DEEPLAB_V3PLUS_SCALES as V3PLUS
 from models import (
     CrfConfig,
     DeepLabV1Config,
@@ -43,10 +45,32 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "deeplab-v1-largefov": (321, 20, 6_000, 1e-3, "step", 10, 2, 5e-4, 8, None),
     "deeplab-v1-msc": (321, 20, 6_000, 1e-3, "step", 10, 2, 5e-4, 8, None),
     "deeplab-v2-vgg16": (321, 10, 20_000, 1e-3, "poly", 10, 2, 5e-4, 8, None),
-    "deeplab-v2-resnet101": (321, 10, 20_000, 2.5e-4, "poly", 10, 2, 5e-4, 8, (0.5, 1.5)),
+    "deeplab-v2-resnet101": (321, 10, 20_000, 2.5e-4, "poly", 10, 2, 5e-4, 8, V2),
     "deeplab-v3-resnet101": (513, 16, 30_000, 7e-3, "poly", 1, 1, 1e-4, 1, (0.5, 2.0)),
-    "deeplab-v3plus-resnet101": (513, 16, 30_000, 7e-3, "poly", 1, 1, 1e-4, 1, (0.5, 2.0)),
-    "deeplab-v3plus-xception65": (513, 16, 30_000, 7e-3, "poly", 1, 1, 4e-5, 1, (0.5, 2.0)),
+    "deeplab-v3plus-resnet101": (
+        513,
+        16,
+        30_000,
+        7e-3,
+        "poly",
+        1,
+        1,
+        1e-4,
+        1,
+        V3PLUS,
+    ),
+    "deeplab-v3plus-xception65": (
+        513,
+        16,
+        30_000,
+        7e-3,
+        "poly",
+        1,
+        1,
+        4e-5,
+        1,
+        V3PLUS,
+    ),
 }
 NETWORKS = {
     "deeplab-v1-largefov": "deeplab_v1_largefov",
@@ -87,14 +111,19 @@ def test_the_start_is_the_training_of_the_paper(name: str) -> None:
         start.bias_multiplier,
         start.weight_decay,
         start.loss.label_stride,
-        augment.scale,
+        augment.scale or augment.scale_steps or None,
     )
     assert found == TABLE[name]
     assert (start.optimizer, start.momentum, start.warmup) == ("sgd", 0.9, 0)
     assert (start.power, start.step_size) == (0.9, 2000)
     assert start.decay_depthwise == ("xception" not in name)
     assert augment.flip
-    assert recipe.data == VocConfig(train_list="train_aug", tune_list="val", report_list="val")
+    assert recipe.data == VocConfig(
+        train_list="train_aug",
+        tune_list="val",
+        report_list="val",
+        extra_masks="SegmentationClassAug",
+    )
     # The window that image pooling sees is that of the crop.
     assert recipe.model.min_size == (513 if "-v3" in name else 0)
 

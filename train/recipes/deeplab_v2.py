@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from data import TransformConfig
+from data.transforms import DEEPLAB_V2_SCALES
 from eval.posthoc import SearchConfig
 from models import builder, pretrained_config
 from train.recipe import ModelConfig, Recipe
@@ -71,7 +72,7 @@ def deeplab_v2_resnet101() -> Recipe:
     return replace(
         vgg,
         model=ModelConfig(network=pretrained_config(paper.config)),
-        augment=TransformConfig(crop_size=paper.recipe.crop, scale=(0.5, 1.5), flip=True),
+        augment=TransformConfig(crop_size=paper.recipe.crop, scale_steps=DEEPLAB_V2_SCALES),
         start=published_training(paper.recipe),
         # Of two reproductions: spatial 1/3, bilateral 67/3/4.
         search=replace(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from data import TransformConfig
+from data.transforms import DEEPLAB_V3PLUS_SCALES
 from models import builder, pretrained_config
 from models.builders import Builder
 from train.recipe import ModelConfig, Recipe
@@ -56,7 +57,7 @@ def one_stage(paper: Builder) -> Recipe:
     return replace(
         deeplab_v3_resnet101(),
         model=ModelConfig(network=pretrained_config(paper.config), min_size=paper.recipe.crop),
-        augment=TransformConfig(crop_size=paper.recipe.crop, scale=(0.5, 2.0), flip=True),
+        augment=TransformConfig(crop_size=paper.recipe.crop, scale_steps=DEEPLAB_V3PLUS_SCALES),
         start=published_training(paper.recipe),
         finish=None,
     )
