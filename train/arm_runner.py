@@ -251,7 +251,7 @@ class ArmRunner:
             group=self.group,
             name=f"{arm}-seed{seed}",
             config={"recipe": self.name, "arm": arm, "seed": seed, **self.config},
-            tags=(self.name, arm),
+            tags=(self.name, arm, self.folder.name),
             run_id=self._run_id(arm, seed),
         )
 

@@ -43,6 +43,7 @@ def test_changes_reach_any_depth_and_leave_the_recipe_alone(tiny) -> None:
         ("crf.resolution.x", 4, r"crf\.resolution is 1 here and has no field 'x'"),
         ("crf.resolution", "4", r"crf\.resolution must be int, got '4' \(str\)"),
         ("crf.num_iterations", True, r"must be int, got True \(bool\)"),
+        ("fit.lr", True, r"fit\.lr must be float, got True \(bool\)"),
         ("crf.learn_theta", 1, r"must be bool, got 1 \(int\)"),
         ("crf.kernel_weights", "vector", r"must be Literal\['scalar', 'class', 'matrix'\]"),
         ("crf.step", "slow", r"crf\.step must be .*float.*Literal.*got 'slow'"),

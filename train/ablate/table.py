@@ -78,9 +78,11 @@ def terminal_table(results: dict[str, Any]) -> Table:
         collapse_padding=True,
     )
     for index, title in enumerate(TITLES):
-        table.add_column(title, justify="left" if index < 2 else "right")
-    for row in rows(results):
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_column(title, justify="left" if index < 2 else "right", no_wrap=index > 0)
+    for label, *row in rows(results):
+        # Over two lines, a number stays whole on a terminal of 80 columns.
+        stacked = (cell.replace(" ± ", "\n±").replace(" to ", "\nto ") for cell in row)
+        table.add_row(Text(label), *map(Text, stacked))
     return table
 
 
