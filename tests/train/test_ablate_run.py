@@ -150,7 +150,7 @@ def fill(out: Path, variant: Variant, name: str, *, search: bool = False) -> Pat
         ({"data.num_train": 7}, False, False, None),
         ({"augment.flip": False}, False, False, None),
         ({"model.min_size": 65}, False, False, None),
-        ({"compile": True}, False, False, None),
+        ({"start.lr": 1e-4}, False, False, None),
     ],
 )
 def test_what_a_change_leaves_alone_is_taken_over(
