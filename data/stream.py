@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -114,7 +115,7 @@ class TrainStream:
             return
         # Workers are spawned: forking a process that has threads (torch's, a progress bar's) can
         # deadlock. The generator keeps the loader from drawing from torch's global one.
-        yield from DataLoader(
+        loader = DataLoader(
             _Steps(self, start_step, num_steps),
             batch_size=None,
             num_workers=num_workers,
@@ -123,6 +124,13 @@ class TrainStream:
             worker_init_fn=_ignore_interrupts,
             generator=Generator().manual_seed(self.seed),
         )
+        # The loader has SIGCHLD raise an error wherever the program is, which may be between two
+        # weights of an optimiser step. A dead worker is noticed without it, by who waits for it.
+        before = signal.getsignal(signal.SIGCHLD)
+        batches = iter(loader)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, before)
+        yield from batches
 
     def _sample(self, place: int, corrupt: dict[str, str]) -> Sample:
         index = self._index(place)

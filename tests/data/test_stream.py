@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 from collections import Counter
 
 import pytest
@@ -97,6 +98,14 @@ def test_iterating_gives_the_batches_in_order(num_workers):
     assert torch.equal(torch.get_rng_state(), state)
     assert len(batches) == 5
     assert all(same(batch, stream().batch(3 + k)) for k, batch in enumerate(batches))
+
+
+def test_the_loader_leaves_no_signal_handler_behind():
+    before = signal.getsignal(signal.SIGCHLD)
+    batches = stream().iterate(start_step=0, num_steps=2, num_workers=1)
+    next(batches)
+    assert signal.getsignal(signal.SIGCHLD) is before
+    assert len(list(batches)) == 1
 
 
 def test_no_steps():
