@@ -14,6 +14,7 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
+from data.collage import CollageConfig
 from data.dataset import Split
 from data.download.archives import SOURCES, WITHOUT_ADDRESS
 from data.download.commands import DownloadOptions, download
@@ -115,7 +116,7 @@ def _progress(items: Iterable[Any], total: int) -> Iterable[Any]:
     return track(items, "reading", total, console=Console(stderr=True), transient=True)
 
 
-def with_root(config: Any, root: Path | None) -> Any:
+def with_root(config: DataConfig, root: Path | None) -> DataConfig:
     """The config with the folder that was given as a word of its own.
 
     Raises:
@@ -123,11 +124,10 @@ def with_root(config: Any, root: Path | None) -> Any:
     """
     if root is None:
         return config
-    given = getattr(config, "root", None)
-    if given is None:
+    if isinstance(config, CollageConfig):
         raise ValueError(f"{root}: this data set is made, it lies in no folder")
-    if given not in (type(config)().root, root):
-        raise ValueError(f"two folders were given: {root}, and --data.root {given}")
+    if config.root not in (type(config)().root, root):
+        raise ValueError(f"two folders were given: {root}, and --data.root {config.root}")
     return replace(config, root=root)
 
 

@@ -57,11 +57,18 @@ PUBLISHED = {
 """How many images the known lists name; other lists may have any number."""
 
 
+MORE_MASKS = (
+    "; and the folder of --data.extra-masks: `python -m data prepare voc-trainaug --masks` makes "
+    "SegmentationClassAug, and --data.extra-masks None --data.sbd .../dataset does without"
+)
+
+
 @dataclass(frozen=True)
 class VocConfig:
     """Where a data set in the VOC layout lies and how it is split.
 
-    The defaults are those of the animal subset (`python -m data prepare voc-animals`). The
+    The defaults are the lists of a copy that holds the animal subset alone; beside all of VOC they
+    are animals_train, animals_tune and animals_report (`python -m data prepare voc-animals`). The
     published training with SBD is `train_list="train_aug"` (10,582 images) with `tune_list="val"`
     and `report_list="val"` (1,449): VOC publishes no third split with labels, so whoever tunes on
     val also reports on it, as the papers do.
@@ -112,7 +119,7 @@ class Voc(PairedDataset[VocConfig]):
             ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation", *extra),
             "a folder in the VOC 2012 layout, with JPEGImages, SegmentationClass, "
             "ImageSets/Segmentation directly below it; pass it as --data.root "
-            ".../VOCdevkit/VOC2012",
+            ".../VOCdevkit/VOC2012" + (MORE_MASKS if extra else ""),
         )
         if config.sbd is not None:
             require_folders(

@@ -16,7 +16,8 @@ from eval import processes
 from eval.metrics import Scorer, merged
 from models import Segmenter
 
-Coarse = dict[str, Tensor]  # image name -> the network's logits at its stride, (1, L, h, w)
+# image name -> the network's logits at its stride, (1, L, h, w), on the CPU
+Coarse = dict[str, Tensor]
 
 
 @torch.no_grad()
@@ -26,7 +27,8 @@ def coarse_unaries(segmenter: Segmenter, dataset: SegmentationDataset) -> Coarse
     Of several processes each has its share of the images, see `samples`.
     """
     segmenter.eval()
-    return {s.name: segmenter.coarse_unary(image_of(s, segmenter.device)) for s in samples(dataset)}
+    device = segmenter.device
+    return {s.name: segmenter.coarse_unary(image_of(s, device)).cpu() for s in samples(dataset)}
 
 
 @torch.no_grad()
@@ -40,7 +42,7 @@ def predict(segmenter: Segmenter, sample: Sample, coarse: Tensor, *, use_crf: bo
         use_crf: take the CRF's logits instead of the network's.
     """
     image = image_of(sample, segmenter.device)
-    logits = segmenter.enlarge(coarse, image.shape[2:])
+    logits = segmenter.enlarge(coarse.to(segmenter.device), image.shape[2:])
     if use_crf:
         logits = segmenter.refine(logits, image)
     return logits.argmax(1)[0].cpu()

@@ -147,10 +147,13 @@ def calibrate(
     for sample in samples:
         ((_, logits),) = refined(segmenter, sample, coarse[sample.name], [setting])
         labelled = (sample.mask != VOID).flatten().nonzero()[::CALIBRATION_STRIDE, 0]
-        rows.append(logits[0].flatten(1).t()[labelled.to(logits.device)])
+        rows.append(logits[0].flatten(1).t()[labelled.to(logits.device)].cpu())
         labels.append(sample.mask.flatten()[labelled])
-    gathered = processes.gathered((torch.cat(rows).cpu(), torch.cat(labels)))
-    all_rows, all_labels = (torch.cat(parts) for parts in zip(*gathered, strict=True))
+    # Lists: a process may have no image of the search.
+    all_rows, all_labels = (
+        torch.cat([part for parts in processes.gathered(found) for part in parts])
+        for found in (rows, labels)
+    )
     all_rows = all_rows.double()  # the minimum is flat: in float32 it is found to 3e-4 alone
     fitted = minimize_scalar(
         lambda log_scale: F.cross_entropy(all_rows * math.exp(log_scale), all_labels).item(),
@@ -199,7 +202,7 @@ def refined(
     Settings that share their widths share the filters: these are most of the cost.
     """
     image = image_of(sample, segmenter.device)
-    unary = segmenter.enlarge(coarse, image.shape[2:])
+    unary = segmenter.enlarge(coarse.to(segmenter.device), image.shape[2:])
 
     def widths(setting: CrfConfig) -> tuple[float, ...]:
         return setting.theta_gamma, setting.theta_alpha, setting.theta_beta

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -11,6 +14,17 @@ MAX_MOMENTUM = 0.1
 def batch_norms(module: nn.Module) -> list[_BatchNorm]:
     """Every batch normalisation layer, timm's included."""
     return [m for m in module.modules() if isinstance(m, _BatchNorm)]
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def synchronized(module: M) -> M:
+    """The module with statistics over all processes; in place but for the module itself.
+
+    By timm's function: PyTorch's own drops the activation inside timm's BN layers.
+    """
+    return convert_sync_batchnorm(module)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def set_momentum(module: nn.Module, momentum: float) -> None:

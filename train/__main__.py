@@ -122,6 +122,9 @@ def errors_as_messages() -> Iterator[None]:
         yield
     except (OSError, ValueError, FloatingPointError, WorkerDied) as error:
         raise SystemExit(f"error: {error}") from error
+    except KeyboardInterrupt as error:
+        print("interrupted: the same command with --resume goes on.", file=sys.stderr)
+        raise SystemExit(130) from error
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         raise SystemExit(128 + stopped.signal_number) from stopped

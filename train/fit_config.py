@@ -21,7 +21,7 @@ class FitConfig:
         lr: of the backbone, at the first step.
         head_multiplier: of the head's learning rate.
         bias_multiplier: of the learning rate of biases, which do not decay.
-        crf_lr: of the CRF's kernel weights and scales.
+        crf_lr: of the CRF's kernel weights, widths and scales.
         compatibility_lr: of the CRF's compatibility.
         weight_decay: of the network's weights; never of biases, norms or the CRF.
         decay_depthwise: depthwise weights decay like the others.
@@ -91,7 +91,8 @@ class FitConfig:
         for name in ("momentum", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}.")
-        if self.patience and not self.eval_every:
+        if self.patience and not 0 < self.eval_every <= self.steps:
             raise ValueError(
-                "patience counts evaluations on the tune split: set eval_every above 0 too."
+                "patience counts evaluations on the tune split: set eval_every to 1.."
+                f"{self.steps} steps, got {self.eval_every}."
             )

@@ -17,7 +17,7 @@ from eval import processes
 from eval.checkpoint import load_segmenter, read_checkpoint
 from eval.inference import coarse_unaries, evaluate
 from models import Segmenter
-from models.batch_norm import batch_norms
+from models.batch_norm import batch_norms, synchronized
 from train.batches import Batches, WorkerDied
 from train.crf_trace import crf_gradient_norms, crf_scalars
 from train.fit_config import FitConfig
@@ -27,7 +27,7 @@ from train.run import Run
 from train.state import TrainingState
 from train.step import NonFiniteLoss, TrainedForward, over_processes, train_step
 from train.stopping import Stopped, StopRequest
-from train.tracking import Tracker
+from train.tracker import Tracker
 
 
 def fit(
@@ -39,7 +39,7 @@ def fit(
     *,
     resume: bool,
     tune: SegmentationDataset | None = None,
-) -> None:
+) -> int:
     """Train one arm for `config.steps` steps, leave its checkpoint and the resulting weights.
 
     Args:
@@ -50,6 +50,9 @@ def fit(
         tracker: takes a line every few steps.
         resume: go on from the run's checkpoint if there is one.
         tune: the split that is scored every `config.eval_every` steps.
+
+    Returns:
+        The steps that were taken: fewer than `config.steps` where patience ended them.
 
     Raises:
         ValueError: the checkpoint to resume from is of another configuration.
@@ -64,11 +67,12 @@ def fit(
         state = TrainingState(segmenter, config, run, tracker.run_id)
         if resume and run.checkpoint.is_file():
             state.restore(run.checkpoint)
-        tracker.rewind(run.first_step + state.step)
         if not state.finished:
+            tracker.rewind(run.first_step + state.step)
             Fit(state, stream, tracker, tune).run()
     segmenter.load_state_dict(state.result.state_dict())
     segmenter.eval()
+    return state.step
 
 
 class Fit:
@@ -95,7 +99,8 @@ class Fit:
         self.tune = tune
         prepare_batch_norm(state.segmenter, self.config, self.place)
         if self.place.compile:
-            state.segmenter.network.compile()
+            network = state.segmenter.network
+            network.outputs = torch.compile(network.outputs)  # type: ignore[method-assign]
         forward = TrainedForward(state.segmenter, self.place.arm, self.config.precision)
         self.forward = over_processes(forward)
         self.progress = progress_bar()
@@ -177,7 +182,8 @@ class Fit:
             path = self.place.directory / "nonfinite.pt"
             state.save(path)
             raise NonFiniteLoss(
-                f"step {state.step + 1}: {error} {path} holds the weights before this step."
+                f"step {state.step + 1}: {error} {path} holds the parameters before this step; "
+                "trained BN statistics have seen its images."
             ) from error
 
     def score_when_due(self) -> None:
@@ -222,8 +228,7 @@ def prepare_batch_norm(segmenter: Segmenter, config: FitConfig, run: Run) -> Non
             "(--model.freeze-batch-norm), or let every process take its own statistics "
             "(--fit.no-sync-batch-norm)."
         )
-    convert = torch.nn.SyncBatchNorm.convert_sync_batchnorm
-    segmenter.network = convert(segmenter.network)  # type: ignore[no-untyped-call]
+    segmenter.network = synchronized(segmenter.network)
 
 
 def over_all_processes(terms: dict[str, torch.Tensor]) -> dict[str, float]:

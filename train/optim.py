@@ -25,7 +25,7 @@ def build_optimizer(segmenter: Segmenter, arm: Arm, config: FitConfig) -> torch.
         backbone_norms         lr                               0
         backbone_biases        lr x bias_multiplier             0
         head_...               the same x head_multiplier       the same
-        crf_kernel_weights     crf_lr                           0
+        crf_kernel_weights     crf_lr                           0       widths and scales, too
         crf_compatibility      compatibility_lr                 0
 
     Depthwise weights are a group of their own only where they do not decay (DeepLab v3+,

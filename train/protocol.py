@@ -26,7 +26,7 @@ from train.arm_runner import ArmRunner, Phase, Result
 from train.arms import TRAINED
 from train.recipe import Recipe
 from train.run_folder import Found
-from train.tracking import Tracker
+from train.tracker import Tracker
 
 
 class Comparison:
@@ -82,13 +82,13 @@ class Comparison:
         assert self.recipe.start is not None  # check_start
         phase = Phase("start", seed, self.recipe.start, TRAINED["start"])
         if finish is None:
-            self.runner.fit(segmenter, phase, tracker)
-            return self.runner.scored("start", seed, segmenter, phase.fit.steps)
-        self.runner.fit(segmenter, replace(phase, folder="first"), tracker)
+            steps = self.runner.fit(segmenter, phase, tracker)
+            return self.runner.scored("start", seed, segmenter, steps)
+        steps = self.runner.fit(segmenter, replace(phase, folder="first"), tracker)
         segmenter = segmenter.finished(finish.output_stride, freeze=finish.freeze_batch_norm)
-        last = replace(phase, fit=finish.fit, first_step=phase.fit.steps)
-        self.runner.fit(segmenter, last, tracker)
-        return self.runner.scored("start", seed, segmenter, last.first_step + last.fit.steps)
+        last = replace(phase, fit=finish.fit, first_step=steps)
+        steps += self.runner.fit(segmenter, last, tracker)
+        return self.runner.scored("start", seed, segmenter, steps)
 
     def unary(self, seed: int) -> Result:
         """The network alone, trained for S steps."""
@@ -97,34 +97,37 @@ class Comparison:
 
     def _unary(self, seed: int, tracker: Tracker) -> Result:
         segmenter = self._from_start(crf=None)
-        self.runner.fit(segmenter, Phase("unary", seed, self.recipe.fit, TRAINED["unary"]), tracker)
-        return self.runner.scored("unary", seed, segmenter, self.recipe.fit.steps)
+        phase = Phase("unary", seed, self.recipe.fit, TRAINED["unary"])
+        steps = self.runner.fit(segmenter, phase, tracker)
+        return self.runner.scored("unary", seed, segmenter, steps)
 
     def post_hoc(self, seed: int) -> Result:
         """Unary and the best CRF of the search."""
-        self.unary(seed)
+        steps = self.unary(seed)["network_steps"]
         found = self.runner.search("unary", seed)
-        return self.runner.once("post-hoc", seed, lambda _: self._post_hoc(seed, found), found)
+        return self.runner.once(
+            "post-hoc", seed, lambda _: self._post_hoc(seed, found, steps), found
+        )
 
-    def _post_hoc(self, seed: int, found: Found) -> Result:
+    def _post_hoc(self, seed: int, found: Found, steps: int) -> Result:
         segmenter = self.runner.load("unary", seed).with_crf(found.best)
         self.runner.keep(segmenter, "post-hoc", seed)
-        steps = self.recipe.fit.steps
         return self.runner.scored("post-hoc", seed, segmenter, steps, "unary")
 
     def crf_only(self, seed: int) -> Result:
         """Unary frozen; the CRF learns, from the post-hoc values."""
-        self.post_hoc(seed)
-        return self.runner.once("crf-only", seed, lambda tracker: self._crf_only(seed, tracker))
+        steps = self.post_hoc(seed)["network_steps"]
+        return self.runner.once(
+            "crf-only", seed, lambda tracker: self._crf_only(seed, steps, tracker)
+        )
 
-    def _crf_only(self, seed: int, tracker: Tracker) -> Result:
+    def _crf_only(self, seed: int, steps: int, tracker: Tracker) -> Result:
         found = self.runner.load("post-hoc", seed)
         assert found.config.crf is not None
         segmenter = found.with_crf(self._learnable(found.config.crf))
         crf_start = segmenter.describe_crf()
         phase = Phase("crf-only", seed, self.recipe.crf_fit, TRAINED["crf-only"])
         self.runner.fit(segmenter, phase, tracker)
-        steps = self.recipe.fit.steps
         result = self.runner.scored("crf-only", seed, segmenter, steps, "unary")
         return {**result, "crf_start": crf_start}
 
@@ -147,10 +150,10 @@ class Comparison:
                 learns=replace(phase.learns, network=False),
                 folder="first",
             )
-            self.runner.fit(segmenter, alone, tracker)
-            phase = replace(phase, first_step=alone.fit.steps)
-        self.runner.fit(segmenter, phase, tracker)
-        result = self.runner.scored("joint", seed, segmenter, self.recipe.fit.steps)
+            first = self.runner.fit(segmenter, alone, tracker)
+            phase = replace(phase, first_step=first)
+        steps = self.runner.fit(segmenter, phase, tracker)
+        result = self.runner.scored("joint", seed, segmenter, steps)
         return {**result, "crf_start": crf_start}
 
     def _learnable(self, found: CrfConfig) -> CrfConfig:

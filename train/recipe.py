@@ -67,8 +67,8 @@ class Recipe:
         crf: the form of the CRF of every arm; the search finds its widths and weights.
         search: of the post-hoc CRF.
         seeds: one run of every arm but start for each.
-        max_corrupt: images that may turn out unreadable in training, each named and replaced
-            by another; one more stops the run.
+        max_corrupt: images that may turn out unreadable in the training of one process, each
+            named and replaced by another; one more stops the run.
         workers: processes that load data; 0 loads in the main process.
         device: "auto" is the GPU where there is one.
         compile: run the network through torch.compile.

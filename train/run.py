@@ -24,7 +24,7 @@ class Run:
         device: where it runs.
         compile: run the network through torch.compile.
         log_every, save_every: steps between two lines, and two checkpoints.
-        max_corrupt: unreadable images before the run stops.
+        max_corrupt: unreadable images that a process skips before the run stops.
         first_step: steps of earlier phases, which the tracker has seen.
     """
 

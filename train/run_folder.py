@@ -9,6 +9,7 @@ results.json, report.html        written when every arm is there
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -141,5 +142,8 @@ def write_json(path: Path, value: Any) -> None:
     """Write whole or not at all: what can be read is finished."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(value), encoding="utf-8")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(value, file)
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(path)

@@ -77,6 +77,8 @@ class TrainingState:
     def save(self, path: Path) -> None:
         """Write everything; every process must call."""
         random = processes.gathered(random_state())
+        for corrupt in processes.gathered(self.corrupt):
+            self.corrupt.update(corrupt)
         training = {
             "config": asdict(self.config),
             "weights": {} if self.average is None else self.segmenter.state_dict(),
@@ -141,7 +143,8 @@ class TrainingState:
         if self.average is not None:
             self.average.module.load_state_dict(checkpoint["model"])
             self.average.n_averaged.fill_(training["averaged"])
-        self.segmenter.load_state_dict(training["weights"] or checkpoint["model"])
+        raw = {} if self.finished else training["weights"]
+        self.segmenter.load_state_dict(raw or checkpoint["model"])
         self.optimizer.load_state_dict(training["optimizer"])
         self.schedule.load_state_dict(training["schedule"])
         set_random_state(training["random"][processes.rank()])

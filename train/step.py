@@ -22,6 +22,18 @@ class NonFiniteLoss(FloatingPointError):
     """A loss or a gradient is infinite or no number; the weights have not moved."""
 
 
+class NonFiniteLogits(FloatingPointError):
+    """The network's logits are infinite or no number, here or in another process.
+
+    Args:
+        here: in this process.
+    """
+
+    def __init__(self, *, here: bool) -> None:
+        self.here = here
+        super().__init__("the network's logits are not finite")
+
+
 class TrainedForward(nn.Module):
     """Both maps of logits of a batch; without gradient, and without work, where nothing learns.
 
@@ -41,13 +53,21 @@ class TrainedForward(nn.Module):
         self.precision = precision
 
     def forward(self, images: Tensor) -> SegmenterOutput:
-        """Logits of images (B, 3, H, W), RGB in 0..255."""
+        """Logits of images (B, 3, H, W), RGB in 0..255.
+
+        Raises:
+            NonFiniteLogits: there is nothing that a CRF could refine; in every process.
+        """
         image = images.float()
         half = torch.autocast(image.device.type, torch.bfloat16, self.precision == "bfloat16")
         with torch.set_grad_enabled(self.arm.network), half:
             unary, scales = self.segmenter.unary_and_scales(image)
-        crf = self.segmenter.refine(unary, image) if self.arm.crf else None
-        return SegmenterOutput(unary, crf, scales)
+        if not self.arm.crf:
+            return SegmenterOutput(unary, None, scales)
+        lost = ~torch.isfinite(unary).all()
+        if processes.largest(lost.int()):
+            raise NonFiniteLogits(here=bool(lost))
+        return SegmenterOutput(unary, self.segmenter.refine(unary, image), scales)
 
 
 def over_processes(forward: TrainedForward) -> nn.Module:
@@ -82,7 +102,12 @@ def train_step(
     suspects: list[str] = []
     for batch in batches:
         with nullcontext() if batch is batches[-1] else without_averaging(forward):
-            terms = loss_terms(forward(batch.images), batch.masks, loss_config)
+            try:
+                output = forward(batch.images)
+            except NonFiniteLogits as error:
+                found = of_all_processes(batch.names if error.here else ())
+                raise NonFiniteLoss(f"{error} {on_images(found)}") from error
+            terms = loss_terms(output, batch.masks, loss_config)
             (terms["loss"] / len(batches)).backward()  # type: ignore[no-untyped-call]
         for name, value in terms.items():
             means[name] = means.get(name, 0.0) + value.detach() / len(batches)
@@ -90,8 +115,10 @@ def train_step(
         if not torch.isfinite(terms["loss"]):
             suspects += batch.names
     norms = gradient_norms(segmenter, arm)
-    if any(not torch.isfinite(value) for value in (means["loss"], *norms.values())):
-        raise NonFiniteLoss(describe_failure(means["loss"], norms, suspects or names))
+    finite = torch.stack([torch.isfinite(value) for value in (means["loss"], *norms.values())])
+    if processes.largest((~finite.all()).int()):
+        found = of_all_processes(suspects) or of_all_processes(names)
+        raise NonFiniteLoss(f"{describe_failure(means['loss'], norms)} {on_images(found)}")
     if arm.network and config.clip_norm > 0:
         torch.nn.utils.clip_grads_with_norm_(
             segmenter.network.parameters(), config.clip_norm, norms["gradient_norm"]
@@ -122,14 +149,22 @@ def gradient_norms(segmenter: Segmenter, arm: Arm) -> dict[str, Tensor]:
     }
 
 
-def describe_failure(loss: Tensor, norms: dict[str, Tensor], names: list[str]) -> str:
-    """What was not finite, and on which images."""
+def describe_failure(loss: Tensor, norms: dict[str, Tensor]) -> str:
+    """What is not finite in this process, or what is where another one has failed."""
     if not torch.isfinite(loss):
-        what = f"the loss is {loss.item()}"
-    else:
-        name = next(name for name, value in norms.items() if not torch.isfinite(value))
-        what = f"the loss is {loss.item():.4g}, but {name} is {norms[name].item()}"
+        return f"the loss is {loss.item()}"
+    lengths = ", ".join(f"{name} is {value.item():.4g}" for name, value in norms.items())
+    return f"the loss is {loss.item():.4g}, but {lengths}"
+
+
+def of_all_processes(names: Sequence[str]) -> list[str]:
+    """The names that every process has to tell."""
+    return [name for found in processes.gathered(list(names)) for name in found]
+
+
+def on_images(names: Sequence[str]) -> str:
+    """The end of the sentence that says what is not finite."""
     return (
-        f"{what} on the images {', '.join(names)}: lower --fit.lr or --fit.crf-lr, or look at "
-        "these images."
+        f"on the images {', '.join(names)}: lower --fit.lr or --fit.crf-lr, or look at these "
+        "images."
     )

@@ -8,11 +8,9 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, TypeVar, final
+from typing import Any, final
 
 import wandb
 
@@ -21,120 +19,8 @@ from eval.provenance import provenance
 from models import Segmenter
 from train.crf_trace import iteration_trace
 from train.media import class_table, heat_maps, pictures, row_table
+from train.tracker import Tracker
 from train.wandb_run import WandbMode, start_run
-
-Self = TypeVar("Self", bound="Tracker")  # typing's own is of Python 3.11
-
-
-class Tracker(ABC):
-    """Takes what a run has to tell. Use as a context manager."""
-
-    def __enter__(self: Self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.finish(succeeded=kind is None)
-
-    @property
-    @abstractmethod
-    def run_id(self) -> str | None:
-        """Of the W&B run, which a run that is resumed goes on with."""
-
-    @abstractmethod
-    def finish(self, *, succeeded: bool) -> None:
-        """Nothing more comes."""
-
-    @abstractmethod
-    def rewind(self, step: int) -> None:
-        """Forget the lines after a step: a resumed run writes them again."""
-
-    @abstractmethod
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Scalars after a step."""
-
-    @abstractmethod
-    def log_evaluation(
-        self,
-        step: int,
-        segmenter: Segmenter,
-        dataset: SegmentationDataset,
-        metrics: Mapping[str, Any],
-        *,
-        split: str = "tune",
-    ) -> None:
-        """Scores, a table of the classes, pictures with masks, and the CRF, after a step.
-
-        Args:
-            step: of the training.
-            segmenter: as it is now; its modes are left as they are.
-            dataset: the split that was scored.
-            metrics: its `eval.metrics.Scorer.result()`.
-            split: its name.
-        """
-
-    @abstractmethod
-    def log_scores(self, scores: Mapping[str, Mapping[str, Any]]) -> None:
-        """The final scores, {split: `eval.metrics.Scorer.result()`}; scalars and a table."""
-
-    @abstractmethod
-    def log_images(self, segmenter: Segmenter, dataset: SegmentationDataset) -> None:
-        """The first few images of a split with true and predicted masks, of a finished run."""
-
-    @abstractmethod
-    def log_checkpoint(self, path: Path, aliases: Sequence[str]) -> None:
-        """Keep a checkpoint as a version of the run's artifact.
-
-        Args:
-            path: of the file. It is not copied: from here on it has to stay as it is.
-            aliases: of this version, for example "best".
-
-        Raises:
-            FileNotFoundError: there is no such file.
-        """
-
-
-@final
-class NoTracker(Tracker):
-    """Nothing is kept: for the processes that are not the first."""
-
-    @property
-    def run_id(self) -> str | None:
-        """None."""
-        return None
-
-    def finish(self, *, succeeded: bool) -> None:
-        """Do nothing, as all of the following."""
-
-    def rewind(self, step: int) -> None:
-        """Nothing."""
-
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Nothing."""
-
-    def log_evaluation(
-        self,
-        step: int,
-        segmenter: Segmenter,
-        dataset: SegmentationDataset,
-        metrics: Mapping[str, Any],
-        *,
-        split: str = "tune",
-    ) -> None:
-        """Nothing."""
-
-    def log_scores(self, scores: Mapping[str, Mapping[str, Any]]) -> None:
-        """Nothing."""
-
-    def log_images(self, segmenter: Segmenter, dataset: SegmentationDataset) -> None:
-        """Nothing."""
-
-    def log_checkpoint(self, path: Path, aliases: Sequence[str]) -> None:
-        """Nothing."""
 
 
 @final
@@ -192,14 +78,7 @@ class RunTracker(Tracker):
 
         W&B keeps the rows of both passes, at the same steps.
         """
-        if self.path.is_file():
-            lines = map(parsed, self.path.read_text(encoding="utf-8").splitlines())
-            kept = [line for line in lines if line.get("step", step + 1) <= step]
-            temporary = self.path.with_name(self.path.name + ".part")
-            temporary.write_text(
-                "".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8"
-            )
-            temporary.replace(self.path)
+        self._keep(lambda line: line.get("step", step + 1) <= step)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Scalars after a step, one JSON line."""
@@ -234,6 +113,7 @@ class RunTracker(Tracker):
 
     def log_scores(self, scores: Mapping[str, Mapping[str, Any]]) -> None:
         """One JSON line; a summary, scalars and a table."""
+        self._keep(lambda line: "step" in line)  # not the result of a run that was cut off here
         values = {k: v for split, m in scores.items() for k, v in scalars(split, m).items()}
         self._write({"scores": values})
         if self.run.disabled:
@@ -243,10 +123,19 @@ class RunTracker(Tracker):
         self.run.log({**values, "iou_per_class": table})
 
     def log_images(self, segmenter: Segmenter, dataset: SegmentationDataset) -> None:
-        """Pictures and heat maps."""
-        if not self.run.disabled:
-            media = {**dict(pictures(segmenter, dataset))}
-            self.run.log({**media, **dict(heat_maps(segmenter, dataset.classes))})
+        """Pictures, heat maps, and the iterations of the CRF on the first image."""
+        trace = iteration_trace(segmenter, dataset[0])
+        if trace:
+            self._write({"crf/iterations": trace})
+        if self.run.disabled:
+            return
+        media = {
+            **dict(pictures(segmenter, dataset)),
+            **dict(heat_maps(segmenter, dataset.classes)),
+        }
+        if trace:
+            media["crf/iterations"] = row_table(trace)
+        self.run.log(media)
 
     def log_checkpoint(self, path: Path, aliases: Sequence[str]) -> None:
         """A W&B artifact of type "model", named after group, arm and seed."""
@@ -259,6 +148,13 @@ class RunTracker(Tracker):
             artifact.add_file(str(path), policy="immutable")
             self.run.log_artifact(artifact, aliases=list(aliases))
 
+    def _keep(self, wanted: Callable[[Mapping[str, Any]], bool]) -> None:
+        """Drop the other lines, whole or not at all."""
+        if self.path.is_file():
+            lines = map(parsed, self.path.read_text(encoding="utf-8").splitlines())
+            text = "".join(json.dumps(line) + "\n" for line in lines if wanted(line))
+            write_whole(self.path, text)
+
     def _write(self, line: Mapping[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -268,8 +164,15 @@ def kept_run_id(directory: Path, run_id: str | None) -> str:
     """One W&B run for one arm, however often it is resumed."""
     path = directory / "wandb_id.txt"
     if run_id is not None or not path.is_file():
-        path.write_text(run_id or secrets.token_hex(4), encoding="utf-8")
+        write_whole(path, run_id or secrets.token_hex(4))
     return path.read_text(encoding="utf-8")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write all of it, or leave what was there."""
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
 
 
 def parsed(line: str) -> dict[str, Any]:

@@ -64,7 +64,7 @@ SOURCES = {
                 "82b4d87ceb2ed10f6038a1cba92111cb",
             ),
         ),
-        "python -m data prepare voc-trainaug VOCdevkit/VOC2012 --sbd "
+        "python -m data prepare voc-trainaug VOCdevkit/VOC2012 --masks --sbd "
         "{root}/benchmark_RELEASE/dataset",
     ),
     "person-part": Source(

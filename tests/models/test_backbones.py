@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torchvision.models import WeightsEnum, resnet50, resnet101
 
 from models.backbones import DilatedConfig, backbone_named, build_backbone, load_backbone
-from models.batch_norm import batch_norms, set_momentum
+from models.batch_norm import batch_norms, set_momentum, synchronized
+from models.builders import build
 from models.normalization import InputNormalization
 from models.resnet import ResNetBackbone, ResNetConfig
 from models.timm_backbone import TimmConfig
@@ -358,3 +359,15 @@ def test_configs_say_their_kind_but_cannot_be_given_another() -> None:
     assert ResNetConfig().kind == "resnet"
     with pytest.raises(ValueError, match="kind"):
         replace(ResNetConfig(), kind="vgg")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["deeplab_v3_mobilenetv2", "deeplab_v3plus_xception41"])
+def test_synchronised_norms_are_the_same_function(name) -> None:
+    """Activations inside timm's norms included; in eval mode, which needs no second process."""
+    network = build(name, 3).eval()
+    image = torch.rand(1, 3, 65, 65) * 255
+    with torch.no_grad():
+        expected = network(image)
+        found = synchronized(network)
+        assert not any(type(m) is torch.nn.BatchNorm2d for m in found.modules())
+        assert torch.equal(found(image), expected)

@@ -113,6 +113,9 @@ def test_json_lines_hold_loss_and_learning_rates(world) -> None:
     assert values["step"] == 4
     expected = {"loss", "loss_crf", "loss_unary", "lr/backbone_weights", "lr/crf_kernel_weights"}
     assert expected < values.keys()
+    assert 0 <= values["speed/waiting_share"] < 1
+    assert values["speed/images_per_second"] > 0
+    assert values["speed/peak_memory_mb"] > 1
 
 
 def test_loss_is_the_sum_of_its_terms_and_ignores_void() -> None:

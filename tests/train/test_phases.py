@@ -9,7 +9,7 @@ import torch
 
 import data
 from eval.checkpoint import load_segmenter, read_checkpoint
-from models import Segmenter, SegmenterConfig, VggConfig
+from models import DeepLabV2Config, Segmenter, SegmenterConfig, VggConfig
 from models.deeplabv1 import DeepLabV1Config
 from tests.train.world import changed, lines_of, weights
 from train.fit_config import FitConfig
@@ -55,6 +55,15 @@ def test_the_moving_average_goes_on_where_it_was(world, tiny, monkeypatch) -> No
     with pytest.raises(KeyboardInterrupt):
         world.train(world.segmenter(), config=config, folder="parts", save_every=1)
     world.train(resumed, config=config, folder="parts", resume=True)
+    assert changed(resumed, weights(whole)) == []
+
+
+def test_a_finished_phase_is_resumed_with_its_average(world, tiny) -> None:
+    """As after a kill between the training and its scores."""
+    config = replace(tiny.fit, ema_decay=0.5)
+    whole, resumed = world.segmenter(), world.segmenter()
+    world.train(whole, config=config)
+    world.train(resumed, config=config, resume=True)
     assert changed(resumed, weights(whole)) == []
 
 
@@ -109,8 +118,9 @@ def test_an_evaluation_leaves_no_trace_in_training(world, tiny) -> None:
 
 
 def test_patience_without_evaluations_is_refused() -> None:
-    with pytest.raises(ValueError, match="set eval_every above 0 too"):
-        FitConfig(patience=3)
+    for eval_every in (0, 5):
+        with pytest.raises(ValueError, match=r"set eval_every to 1\.\.4 steps"):
+            FitConfig(steps=4, patience=3, eval_every=eval_every)
 
 
 def test_a_frozen_part_keeps_weights_and_statistics(world, tiny) -> None:
@@ -139,14 +149,28 @@ def test_bfloat16_is_for_the_network_alone(world, tiny, monkeypatch) -> None:
     assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
-def test_compile_is_on_request(world, monkeypatch) -> None:
-    compiled = []
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(self))
-    model = world.segmenter()
-    world.train(model, folder="plain")
-    assert compiled == []
-    world.train(model, folder="compiled", compile=True)
-    assert compiled == [model.network]
+V2 = DeepLabV2Config(backbone=VggConfig(fc_channels=16), rates=(), scales=(0.5, 1.0))
+
+
+@pytest.mark.parametrize("network", [None, V2])
+def test_compile_is_on_request_and_used_in_every_step(world, tiny, monkeypatch, network) -> None:
+    calls = []
+
+    def compile_(function):
+        def compiled(image):
+            calls.append(image.shape)
+            return function(image)
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    if network is not None:
+        model = replace(tiny.model, network=network)
+        world.recipe = replace(tiny, model=model)
+    world.train(world.segmenter(), folder="plain")
+    assert calls == []
+    world.train(world.segmenter(), folder="compiled", compile=True)
+    assert len(calls) == tiny.fit.steps
 
 
 def test_start_in_two_stages(tiny, tmp_path) -> None:
@@ -166,6 +190,12 @@ def test_start_in_two_stages(tiny, tmp_path) -> None:
     assert changed(last, weights(first), "network.classifier")
     steps = [line["step"] for line in lines_of(folder) if "step" in line]
     assert steps == [4, 6]
+    # After a kill between training and scores nothing is taken or written again.
+    before = (folder / "metrics.jsonl").read_text()
+    (folder / "result.json").unlink()
+    resumed = Comparison("collage", recipe, tmp_path / "run", resume=True).start()
+    assert resumed["network_steps"] == 6
+    assert (folder / "metrics.jsonl").read_text() == before
     # the arms go on with the finished network
     comparison.unary(0)
     unary = comparison.runner.load("unary", 0)

@@ -15,7 +15,9 @@ import data
 from eval import processes
 from eval.checkpoint import read_checkpoint
 from tests.train.kill_loop import REPOSITORY, numbers_of
+from train.__main__ import main as train_main
 from train.loop import prepare_batch_norm
+from train.step import of_all_processes
 
 
 def torchrun(*arguments: str, count: int = 2) -> None:
@@ -121,3 +123,14 @@ def test_one_process_needs_no_group() -> None:
     assert processes.gathered("a") == ["a"]
     assert processes.from_first("a") == "a"
     assert processes.is_first()
+
+
+def test_an_ablation_is_not_for_several_processes(monkeypatch) -> None:
+    monkeypatch.setattr(torch.distributed, "is_torchelastic_launched", lambda: True)
+    with pytest.raises(SystemExit, match="one process: start several with --shard I/N"):
+        train_main(["ablate", "solver"])
+
+
+def test_the_names_of_all_processes_are_told(monkeypatch) -> None:
+    monkeypatch.setattr(processes, "gathered", lambda names: [names, ["from-another"]])
+    assert of_all_processes(["mine"]) == ["mine", "from-another"]

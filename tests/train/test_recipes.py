@@ -35,7 +35,7 @@ from train.optim import build_optimizer
 from train.recipe import Recipe
 from train.recipes import RECIPES
 from train.run import Run
-from train.tracking import NoTracker
+from train.tracker import NoTracker
 
 PAPERS = [name for name in RECIPES if name not in ("collage", "voc12-animals")]
 DEEPLABS = [name for name in PAPERS if name.startswith("deeplab")]

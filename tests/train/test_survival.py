@@ -112,7 +112,10 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_move(
     assert all(value.isfinite().all() for value in model.state_dict().values())
 
 
-def test_a_nan_in_a_batch_names_its_images_and_leaves_the_state(world, tiny, monkeypatch) -> None:
+@pytest.mark.parametrize("arm", ["unary", "crf-only", "joint"])
+def test_a_nan_in_a_batch_names_its_images_and_leaves_the_state(
+    world, tiny, monkeypatch, arm
+) -> None:
     """With three batches in a step, only the names of the one that is wrong."""
     original = Batches.__next__
     seen: list[tuple[str, ...]] = []
@@ -126,8 +129,10 @@ def test_a_nan_in_a_batch_names_its_images_and_leaves_the_state(world, tiny, mon
 
     monkeypatch.setattr(Batches, "__next__", poisoned)
     config = replace(tiny.fit, accumulate=3)
-    with pytest.raises(NonFiniteLoss, match=r"step 2: the loss is nan") as raised:
-        world.train(world.segmenter(crf=False), "unary", config=config)
+    model = world.segmenter(crf=arm != "unary")
+    what = "the loss is nan" if arm == "unary" else "the network's logits are not finite"
+    with pytest.raises(NonFiniteLoss, match=f"step 2: {what}") as raised:
+        world.train(model, arm, config=config)
     assert ", ".join(seen[4]) in str(raised.value)
     assert not any(name in str(raised.value) for name in seen[3] + seen[5] if name not in seen[4])
     failed = read_checkpoint(world.folder / "run" / "nonfinite.pt")

@@ -20,7 +20,8 @@ from eval.provenance import git
 from models import CrfConfig, Segmenter, SegmenterConfig
 from tests.train.offline_files import finished_runs
 from train.offline_run import history_row, read_offline_run, records
-from train.tracking import NoTracker, RunTracker
+from train.tracker import NoTracker
+from train.tracking import RunTracker
 from train.wandb_run import wandb_mode
 
 
@@ -76,6 +77,17 @@ def test_a_resumed_arm_is_one_run(tmp_path) -> None:
             ids.append((tmp_path / "wandb_id.txt").read_text())
     assert ids[0] == ids[1]
     assert ids[2:] == ["fedcba98", "fedcba98"]
+
+
+def test_a_result_is_written_once(tmp_path, scored) -> None:
+    """A run that was cut off between its result and the end writes the result again."""
+    _, _, metrics = scored
+    with RunTracker(tmp_path, "disabled", "group", "name", {}) as tracker:
+        tracker.log(1, {"loss": 1.0})
+        for _ in range(2):
+            tracker.log_scores({"tune": metrics})
+    lines = [json.loads(line) for line in tracker.path.read_text().splitlines()]
+    assert [sorted(line) for line in lines] == [["loss", "step"], ["scores"]]
 
 
 def test_the_offline_file_holds_what_was_logged(offline, scored) -> None:
@@ -242,7 +254,8 @@ def test_media_are_left_out_where_wandb_is_disabled(tmp_path, scored, monkeypatc
         tracker.log_evaluation(1, segmenter, dataset, metrics)
         tracker.log_scores({"tune": metrics})
         tracker.log_images(segmenter, dataset)
-    evaluation, scores = lines_of(tracker)
+    evaluation, scores, iterations = lines_of(tracker)
+    assert iterations["crf/iterations"] == evaluation["crf/iterations"]
     assert evaluation["tune/iou_per_class"] == metrics["iou_per_class"]
     assert scores["scores"]["tune/miou"] == metrics["miou"]
 

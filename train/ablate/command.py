@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import tyro
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -74,6 +75,8 @@ def ablate_command(arguments: list[str], choose_network: ChooseNetwork) -> None:
     if not arguments or arguments[0].startswith("-"):
         print(shipped())
         return
+    if torch.distributed.is_torchelastic_launched():
+        raise ValueError("ablate runs in one process: start several with --shard I/N instead.")
     ablation = ABLATIONS[checked("ablation", arguments[0], list(ABLATIONS))]
     prog = f"python -m train ablate {ablation.name}"
     wanted = [a for a in arguments[1:] if a not in ("-h", "--help")]
@@ -172,7 +175,7 @@ def repeated(arguments: list[str]) -> list[str]:
     skipping = False
     for word in arguments:
         if word.startswith("--"):
-            skipping = word.split("=")[0] in CHOOSING
+            skipping = word.split("=")[0].replace("_", "-") in CHOOSING
         if not skipping:
             kept.append(word)
     return kept

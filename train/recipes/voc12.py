@@ -20,7 +20,7 @@ def voc12_trainaug() -> VocConfig:
 
     The papers choose the CRF on a hundred images of val and score on all of val. To be strict,
     split a list off train_aug and pass it with --data.tune-list. The list train_aug and the masks
-    that SBD adds are made by `python -m data prepare voc-trainaug`.
+    that SBD adds are made by `python -m data prepare voc-trainaug --masks`.
     """
     return VocConfig(
         train_list="train_aug",

@@ -17,6 +17,8 @@ def voc12_animals() -> Recipe:
 
     Command: python -m train compare voc12-animals --data.root VOCdevkit/VOC2012
              --model.weights deeplabv3_mobilenetv2_voc.safetensors
+             and, with the lists of `python -m data prepare voc-animals`, --data.train-list
+             animals_train --data.tune-list animals_tune --data.report-list animals_report
     Cost: under 90 minutes on 2 CPU cores.
     Expect: see the table in README.md.
     """
