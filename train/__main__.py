@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
+from textwrap import fill
 from typing import Annotated, Any
 
 import tyro
@@ -41,7 +42,7 @@ the network, before any other option of it:
   --model.backbone NAME   resnet50, resnet101, xception41, xception65, xception71, or any of timm's
                           that can be dilated, with the head of v3 or v3+
 
-recipes: {", ".join(RECIPES)}
+recipes: {fill(", ".join(RECIPES), 88, subsequent_indent=" " * 9, break_on_hyphens=False)}
 `python -m train compare RECIPE --help` lists every option with its value."""
 
 
