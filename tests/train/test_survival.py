@@ -7,6 +7,7 @@ import pickle
 import random
 import resource
 import signal
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -23,7 +24,15 @@ from tests.train.world import changed, lines_of, weights
 from train.batches import Batches, WorkerDied
 from train.random_state import random_state, set_random_state
 from train.step import NonFiniteLoss
-from train.stopping import Stopped, terminable
+from train.stopping import Stopped, StopRequest, terminable
+
+
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """SIGINT as in a terminal: who starts tests in the background may have it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.slow
@@ -51,6 +60,7 @@ class Signalled(Collage):
         return super().__getitem__(index)
 
 
+@pytest.mark.usefixtures("_interruptible")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_training_after_the_step_it_came_in(world, tiny, number) -> None:
     before = signal.getsignal(number)
@@ -69,6 +79,7 @@ def test_a_signal_ends_the_training_after_the_step_it_came_in(world, tiny, numbe
     assert lines_of(world.folder / "parts") == lines_of(world.folder / "whole")
 
 
+@pytest.mark.usefixtures("_interruptible")
 def test_a_second_interrupt_does_not_wait(world, tiny) -> None:
     class Impatient(Signalled):
         def __getitem__(self, index):
@@ -77,6 +88,16 @@ def test_a_second_interrupt_does_not_wait(world, tiny) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         world.train(world.segmenter(), dataset=Impatient(tiny.data, signal.SIGINT, after=9))
+
+
+def test_a_program_in_the_background_may_ignore_interrupts(world) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with StopRequest(torch.device("cpu")) as stop_request:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stop_request() == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_sigterm_between_two_phases_ends_in_order() -> None:
