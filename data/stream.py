@@ -201,7 +201,7 @@ def _stack(samples: list[Sample], corrupt: dict[str, str]) -> Batch:
         )
         raise ValueError(
             f"images of different sizes (H x W) cannot share a batch: {listed}. Set crop_size, "
-            "or use batch_size 1."
+            "or use batch_size 1 (--augment.crop-size N; --start.batch-size 1 and so on)."
         )
     return Batch(
         images=torch.stack([sample.image for sample in samples]),

@@ -57,4 +57,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file: {error}.") from error
+        raise ValueError(
+            f"{path} is not a safetensors file: {error}. Of a checkpoint, `python -m eval export` "
+            "makes one."
+        ) from error

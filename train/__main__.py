@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from data.kinds import KINDS
 from eval import processes
 from eval.arms import ArmName
 from eval.device import device_named
@@ -27,7 +28,7 @@ from train.stopping import Stopped, terminable
 from train.sync import sync_command
 
 OTHERS: dict[str, Callable[[list[str]], None]] = {
-    "ablate": lambda arguments: ablate_command(arguments, choose_network),
+    "ablate": lambda arguments: ablate_command(arguments, choose_kinds),
     "sync": sync_command,
 }
 """The commands that do not begin with a recipe."""
@@ -37,7 +38,10 @@ USAGE = f"""usage: python -m train compare RECIPE [--out DIR] [--resume] [--any.
        python -m train ablate NAME [--recipe RECIPE] [--any.option VALUE]
        python -m train sync FOLDER [--run]
 
-the network, before any other option of it:
+the data set, before any other option of it:
+  --data.kind NAME        {", ".join(KINDS)}
+
+the network, likewise:
   --model.builder NAME    one of `python -m models list`
   --model.backbone NAME   resnet50, resnet101, xception41, xception65, xception71, or any of timm's
                           that can be dilated, with the head of v3 or v3+
@@ -100,7 +104,7 @@ def main(arguments: list[str]) -> None:
     name = chosen("recipe", arguments[1], list(RECIPES))
     options: Any = CompareOptions if command == "compare" else RunOptions
     with errors_as_messages():
-        recipe, rest = choose_network(RECIPES[name](), arguments[2:])
+        recipe, rest = choose_kinds(RECIPES[name](), arguments[2:])
         parsed = tyro.cli(
             options,
             prog=f"python -m train {command} {name}",
@@ -132,36 +136,42 @@ def errors_as_messages() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class NetworkNames:
-    """The network by name; its numbers are options of `--model.network`.
+class Names:
+    """Data set and network by name; their numbers are options of `--data`, `--model.network`.
 
     Attributes:
+        kind: one of `data.kinds.KINDS`; the recipe's own if not given.
         builder: one of `python -m models list`.
         backbone: of the networks of v3 and v3+.
     """
 
+    kind: Annotated[str | None, tyro.conf.arg(name="data.kind")] = None
     builder: Annotated[str | None, tyro.conf.arg(name="model.builder")] = None
     backbone: Annotated[str | None, tyro.conf.arg(name="model.backbone")] = None
 
 
-def choose_network(recipe: Recipe, arguments: list[str]) -> tuple[Recipe, list[str]]:
-    """The recipe with the network that is named, and the arguments that are left.
+def choose_kinds(recipe: Recipe, arguments: list[str]) -> tuple[Recipe, list[str]]:
+    """The recipe with the data set and network that are named, and the arguments that are left.
 
-    Which options there are depends on the kind of the network, so this comes first.
+    Which options there are depends on the kinds of both, so this comes first.
 
     Raises:
-        ValueError: there is no network or backbone of that name, or they do not go together.
+        ValueError: there is no data set, network or backbone of that name, or they do not go
+            together.
     """
     wanted = [a for a in arguments if a not in ("-h", "--help")]  # help is for all options
     prog = "python -m train"
-    names, _ = tyro.cli(NetworkNames, prog=prog, args=wanted, return_unknown_args=True)
+    names, _ = tyro.cli(Names, prog=prog, args=wanted, return_unknown_args=True)
     network = recipe.model.network
     if names.builder is not None:
         network = builder(names.builder).config
     if names.backbone is not None:
         network = with_backbone(network, backbone_named(names.backbone))
-    rest = without_options(arguments, ("--model.builder", "--model.backbone"))
-    return replace(recipe, model=replace(recipe.model, network=network)), rest
+    rest = without_options(arguments, ("--data.kind", "--model.builder", "--model.backbone"))
+    recipe = replace(recipe, model=replace(recipe.model, network=network))
+    if names.kind is not None:
+        recipe = replace(recipe, data=KINDS[chosen("data set", names.kind, list(KINDS))]())
+    return recipe, rest
 
 
 def without_options(arguments: list[str], names: tuple[str, ...]) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 import data
@@ -18,11 +19,14 @@ from eval.checkpoint import read_checkpoint, save_checkpoint
 from eval.device import device_named
 from eval.inference import Coarse, coarse_unaries, evaluate
 from eval.posthoc import search
-from models import CrfConfig, Segmenter, SegmenterConfig
+from models import CrfConfig, Segmenter, SegmenterConfig, without_pretrained
+from models.networks import build_network
 from train.arms import Arm
 from train.fit_config import FitConfig
+from train.learning import check_names
 from train.logits_cache import LogitsCache
 from train.loop import fit, progress_bar
+from train.objective import check_class_weights
 from train.recipe import Recipe
 from train.run import Run
 from train.run_folder import Found, RunFolder, as_json, read_json, write_json
@@ -55,6 +59,17 @@ class Phase:
     first_step: int = 0
 
 
+def check_phases(recipe: Recipe, num_classes: int) -> None:
+    """Raise ValueError, before anything is trained, where a phase does not fit data or network."""
+    last = None if recipe.finish is None else recipe.finish.fit
+    with torch.device("meta"):
+        network = build_network(without_pretrained(recipe.model.network), num_classes)
+    for phase in (recipe.start, last, recipe.fit, recipe.crf_first, recipe.crf_fit):
+        if phase is not None:
+            check_names(network, phase.frozen)
+            check_class_weights(phase.loss.class_weights, num_classes)
+
+
 class ArmRunner:
     """Makes and keeps the parts of a comparison's arms.
 
@@ -83,6 +98,7 @@ class ArmRunner:
         self.tune = data.build(recipe.data, "tune")
         self.report = data.build(recipe.data, "report")
         recipe.check_start()
+        check_phases(recipe, len(self.train.classes))
         self.folder = RunFolder(out, self.config, resume=resume)
         self.group = self.folder.name  # of the W&B runs; an ablation puts its own name here
         self.console = Console(quiet=not processes.is_first())
@@ -226,11 +242,15 @@ class ArmRunner:
         processes.barrier()
 
     def network_config(self, *, frozen: bool) -> SegmenterConfig:
-        """The recipe's network without a CRF, its BN frozen if that is wished and `frozen`."""
+        """The recipe's network without a CRF, its BN frozen if that is wished and `frozen`.
+
+        Nothing is fetched for it where its weights are given as a file.
+        """
         model = self.recipe.model
+        given = model.weights is not None or model.backbone_weights is not None
         return SegmenterConfig(
             num_classes=len(self.train.classes),
-            network=model.network,
+            network=without_pretrained(model.network) if given else model.network,
             freeze_batch_norm=model.freeze_batch_norm and frozen,
             min_size=model.min_size,
         )

@@ -135,6 +135,11 @@ class Fit:
                     state.save(path)
                 if asked:
                     raise Stopped(state.step, asked)
+        if self.lost_patience():
+            self.progress.console.print(
+                f"stopped early after step {state.step}: the best weights on the tune split, "
+                f"mIoU {state.best:.4f}, are kept"
+            )
         if self.config.patience:
             state.take(load_segmenter(read_checkpoint(path.with_name("best.pt"))))
         state.finished = True
@@ -224,9 +229,9 @@ def prepare_batch_norm(segmenter: Segmenter, config: FitConfig, run: Run) -> Non
         return
     if run.device.type != "cuda":
         raise ValueError(
-            "batch normalisation cannot be synchronised between processes on CPUs: freeze it "
-            "(--model.freeze-batch-norm), or let every process take its own statistics "
-            "(--fit.no-sync-batch-norm)."
+            "batch normalisation cannot be synchronised between processes on CPUs: let every "
+            "process take its own statistics (--start.no-sync-batch-norm, "
+            "--fit.no-sync-batch-norm), or freeze it (--model.freeze-batch-norm, after the start)."
         )
     segmenter.network = synchronized(segmenter.network)
 

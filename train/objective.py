@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add, mul
@@ -182,12 +183,16 @@ def pixel_weights(masks: Tensor, config: LossConfig, *, num_classes: int) -> Ten
     """
     weights: list[Tensor] = []
     if config.class_weights:
-        if len(config.class_weights) != num_classes:
-            raise ValueError(
-                f"loss.class_weights must be one for each of {num_classes} classes, got "
-                f"{len(config.class_weights)}."
-            )
+        check_class_weights(config.class_weights, num_classes)
         weights.append(class_weights(masks, config.class_weights))
     if config.boundary_weight != 1:
         weights.append(boundary_weights(masks, config.boundary_weight, config.boundary_radius))
     return reduce(mul, weights) if weights else None
+
+
+def check_class_weights(weights: Sequence[float], num_classes: int) -> None:
+    """Raise ValueError unless there are none, or one for each class."""
+    if weights and len(weights) != num_classes:
+        raise ValueError(
+            f"loss.class_weights must be one for each of {num_classes} classes, got {len(weights)}."
+        )

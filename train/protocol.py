@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from urllib.error import URLError
 
 import torch
 
@@ -72,7 +73,14 @@ class Comparison:
     def _start(self, seed: int, tracker: Tracker) -> Result:
         torch.manual_seed(seed)
         model, finish = self.recipe.model, self.recipe.finish
-        segmenter = Segmenter(self.runner.network_config(frozen=model.weights is not None))
+        try:
+            segmenter = Segmenter(self.runner.network_config(frozen=model.weights is not None))
+        except URLError as error:
+            raise OSError(
+                f"the backbone's ImageNet weights could not be fetched ({error.reason}): give a "
+                "file of them with --model.backbone-weights FILE.safetensors, or start at random "
+                "with --model.network.backbone.no-pretrained."
+            ) from error
         if model.backbone_weights is not None:
             load_backbone_weights(segmenter.network, model.backbone_weights)
         if model.weights is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from urllib.error import URLError
 
 import pytest
 import timm
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from data import config_to_dict
+from data import CamVidConfig, config_to_dict
 from eval.__main__ import main as eval_main
 from eval.checkpoint import read_checkpoint, save_checkpoint
 from models import (
@@ -27,7 +28,7 @@ from models import (
     builder,
     load_weights,
 )
-from train.__main__ import choose_network
+from train.__main__ import choose_kinds
 from train.__main__ import main as train_main
 from train.compare import compare
 from train.protocol import Comparison
@@ -113,13 +114,39 @@ def test_networks_of_other_kinds_go_through_every_arm(tiny, tmp_path, network) -
 
 def test_a_network_is_chosen_by_name_and_its_numbers_by_option(tiny) -> None:
     words = ["--model.builder", "deeplab_v3plus_xception65", "--fit.steps", "3"]
-    recipe, rest = choose_network(tiny, words)
+    recipe, rest = choose_kinds(tiny, words)
     assert recipe.model.network == builder("deeplab_v3plus_xception65").config
     assert rest == ["--fit.steps", "3"]
-    recipe, rest = choose_network(tiny, ["--model.backbone=resnet50", "--help"])
+    recipe, rest = choose_kinds(tiny, ["--model.backbone=resnet50", "--help"])
     assert recipe.model.network == replace(tiny.model.network, backbone=ResNetConfig(depth=50))
     assert rest == ["--help"]
-    assert choose_network(tiny, [])[0] == tiny
+    assert choose_kinds(tiny, [])[0] == tiny
+
+
+def test_a_data_set_is_chosen_by_kind(tiny) -> None:
+    recipe, rest = choose_kinds(tiny, ["--data.kind", "camvid", "--data.root", "here"])
+    assert recipe == replace(tiny, data=CamVidConfig())
+    assert rest == ["--data.root", "here"]
+
+
+def test_weights_that_cannot_be_fetched_name_the_ways_out(tiny, tmp_path, monkeypatch) -> None:
+    def offline(*arguments, **options):
+        raise URLError("no route")
+
+    monkeypatch.setattr("train.protocol.Segmenter", offline)
+    comparison = Comparison("collage", tiny, tmp_path / "run", resume=False)
+    with pytest.raises(OSError, match=r"\(no route\).*backbone-weights.*backbone\.no-pretrained"):
+        comparison.start()
+
+
+def test_nothing_is_fetched_where_weights_are_given(tiny, tmp_path) -> None:
+    network = replace(tiny.model.network, backbone=TimmConfig("mobilenetv2_035", pretrained=True))
+    path = tmp_path / "weights.safetensors"
+    save_file(timm.create_model("mobilenetv2_035").state_dict(), path)
+    for given in ({"weights": path}, {"backbone_weights": path}):
+        recipe = replace(tiny, model=replace(tiny.model, network=network, **given))
+        runner = Comparison("collage", recipe, tmp_path / next(iter(given)), resume=False).runner
+        assert not runner.network_config(frozen=False).network.backbone.pretrained
 
 
 def test_the_start_may_take_a_backbone_from_a_file(tiny, tmp_path) -> None:
@@ -143,6 +170,12 @@ def test_the_start_may_take_a_backbone_from_a_file(tiny, tmp_path) -> None:
         (["compare", "collage", "--seeds", "0", "0"], "seeds must be distinct"),
         (["compare", "collage", "--seeds"], "seeds must be distinct and at least one"),
         (["compare", "collage", "--fit.accumulate", "0"], "accumulate must be at least 1"),
+        (
+            ["compare", "collage", "--fit.loss.class-weights", "1", "2", "3"],
+            r"class_weights must be one for each of 9 classes, got 3",
+        ),
+        (["compare", "collage", "--fit.frozen", "bakbone"], "no part 'bakbone'"),
+        (["compare", "collage", "--data.kind", "ade"], "unknown data set 'ade': choose one of"),
         (["compare", "collage", "--fit.warmup", "-1"], "warmup must be at least 0"),
         (["compare", "collage", "--crf.resolution", "3"], r"crf\.resolution must be 1, 2, 4 or 8"),
         (["compare", "collage", "--search.theta-beta"], r"search\.theta_beta must hold values"),

@@ -81,12 +81,15 @@ def scripted(monkeypatch, world, scores: list[float]) -> list[dict[str, torch.Te
     return seen
 
 
-def test_patience_keeps_the_best_weights_of_the_tune_split(world, tiny, monkeypatch) -> None:
+def test_patience_keeps_the_best_weights_of_the_tune_split(
+    world, tiny, monkeypatch, capsys
+) -> None:
     seen = scripted(monkeypatch, world, [0.2, 0.5, 0.4, 0.5])
     model = world.segmenter()
     config = replace(tiny.fit, steps=20, eval_every=2, patience=2)
     run = world.train(model, config=config, tune=data.build(tiny.data, "tune"))
     assert len(seen) == 4  # an equal score is no gain
+    assert "stopped early after step 8" in capsys.readouterr().out
     assert changed(model, seen[1]) == []
     checkpoint = read_checkpoint(run.checkpoint)
     assert checkpoint["step"] == 8

@@ -110,7 +110,7 @@ def test_a_rank_outside_the_processes_is_refused(world) -> None:
 def test_trained_batch_norm_in_several_cpu_processes_is_refused(world, tiny, monkeypatch) -> None:
     monkeypatch.setattr(processes, "num_processes", lambda: 2)
     run = world.run("unary")
-    with pytest.raises(ValueError, match=r"--model\.freeze-batch-norm.*--fit\.no-sync-batch-norm"):
+    with pytest.raises(ValueError, match=r"--start\.no-sync-batch-norm.*--model\.freeze"):
         prepare_batch_norm(world.segmenter(), tiny.fit, run)
     prepare_batch_norm(world.segmenter(), replace(tiny.fit, sync_batch_norm=False), run)
 
