@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 from textwrap import fill
 from typing import Annotated, Any
@@ -20,6 +19,7 @@ from eval.device import device_named
 from models import backbone_named, builder, with_backbone
 from train.ablate.command import ablate_command
 from train.batches import WorkerDied
+from train.choices import chosen
 from train.compare import compare
 from train.protocol import Comparison
 from train.recipe import Recipe
@@ -94,30 +94,38 @@ def main(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
         return
+    with errors_as_messages(), terminable():
+        dispatch(arguments)
+
+
+def dispatch(arguments: list[str]) -> None:
+    """Run the command that the first word names.
+
+    Raises:
+        ValueError: it names none, or the second word no recipe.
+    """
     command = chosen("command", arguments[0], ["compare", "run", *OTHERS])
     if command in OTHERS:
-        with errors_as_messages(), terminable():
-            OTHERS[command](arguments[1:])
+        OTHERS[command](arguments[1:])
         return
     if len(arguments) < 2 or arguments[1].startswith("-"):
-        raise SystemExit(f"no recipe given: choose one of {', '.join(RECIPES)}.\n{USAGE}")
-    name = chosen("recipe", arguments[1], list(RECIPES))
+        raise ValueError(f"no recipe given: choose one of {', '.join(RECIPES)}.\n{USAGE}")
+    name = chosen("recipe", arguments[1], RECIPES)
     options: Any = CompareOptions if command == "compare" else RunOptions
-    with errors_as_messages():
-        recipe, rest = choose_kinds(RECIPES[name](), arguments[2:])
-        parsed = tyro.cli(
-            options,
-            prog=f"python -m train {command} {name}",
-            default=options(recipe, Path("runs") / name),
-            args=rest,
-            config=(tyro.conf.AvoidSubcommands,),
-        )
-        with terminable(), processes.joined(device_named(parsed.recipe.device)):
-            if command == "compare":
-                compare(name, parsed.recipe, parsed.out, resume=parsed.resume)
-            else:
-                comparison = Comparison(name, parsed.recipe, parsed.out, resume=parsed.resume)
-                comparison.run(parsed.arm, parsed.seed)
+    recipe, rest = choose_kinds(RECIPES[name](), arguments[2:])
+    parsed = tyro.cli(
+        options,
+        prog=f"python -m train {command} {name}",
+        default=options(recipe, Path("runs") / name),
+        args=rest,
+        config=(tyro.conf.AvoidSubcommands,),
+    )
+    with processes.joined(device_named(parsed.recipe.device)):
+        if command == "compare":
+            compare(name, parsed.recipe, parsed.out, resume=parsed.resume)
+        else:
+            comparison = Comparison(name, parsed.recipe, parsed.out, resume=parsed.resume)
+            comparison.run(parsed.arm, parsed.seed)
 
 
 @contextmanager
@@ -170,7 +178,7 @@ def choose_kinds(recipe: Recipe, arguments: list[str]) -> tuple[Recipe, list[str
     rest = without_options(arguments, ("--data.kind", "--model.builder", "--model.backbone"))
     recipe = replace(recipe, model=replace(recipe.model, network=network))
     if names.kind is not None:
-        recipe = replace(recipe, data=KINDS[chosen("data set", names.kind, list(KINDS))]())
+        recipe = replace(recipe, data=KINDS[chosen("data set", names.kind, KINDS)]())
     return recipe, rest
 
 
@@ -184,15 +192,6 @@ def without_options(arguments: list[str], names: tuple[str, ...]) -> list[str]:
         elif not word.startswith(tuple(f"{name}=" for name in names)):
             kept.append(word)
     return kept
-
-
-def chosen(kind: str, word: str, choices: list[str]) -> str:
-    """The word if it is a choice; an exit that suggests the nearest if not."""
-    if word in choices:
-        return word
-    near = get_close_matches(word, choices, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise SystemExit(f"unknown {kind} {word!r}: choose one of {', '.join(choices)}.{hint}")
 
 
 if __name__ == "__main__":

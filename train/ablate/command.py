@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +20,7 @@ from train.ablate.execute import comparison_of, execute, jobs_of
 from train.ablate.expand import Variant, expand
 from train.ablate.results import gather
 from train.ablate.table import absent, markdown, terminal_table
+from train.choices import chosen
 from train.recipe import Recipe
 from train.recipes import RECIPES
 from train.run_folder import write_json
@@ -77,11 +77,11 @@ def ablate_command(arguments: list[str], choose_network: ChooseNetwork) -> None:
         return
     if torch.distributed.is_torchelastic_launched():
         raise ValueError("ablate runs in one process: start several with --shard I/N instead.")
-    ablation = ABLATIONS[checked("ablation", arguments[0], list(ABLATIONS))]
+    ablation = ABLATIONS[chosen("ablation", arguments[0], list(ABLATIONS))]
     prog = f"python -m train ablate {ablation.name}"
     wanted = [a for a in arguments[1:] if a not in ("-h", "--help")]
     named, rest = tyro.cli(RecipeName, prog=prog, args=wanted, return_unknown_args=True)
-    name = checked("recipe", named.recipe, list(RECIPES))
+    name = chosen("recipe", named.recipe, list(RECIPES))
     if len(wanted) < len(arguments) - 1:
         rest.append("--help")
     recipe, rest = choose_network(RECIPES[name](), rest)
@@ -99,18 +99,18 @@ def ablate(ablation: Ablation, name: str, options: AblateOptions, arguments: lis
     """Do what the options say; `arguments` are those that a sweep's agents repeat."""
     console = Console()
     variants = expand(ablation, options.settings)
-    chosen = select(variants, options)
+    selected = select(variants, options)
     console.print(plan(ablation, variants, options.out))
     if options.list:
         return
     if options.as_sweep is not None:
-        write_sweep(options.as_sweep, ablation.name, chosen, repeated(arguments))
+        write_sweep(options.as_sweep, ablation.name, selected, repeated(arguments))
         print(f"wandb sweep {options.as_sweep}    # prints the `wandb agent` command")
         return
     if not options.table_only:
         leave_sweep()
         prepare = comparison_of(name, ablation, options.out)
-        execute(ablation, chosen, variants, options.out, prepare, console.print)
+        execute(ablation, selected, variants, options.out, prepare, console.print)
     results = gather(ablation, name, variants, options.out)
     folder = options.out / ablation.name
     write_json(folder / "results.json", results)
@@ -119,7 +119,7 @@ def ablate(ablation: Ablation, name: str, options: AblateOptions, arguments: lis
     for line in absent(results):
         console.print(Text(line))
     print(f"results: {folder / 'results.json'}\ntable:   {folder / 'results.md'}")
-    digests = {variant.digest for variant in chosen}
+    digests = {variant.digest for variant in selected}
     failed = [run for run in results["failed"] if run["digest"] in digests]
     if failed and not options.table_only:
         raise SystemExit(1)
@@ -136,7 +136,7 @@ def select(variants: Sequence[Variant], options: AblateOptions) -> list[Variant]
     if options.shard is not None:
         return Shard.parse(options.shard).of(variants)
     known = {variant.digest: variant for variant in variants}
-    return [known[checked("digest", digest, list(known))] for digest in options.only] or list(
+    return [known[chosen("digest", digest, list(known))] for digest in options.only] or list(
         variants
     )
 
@@ -193,16 +193,3 @@ def shipped() -> str:
         lines += [f"{ablation.name}: {ablation.question}"]
         lines += [f"    {', '.join(ablation.variants)}; arms: {', '.join(ablation.arms)}"]
     return "\n".join(lines)
-
-
-def checked(kind: str, word: str, choices: Sequence[str]) -> str:
-    """The word, if it is a choice.
-
-    Raises:
-        ValueError: it is not; the message has the choices, and the nearest.
-    """
-    if word in choices:
-        return word
-    near = get_close_matches(word, choices, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"unknown {kind} {word!r}: choose one of {', '.join(choices)}.{hint}")
