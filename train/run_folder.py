@@ -59,7 +59,8 @@ class RunFolder:
 
     def __init__(self, path: Path, config: dict[str, Any], *, resume: bool) -> None:
         self.path = path
-        kept = read_json(path / "config.json")
+        # A run that ended before it had saved anything leaves nothing to protect.
+        kept = read_json(path / "config.json") if any(path.glob("arms/**/*.pt")) else None
         if kept is not None and not resume:
             raise FileExistsError(
                 f"{path} holds a run already: --resume goes on with it, another --out starts a "
@@ -78,7 +79,9 @@ class RunFolder:
         started = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self._invocation = {**provenance(), "started": started}
         self._began = time.perf_counter()
-        self._earlier: list[dict[str, Any]] = read_json(path / "origin.json") or []
+        # Of a run that left nothing, what it was called is of no interest either.
+        earlier = None if kept is None else read_json(path / "origin.json")
+        self._earlier: list[dict[str, Any]] = earlier or []
 
     @property
     def name(self) -> str:

@@ -123,6 +123,20 @@ def test_a_network_is_chosen_by_name_and_its_numbers_by_option(tiny) -> None:
     assert choose_kinds(tiny, [])[0] == tiny
 
 
+def test_a_run_that_saved_nothing_claims_no_folder(tiny, tmp_path, monkeypatch) -> None:
+    def failing(*arguments, **options):
+        raise ValueError("no")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("train.protocol.Segmenter", failing)
+        with pytest.raises(ValueError, match="no"):
+            Comparison("collage", tiny, tmp_path / "run", resume=False).start()
+    other = replace(tiny, start=replace(tiny.start, lr=1e-4))
+    Comparison("collage", other, tmp_path / "run", resume=False).start()
+    with pytest.raises(FileExistsError, match="--resume"):
+        Comparison("collage", other, tmp_path / "run", resume=False)
+
+
 def test_a_data_set_is_chosen_by_kind(tiny) -> None:
     recipe, rest = choose_kinds(tiny, ["--data.kind", "camvid", "--data.root", "here"])
     assert recipe == replace(tiny, data=CamVidConfig())
