@@ -10,8 +10,13 @@ A block lies between two comments on lines of their own:
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import tyro
 
 from eval import filter_table, network_table, table
 from eval.benchmark import table as benchmark_table
@@ -98,3 +103,36 @@ def _bounds(text: str, name: str) -> tuple[int, int]:
     if stop < start:
         raise ValueError(f"expected {opening} before {closing}, found them the other way round")
     return start, stop
+
+
+@dataclass(frozen=True)
+class ReadmeOptions:
+    """Write the tables of a README anew from stored results.
+
+    Attributes:
+        results: files of results; each fills the block of its own name, without .json.
+        readme: the Markdown file.
+    """
+
+    results: tyro.conf.Positional[tuple[Path, ...]]
+    readme: Path = Path("README.md")
+
+
+def readme(options: ReadmeOptions) -> None:
+    """Fill the block of every results file."""
+    text = options.readme.read_text(encoding="utf-8")
+    for path in options.results:
+        try:
+            block = block_of(json.loads(path.read_text(encoding="utf-8")))
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(
+                f"{path} is not a results file that `train compare`, `eval filters`, `eval "
+                "benchmark` or `eval networks` wrote."
+            ) from error
+        text = replace_block(text, path.stem, block)
+    options.readme.write_text(text, encoding="utf-8")
+
+
+def readme_command(arguments: list[str]) -> None:
+    """Parse and write."""
+    readme(tyro.cli(ReadmeOptions, prog="python -m eval readme", args=arguments))

@@ -15,11 +15,11 @@ import tyro
 from data.kinds import KINDS
 from eval import processes
 from eval.arms import ArmName
+from eval.choices import chosen
 from eval.device import device_named
 from models import backbone_named, builder, with_backbone
 from train.ablate.command import ablate_command
 from train.batches import WorkerDied
-from train.choices import chosen
 from train.compare import compare
 from train.protocol import Comparison
 from train.recipe import Recipe

@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from eval.choices import chosen
 from train.ablate.ablation import ABLATIONS, Ablation
 from train.ablate.distribute import Shard, leave_sweep, write_sweep
 from train.ablate.execute import comparison_of, execute, jobs_of
 from train.ablate.expand import Variant, expand
 from train.ablate.results import gather
 from train.ablate.table import absent, markdown, terminal_table
-from train.choices import chosen
 from train.recipe import Recipe
 from train.recipes import RECIPES
 from train.run_folder import write_json

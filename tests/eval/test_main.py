@@ -1,0 +1,34 @@
+"""The command line's words."""
+
+from __future__ import annotations
+
+import pytest
+
+from eval.__main__ import COMMANDS, USAGE, main
+
+
+def test_without_words_it_says_what_there_is(capsys) -> None:
+    main([])
+    assert capsys.readouterr().out.strip() == USAGE
+
+
+@pytest.mark.parametrize("words", list(COMMANDS))
+def test_every_command_is_in_the_usage_and_has_help(words: str, capsys) -> None:
+    assert f"python -m eval {words} " in USAGE
+    with pytest.raises(SystemExit) as left:
+        main([*words.split(), "--help"])
+    assert left.value.code == 0
+    assert f"python -m eval {words} " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["rum"], "unknown command 'rum': .*Did you mean 'run'"),
+        (["benchmark"], "unknown command 'benchmark': choose one of .*benchmark crf"),
+        (["run", "nowhere.pt"], "no checkpoint at nowhere.pt"),
+    ],
+)
+def test_wrong_words_end_with_one_line(arguments: list[str], message: str) -> None:
+    with pytest.raises(SystemExit, match=f"^error: {message}"):
+        main(arguments)
