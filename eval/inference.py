@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from data import Sample, SegmentationDataset
 from eval import processes
-from eval.metrics import Scorer, merged
+from eval.metrics import Scorer, SplitCounts, joined
 from models import Segmenter
 
 # image name -> the network's logits at its stride, (1, L, h, w), on the CPU
@@ -32,8 +31,8 @@ def coarse_unaries(segmenter: Segmenter, dataset: SegmentationDataset) -> Coarse
 
 
 @torch.no_grad()
-def predict(segmenter: Segmenter, sample: Sample, coarse: Tensor, *, use_crf: bool) -> Tensor:
-    """The predicted ids of one image at its own size, (H, W) int64 on the CPU.
+def final_logits(segmenter: Segmenter, sample: Sample, coarse: Tensor, *, use_crf: bool) -> Tensor:
+    """The logits of one image at its own size, (L, H, W).
 
     Args:
         segmenter: in eval mode.
@@ -45,7 +44,7 @@ def predict(segmenter: Segmenter, sample: Sample, coarse: Tensor, *, use_crf: bo
     logits = segmenter.enlarge(coarse.to(segmenter.device), image.shape[2:])
     if use_crf:
         logits = segmenter.refine(logits, image)
-    return logits.argmax(1)[0].cpu()
+    return logits[0]
 
 
 def evaluate(
@@ -55,10 +54,10 @@ def evaluate(
     *,
     use_crf: bool = True,
     save_to: Path | None = None,
-) -> dict[str, Any]:
-    """The scores of a data set, with the CRF where the segmenter has one.
+) -> SplitCounts:
+    """What a data set's scores come from, with the CRF where the segmenter has one.
 
-    Several processes score their share each, and every image counts once.
+    Several processes count on their share each, and every image counts once.
 
     Args:
         segmenter: network and CRF; only the CRF runs here.
@@ -68,17 +67,18 @@ def evaluate(
         save_to: folder for the predictions as palette PNGs, or none.
 
     Returns:
-        `eval.metrics.Scorer.result()`, the same in every process.
+        The counts of all images, in the data set's order, the same in every process.
     """
     segmenter.eval()
     scorer = Scorer(dataset.classes, dataset.scored, band="void" if dataset.has_void else "edge")
     use_crf = use_crf and segmenter.crf is not None
     for sample in samples(dataset):
-        prediction = predict(segmenter, sample, coarse[sample.name], use_crf=use_crf)
-        scorer.update(sample.name, prediction, sample.mask)
+        logits = final_logits(segmenter, sample, coarse[sample.name], use_crf=use_crf)
+        prediction = logits.argmax(0).cpu()
+        scorer.update(sample.name, prediction, sample.mask, logits)
         if save_to is not None:
             save_prediction(save_to / f"{sample.name}.png", prediction, dataset)
-    return merged(processes.gathered(scorer), dataset.names).result()
+    return joined(processes.gathered(scorer.counts()), dataset.names)
 
 
 def samples(dataset: SegmentationDataset) -> Iterator[Sample]:

@@ -113,7 +113,7 @@ def search(
         everywhere = processes.gathered(list(confusions.values()))
         confusions = {c: sum(counts) for c, *counts in zip(new, *everywhere, strict=True)}
         for setting in new:
-            scored[setting] = mean_iou(confusions[setting], dataset.scored) or 0.0
+            scored[setting] = float(np.nan_to_num(mean_iou(confusions[setting], dataset.scored)))
             values = {name: getattr(setting, name) for name in SEARCHED}
             rows.append({**values, "stage": stage, "miou": scored[setting]})
 

@@ -17,6 +17,7 @@ from eval.checkpoint import load_segmenter, read_checkpoint
 from eval.data_root import split_of
 from eval.device import DeviceName, device_named
 from eval.inference import coarse_unaries, evaluate
+from eval.metrics import SHOWN_WIDTHS, SplitCounts, harm_rate, scores
 from models import Segmenter
 
 
@@ -45,49 +46,67 @@ def run(options: RunOptions) -> dict[str, Any]:
     Under `torchrun` every process scores its share of the images and the first one reports.
 
     Returns:
-        {"unary": metrics, "crf": metrics}, the second only with a CRF.
+        {"unary": scores, "crf": scores}, the second only with a CRF; see `eval.metrics.scores`.
     """
     checkpoint = read_checkpoint(options.checkpoint)
     dataset = split_of(checkpoint["data"], options.split, options.data_root)
     segmenter = load_segmenter(checkpoint).to(device_named(options.device))
-    scores = score(segmenter, dataset)
+    counts = count(segmenter, dataset)
+    found = {kind: scores(of_kind) for kind, of_kind in counts.items()}
     if not processes.is_first():
-        return scores
+        return found
+    harm = harm_rate(counts["unary"], counts["crf"]) if "crf" in counts else None
     title = f"{checkpoint['arm']}-seed{checkpoint['seed']}: {options.split}, {len(dataset)} images"
-    Console().print(score_table(title, scores))
+    Console().print(score_table(title, found, harm))
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(scores))
-    return scores
+        options.out.write_text(json.dumps(found))
+    return found
 
 
-def score(segmenter: Segmenter, dataset: SegmentationDataset) -> dict[str, Any]:
-    """Metrics before and after the CRF, from one pass of the network."""
+def count(segmenter: Segmenter, dataset: SegmentationDataset) -> dict[str, SplitCounts]:
+    """What is counted before and after the CRF, from one pass of the network."""
     coarse = coarse_unaries(segmenter, dataset)
-    scores = {"unary": evaluate(segmenter, dataset, coarse, use_crf=False)}
+    counts = {"unary": evaluate(segmenter, dataset, coarse, use_crf=False)}
     if segmenter.crf is not None:
-        scores["crf"] = evaluate(segmenter, dataset, coarse)
-    return scores
+        counts["crf"] = evaluate(segmenter, dataset, coarse)
+    return counts
 
 
-def score_table(title: str, scores: dict[str, Any]) -> Table:
-    """One column for each kind of logits, per cent."""
+ROWS = {
+    "miou": "mIoU",
+    "fwiou": "frequency-weighted IoU",
+    "pixel_accuracy": "pixel accuracy",
+    "class_accuracy": "class accuracy",
+    "boundary_iou": "Boundary IoU",
+    "boundary_f": "boundary F-score",
+    "ece": "calibration error (ECE)",
+}
+"""Scores in per cent, and what they are called."""
+
+
+def score_table(title: str, found: dict[str, dict[str, Any]], harm: float | None) -> Table:
+    """One column for each kind of logits, per cent but for the likelihood and the Brier score."""
     table = Table(title=title)
     table.add_column("")
-    for kind in scores:
+    for kind in found:
         table.add_column(kind, justify="right")
 
     def row(name: str, values: list[float | None]) -> None:
         table.add_row(name, *("–" if v is None else f"{100 * v:.2f}" for v in values))
 
-    columns = list(scores.values())
-    row("mIoU", [m["miou"] for m in columns])
-    row("pixel accuracy", [m["pixel_accuracy"] for m in columns])
+    columns = list(found.values())
+    for key, name in ROWS.items():
+        row(name, [m[key] for m in columns])
+    for key, name in (("nll", "NLL, nats"), ("brier", "Brier score")):
+        table.add_row(name, *(f"{m[key]:.4f}" if m[key] is not None else "–" for m in columns))
+    if harm is not None:
+        table.add_row("images that the CRF makes worse", "", f"{100 * harm:.2f}")
     table.add_section()
     for name in columns[0]["iou_per_class"]:
         row(f"IoU {name}", [m["iou_per_class"][name] for m in columns])
     table.add_section()
-    for width in columns[0]["trimap_miou"]:
+    for width in SHOWN_WIDTHS:
         row(f"trimap mIoU {width} px", [m["trimap_miou"][width] for m in columns])
     return table
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 import data
@@ -18,15 +17,12 @@ from eval.arms import ArmName
 from eval.checkpoint import read_checkpoint, save_checkpoint
 from eval.device import device_named
 from eval.inference import Coarse, coarse_unaries, evaluate
+from eval.metrics import SplitCounts, harm_rate, scores
 from eval.posthoc import search
 from models import CrfConfig, Segmenter, SegmenterConfig, without_pretrained
-from models.networks import build_network
-from train.arms import Arm
-from train.fit_config import FitConfig
-from train.learning import check_names
 from train.logits_cache import LogitsCache
 from train.loop import fit, progress_bar
-from train.objective import check_class_weights
+from train.phase import Phase, check_phases
 from train.recipe import Recipe
 from train.run import Run
 from train.run_folder import Found, RunFolder, as_json, read_json, write_json
@@ -36,38 +32,6 @@ from train.tracking import RunTracker
 MAX_LOGITS = 4 * 10**9  # bytes: five networks on VOC's val take 1.3 at stride 16, 20 at stride 4
 
 Result = dict[str, Any]  # one entry of results.json's "runs"
-
-
-@dataclass(frozen=True)
-class Phase:
-    """One training of an arm; most arms have one.
-
-    Attributes:
-        name: of the arm.
-        seed: of its batches.
-        fit: the numbers.
-        learns: what learns.
-        folder: where the checkpoint lies within the arm's folder, if not directly in it.
-        first_step: steps that the arm's earlier phases have taken.
-    """
-
-    name: ArmName
-    seed: int
-    fit: FitConfig
-    learns: Arm
-    folder: str = ""
-    first_step: int = 0
-
-
-def check_phases(recipe: Recipe, num_classes: int) -> None:
-    """Raise ValueError, before anything is trained, where a phase does not fit data or network."""
-    last = None if recipe.finish is None else recipe.finish.fit
-    with torch.device("meta"):
-        network = build_network(without_pretrained(recipe.model.network), num_classes)
-    for phase in (recipe.start, last, recipe.fit, recipe.crf_first, recipe.crf_fit):
-        if phase is not None:
-            check_names(network, phase.frozen)
-            check_class_weights(phase.loss.class_weights, num_classes)
 
 
 class ArmRunner:
@@ -209,23 +173,33 @@ class ArmRunner:
         network_of: ArmName | None = None,
     ) -> Result:
         """One entry of results.json; `network_of` names the arm whose network this is."""
-        metrics = {
-            name: evaluate(
-                segmenter,
-                split,
-                self._coarse(network_of or arm, seed, split, name),
-                save_to=self.folder.predictions(arm, seed) if name == "report" else None,
-            )
-            for name, split in (("tune", self.tune), ("report", self.report))
-        }
-        return {
+        result: Result = {
             "arm": arm,
             "seed": seed,
             "network_steps": network_steps,
             "crf": segmenter.describe_crf(),
             "search": None,
-            "metrics": metrics,
+            "metrics": {},
+            "before_crf": {},
+            "harm_rate": {},
         }
+        for split, dataset in (("tune", self.tune), ("report", self.report)):
+            coarse = self._coarse(network_of or arm, seed, dataset, split)
+            save_to = self.folder.predictions(arm, seed) if split == "report" else None
+            counts = evaluate(segmenter, dataset, coarse, save_to=save_to)
+            self._keep_counts(counts, self.folder.counts(arm, seed, split))
+            result["metrics"][split] = scores(counts)
+            if segmenter.crf is not None:
+                # Of the same network, wherever it came from: what the CRF itself did.
+                before = evaluate(segmenter, dataset, coarse, use_crf=False)
+                self._keep_counts(before, self.folder.counts(arm, seed, f"{split}-before-crf"))
+                result["before_crf"][split] = scores(before)
+                result["harm_rate"][split] = harm_rate(before, counts)
+        return result
+
+    def _keep_counts(self, counts: SplitCounts, path: Path) -> None:
+        if processes.is_first():
+            counts.save(path)
 
     def load(self, arm: ArmName, seed: int) -> Segmenter:
         """The model that an arm left, in eval mode."""

@@ -16,6 +16,7 @@ from data import Batch, CorruptSample, SegmentationDataset, TrainStream
 from eval import processes
 from eval.checkpoint import load_segmenter, read_checkpoint
 from eval.inference import coarse_unaries, evaluate
+from eval.metrics import scores
 from models import Segmenter
 from models.batch_norm import batch_norms, synchronized
 from train.batches import Batches, WorkerDied
@@ -196,11 +197,12 @@ class Fit:
         state, every = self.state, self.config.eval_every
         if self.tune is None or every == 0 or state.step % every:
             return
-        scores = evaluate(state.result, self.tune, coarse_unaries(state.result, self.tune))
+        counts = evaluate(state.result, self.tune, coarse_unaries(state.result, self.tune))
+        found = scores(counts)
         step = self.place.first_step + state.step
-        self.tracker.log_evaluation(step, state.result, self.tune, scores)
+        self.tracker.log_evaluation(step, state.result, self.tune, found)
         self.set_mode()
-        miou = scores["miou"] or 0.0  # none of the scored classes was seen or predicted
+        miou = found["miou"] or 0.0  # none of the scored classes was seen or predicted
         if miou > state.best:
             state.best, state.without_gain = miou, 0
             state.save_result(self.place.checkpoint.with_name("best.pt"))

@@ -23,8 +23,9 @@ import torch
 
 from eval.arms import ArmName
 from models import CrfConfig, Segmenter, load_backbone_weights, load_weights
-from train.arm_runner import ArmRunner, Phase, Result
+from train.arm_runner import ArmRunner, Result
 from train.arms import TRAINED
+from train.phase import Phase
 from train.recipe import Recipe
 from train.run_folder import Found
 from train.tracker import Tracker

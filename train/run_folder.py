@@ -1,7 +1,9 @@
 """The folder of a comparison: what is kept where, and whether it may be gone on with.
 
 config.json                      the recipe, and origin.json: who did work here
-arms/<arm>-seed<k>/              checkpoint.pt, metrics.jsonl, result.json, search.json
+arms/<arm>-seed<k>/              checkpoint.pt, metrics.jsonl, result.json, search.json, and what
+                                 was counted on every image: counts-<split>.npz, for an arm with
+                                 a CRF also counts-<split>-before-crf.npz
 predictions/<arm>-seed<k>/       masks of the report split, palette PNG
 results.json, report.html        written when every arm is there
 """
@@ -116,6 +118,10 @@ class RunFolder:
     def checkpoint(self, arm: ArmName, seed: int) -> Path:
         """The checkpoint of one arm."""
         return self.arm(arm, seed) / "checkpoint.pt"
+
+    def counts(self, arm: ArmName, seed: int, split: str) -> Path:
+        """What was counted on the images of a split, see `eval.metrics.SplitCounts`."""
+        return self.arm(arm, seed) / f"counts-{split}.npz"
 
     def predictions(self, arm: ArmName, seed: int) -> Path:
         """The folder of an arm's masks of the report split."""

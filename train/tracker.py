@@ -61,13 +61,13 @@ class Tracker(ABC):
             step: of the training.
             segmenter: as it is now; its modes are left as they are.
             dataset: the split that was scored.
-            metrics: its `eval.metrics.Scorer.result()`.
+            metrics: its `eval.metrics.scores`.
             split: its name.
         """
 
     @abstractmethod
     def log_scores(self, scores: Mapping[str, Mapping[str, Any]]) -> None:
-        """The final scores, {split: `eval.metrics.Scorer.result()`}; scalars and a table."""
+        """The final scores, {split: `eval.metrics.scores`}; scalars and a table."""
 
     @abstractmethod
     def log_images(self, segmenter: Segmenter, dataset: SegmentationDataset) -> None:

@@ -15,6 +15,7 @@ from typing import Any, final
 import wandb
 
 from data import SegmentationDataset
+from eval.metrics import SHOWN_WIDTHS
 from eval.provenance import provenance
 from models import Segmenter
 from train.crf_trace import iteration_trace
@@ -189,5 +190,5 @@ def scalars(split: str, metrics: Mapping[str, Any]) -> dict[str, float | None]:
     return {
         f"{split}/miou": metrics["miou"],
         f"{split}/pixel_accuracy": metrics["pixel_accuracy"],
-        **{f"{split}/trimap_miou_{w}": value for w, value in metrics["trimap_miou"].items()},
+        **{f"{split}/trimap_miou_{w}": metrics["trimap_miou"][w] for w in SHOWN_WIDTHS},
     }

@@ -17,7 +17,7 @@ from scipy import ndimage
 from data.dataset import SegmentationDataset
 from data.palette import voc_palette
 from data.sample import Sample
-from eval.metrics import Scorer
+from eval.metrics import Scorer, scores
 
 # How far, in pixels, each arm's outlines wander from the truth: smaller is better.
 BLUR = {"start": 5.0, "unary": 3.0, "post-hoc": 2.2, "crf-only": 2.0, "joint": 1.4}
@@ -89,7 +89,7 @@ def make_run(run_dir: Path, split: SegmentationDataset, seeds: Sequence[int] = (
                 image = Image.fromarray(prediction.astype(np.uint8))
                 image.putpalette(split.palette.tobytes())
                 image.save(folder / f"{name}.png")
-            metrics = scorer.result()
+            metrics = scores(scorer.counts())
             runs.append(
                 {
                     "arm": arm,

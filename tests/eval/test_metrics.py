@@ -12,8 +12,9 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassJaccardIndex
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from eval.metrics import Scorer, iou_per_class, mean_iou, pixel_accuracy
-from eval.trimap import band_distance
+from eval.metrics import Scorer, iou_per_class, mean_iou, pixel_accuracy, scores
+from eval.metrics.scores import SCORES, TRIMAP_SCORES
+from eval.metrics.trimap import band_distance
 
 CLASSES = ("sky", "cow", "grass", "road", "boat")
 
@@ -33,19 +34,18 @@ def score(pairs: list[tuple[Tensor, Tensor]], **arguments: Any) -> dict[str, Any
     scorer = Scorer(CLASSES, arguments.pop("scored", range(len(CLASSES))), **arguments)
     for index, (prediction, mask) in enumerate(pairs):
         scorer.update(f"image {index}", prediction, mask)
-    return scorer.result()
+    return scores(scorer.counts())
 
 
 def test_result_has_the_agreed_keys_and_is_json() -> None:
     result = score([random_pair(0), random_pair(1)], trimap_widths=(1, 3))
     assert set(result) == {
-        "miou",
-        "pixel_accuracy",
+        *SCORES,
+        *TRIMAP_SCORES,
         "iou_per_class",
-        "trimap_miou",
-        "trimap_accuracy",
         "trimap_band",
         "confusion",
+        "reliability",
         "images",
     }
     assert tuple(result["iou_per_class"]) == CLASSES
@@ -102,18 +102,18 @@ def test_a_refused_image_leaves_no_trace() -> None:
     with pytest.raises(ValueError, match="expected ids"):
         scorer.update("cow7", prediction + 9, mask)
     scorer.update("cow7", prediction, mask)
-    assert scorer.result() == score_named("cow7", prediction, mask)
+    assert scores(scorer.counts()) == score_named("cow7", prediction, mask)
 
 
 def score_named(name: str, prediction: Tensor, mask: Tensor) -> dict[str, Any]:
     scorer = Scorer(CLASSES, (0,))
     scorer.update(name, prediction, mask)
-    return scorer.result()
+    return scores(scorer.counts())
 
 
 def test_refuses_a_result_without_images() -> None:
     with pytest.raises(ValueError, match="no image was scored"):
-        Scorer(CLASSES, (0,)).result()
+        scores(Scorer(CLASSES, (0,)).counts())
 
 
 @pytest.mark.parametrize("scored", [(), (0, 5), (-1,), (1, 1)])
@@ -223,7 +223,10 @@ def test_order_of_images_does_not_matter() -> None:
 def test_prediction_under_void_is_not_counted() -> None:
     prediction, mask = random_pair(0)
     elsewhere = torch.where(mask == 255, (prediction + 1) % 5, prediction)
-    assert score([(elsewhere, mask)]) == score([(prediction, mask)])
+    result, expected = score([(elsewhere, mask)]), score([(prediction, mask)])
+    # What is predicted on void finds true contours beside it, so it may change this one.
+    del result["boundary_f"], expected["boundary_f"]
+    assert result == expected
 
 
 def test_layout_and_type_do_not_matter() -> None:
@@ -235,7 +238,7 @@ def test_layout_and_type_do_not_matter() -> None:
 
 def test_counts_stay_whole_beyond_float32() -> None:
     confusion = np.array([[2**24 + 1, 1], [0, 1]], dtype=np.int64)
-    assert iou_per_class(confusion) == [(2**24 + 1) / (2**24 + 2), 0.5]
+    assert iou_per_class(confusion).tolist() == [(2**24 + 1) / (2**24 + 2), 0.5]
     assert pixel_accuracy(confusion) == (2**24 + 2) / (2**24 + 3)
 
 
@@ -257,8 +260,8 @@ def test_image_without_void_has_an_empty_void_band() -> None:
 def test_one_pixel_and_one_class() -> None:
     scorer = Scorer(("all",), (0,))
     scorer.update("dot", torch.zeros(1, 1).long(), torch.zeros(1, 1).long())
-    assert scorer.result()["miou"] == 1.0
-    assert mean_iou(np.zeros((1, 1), dtype=np.int64), (0,)) is None
+    assert scores(scorer.counts())["miou"] == 1.0
+    assert np.isnan(mean_iou(np.zeros((1, 1), dtype=np.int64), (0,)))
 
 
 def test_repr_names_the_configuration() -> None:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 from scipy import ndimage
 
-from eval.trimap import NEVER, band_distance
+from eval.metrics.trimap import NEVER, band_distance
 
 Mask = npt.NDArray[np.int64]
 

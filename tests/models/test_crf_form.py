@@ -15,6 +15,7 @@ from crfrnn.inference import MeanField
 from data import CollageConfig
 from eval.heatmap import heat_map
 from eval.inference import coarse_unaries, evaluate
+from eval.metrics import scores
 from eval.posthoc import SearchConfig, search
 from models import CrfConfig, CrfForm, DeepLabV3Config, Segmenter, SegmenterConfig, TimmConfig
 from models.crf import OF_FRANK_WOLFE, build_crf
@@ -75,7 +76,7 @@ def test_search_evaluation_and_description_take_it(change, network) -> None:
     assert all(getattr(best, name) == value for name, value in change.items())
     learnable = replace(best, kernel_weights="class", compatibility="full")
     refined = segmenter.with_crf(learnable)
-    assert 0 <= evaluate(refined, dataset, coarse)["miou"] <= 1
+    assert 0 <= scores(evaluate(refined, dataset, coarse))["miou"] <= 1
     described = refined.describe_crf()
     assert described is not None
     heat_map(

@@ -16,6 +16,7 @@ from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 
 import data
 from eval.inference import coarse_unaries, evaluate
+from eval.metrics import scores
 from eval.provenance import git
 from models import CrfConfig, Segmenter, SegmenterConfig
 from tests.train.offline_files import finished_runs
@@ -48,7 +49,8 @@ def scored(tiny):
     crf = CrfConfig(**asdict(form), theta_alpha=6.0)
     torch.manual_seed(0)
     segmenter = Segmenter(SegmenterConfig(len(dataset.classes), tiny.model.network, crf)).eval()
-    return segmenter, dataset, evaluate(segmenter, dataset, coarse_unaries(segmenter, dataset))
+    counts = evaluate(segmenter, dataset, coarse_unaries(segmenter, dataset))
+    return segmenter, dataset, scores(counts)
 
 
 def test_json_lines_and_rewind(tmp_path) -> None:

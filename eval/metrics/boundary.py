@@ -1,0 +1,141 @@
+"""How well the contours of the classes fit: Boundary IoU and the boundary F-score.
+
+Both return counts that add up over images, so that a score can be had of any set of them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+from scipy.spatial import KDTree
+
+from data.sample import VOID
+from eval.metrics.confusion import Floats, mean_of_present, ratio
+from eval.metrics.trimap import band_distance
+
+Ids = npt.NDArray[np.integer[Any]]
+Counts = npt.NDArray[np.int64]
+
+BOUNDARY_IOU_WIDTH = 0.02  # of the image's diagonal, as in the paper
+CONTOUR_TOLERANCE = 0.0075  # of the diagonal, as Csurka et al. and the BSDS benchmark take it
+
+
+def boundary_iou_counts(truth: Ids, prediction: Ids, num_classes: int) -> Counts:
+    """Intersection and union of the inner boundary regions of every class.
+
+    The region of class c is { pixels of c at most d from a pixel that is not of c }, d = 2 % of
+    the diagonal, at least 1 px, what lies outside of the image being of no class. Distances are
+    chessboard's: the authors' code erodes with a 3 x 3 square d times. Void pixels of the truth
+    are of no class in truth and prediction alike.
+
+    Cheng et al., "Boundary IoU: Improving Object-Centric Image Segmentation Evaluation", CVPR 2021.
+
+    Args:
+        truth: (H, W) ids, 255 = void.
+        prediction: (H, W) ids.
+        num_classes: L.
+
+    Returns:
+        (L, 2) pixels: intersection, union.
+    """
+    width = max(1, round(BOUNDARY_IOU_WIDTH * math.hypot(*truth.shape)))
+    at_truth = _inner_region(truth, width)
+    at_prediction = _inner_region(np.where(truth == VOID, VOID, prediction), width)
+    same = truth == prediction
+    both = np.bincount(truth[at_truth & at_prediction & same], minlength=num_classes)
+    true, predicted = (
+        np.bincount(ids[region], minlength=num_classes)
+        for ids, region in ((truth, at_truth), (prediction, at_prediction))
+    )
+    return np.stack([both, true + predicted - both], axis=1).astype(np.int64)
+
+
+def boundary_f_counts(truth: Ids, prediction: Ids, num_classes: int) -> Counts:
+    """Contour pixels of every class, and how many of them the other contour comes close to.
+
+    The contour of class c is its pixels with one of another class among their four neighbours.
+    Close is within 0.75 % of the diagonal, Euclidean, at least 1 px. Void: predicted contours on it
+    are not wrong, and a true contour beside it is found by what is predicted on it.
+
+    Csurka et al., "What is a good evaluation measure for semantic segmentation?", BMVC 2013.
+
+    Args:
+        truth: (H, W) ids, 255 = void.
+        prediction: (H, W) ids.
+        num_classes: L.
+
+    Returns:
+        (L, 4) pixels: predicted and close to a true one, predicted, true and close to a predicted
+        one, true.
+    """
+    tolerance = max(1.0, CONTOUR_TOLERANCE * math.hypot(*truth.shape))
+    true_contours = _contours(truth)
+    predicted_contours = _contours(prediction)
+    counts = np.zeros((num_classes, 4), dtype=np.int64)
+    for c in np.union1d(np.unique(truth[true_contours]), np.unique(prediction[predicted_contours])):
+        if c == VOID:
+            continue
+        true = np.argwhere(true_contours & (truth == c))
+        everywhere = predicted_contours & (prediction == c)
+        predicted = np.argwhere(everywhere & (truth != VOID))
+        counts[c] = (
+            _num_close(predicted, true, tolerance),
+            len(predicted),
+            _num_close(true, np.argwhere(everywhere), tolerance),
+            len(true),
+        )
+    return counts
+
+
+def boundary_iou(counts: npt.NDArray[Any]) -> Floats:
+    """Boundary IoU of every class: (..., L, 2) counts -> (..., L), NaN where there is none."""
+    return ratio(counts[..., 0], counts[..., 1])
+
+
+def boundary_f(counts: npt.NDArray[Any]) -> Floats:
+    """Per image and class 2 P R / (P + R): (..., L, 4) counts -> (..., L).
+
+    A class that only one of the two has scores 0, one that neither has is NaN.
+    """
+    precision = ratio(counts[..., 0], counts[..., 1])
+    recall = ratio(counts[..., 2], counts[..., 3])
+    found = np.nan_to_num(precision) + np.nan_to_num(recall)
+    score = np.where(found > 0, ratio(2 * np.nan_to_num(precision * recall), found), 0.0)
+    return np.where(counts[..., 1] + counts[..., 3] > 0, score, np.nan)
+
+
+def mean_boundary_f(per_image: Floats, weights: npt.NDArray[Any]) -> Floats:
+    """Mean over the images that have the class, of every class: (N, L), (B, N) -> (B, L)."""
+    present = ~np.isnan(per_image)
+    return ratio(weights @ np.where(present, per_image, 0.0), weights @ present)
+
+
+def mean_over(values: Floats, scored: tuple[int, ...]) -> Floats:
+    """Mean over the scored classes that have a value: (..., L) -> (...)."""
+    return mean_of_present(values[..., list(scored)])
+
+
+def _inner_region(ids: Ids, width: int) -> npt.NDArray[np.bool_]:
+    """Pixels of any class at most `width` from a pixel of another, or from beyond the image."""
+    framed = np.pad(ids, 1, constant_values=VOID)
+    return (band_distance(framed, "edge") <= width)[1:-1, 1:-1]
+
+
+def _contours(ids: Ids) -> npt.NDArray[np.bool_]:
+    """Pixels with another id among their four neighbours; beyond the image there is none."""
+    cross = ndimage.generate_binary_structure(2, 1)
+    lowest = ndimage.minimum_filter(ids, footprint=cross, mode="nearest")
+    highest = ndimage.maximum_filter(ids, footprint=cross, mode="nearest")
+    return np.asarray(lowest != highest)
+
+
+def _num_close(points: Counts, others: Counts, tolerance: float) -> int:
+    """How many (n, 2) points have one of (m, 2) others within the tolerance, pixels."""
+    if not len(points) or not len(others):
+        return 0
+    nearest, _ = KDTree(others).query(points, distance_upper_bound=tolerance + 1e-9)
+    return int(np.isfinite(nearest).sum())

@@ -1,0 +1,163 @@
+"""The scores of a split, by name, from what was counted on its images.
+
+Every score is a function of counts and weights, (B, N) -> (B,): weights of one give the score of
+the data set, the weights of resampled images its sampling distribution (see `bootstrap`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from eval.metrics.boundary import boundary_f, boundary_iou, mean_boundary_f, mean_over
+from eval.metrics.calibration import expected_calibration_error, num_pixels
+from eval.metrics.confusion import (
+    Floats,
+    Matrices,
+    class_accuracy,
+    frequency_weighted_iou,
+    iou_per_class,
+    mean_iou,
+    pixel_accuracy,
+    ratio,
+)
+from eval.metrics.counts import SplitCounts, Weights
+
+Score = Callable[[SplitCounts, Weights], Floats]
+
+SHOWN_WIDTHS = ("1", "2", "3", "5", "10", "20", "40")
+"""Of the forty trimap widths, pixels, those that tables and logs show."""
+
+
+def score_named(name: str, within: str | None = None) -> Score:
+    """A score of `scores`: `score_named("miou")`, `score_named("trimap_miou", "3")`.
+
+    Args:
+        name: a key of `SCORES` or `TRIMAP_SCORES`, or "iou_per_class".
+        within: the trimap's width in pixels, or the class's name.
+
+    Raises:
+        KeyError: there is no score of that name.
+    """
+    if within is None:
+        return SCORES[name]
+    if name == "iou_per_class":
+        return lambda counts, weights: class_iou(counts, weights, within)
+    banded = TRIMAP_SCORES[name]
+    return lambda counts, weights: banded(
+        weighted(counts.within(int(within)), weights), counts.scored
+    )
+
+
+def weighted(per_image: Matrices, weights: Weights) -> Matrices:
+    """Sums over the images: (N, ...), (B, N) -> (B, ...). Exact below 2^53."""
+    flat = per_image.reshape(len(per_image), -1).astype(np.float64)
+    return (weights.astype(np.float64) @ flat).reshape(len(weights), *per_image.shape[1:])
+
+
+def class_iou(counts: SplitCounts, weights: Weights, name: str) -> Floats:
+    """IoU of one class by its name."""
+    return iou_per_class(weighted(counts.confusions, weights))[..., counts.classes.index(name)]
+
+
+def _of_confusion(score: Callable[[Matrices, tuple[int, ...]], Floats]) -> Score:
+    return lambda counts, weights: score(weighted(counts.confusions, weights), counts.scored)
+
+
+def _boundary_iou(counts: SplitCounts, weights: Weights) -> Floats:
+    return mean_over(boundary_iou(weighted(counts.boundary, weights)), counts.scored)
+
+
+def _boundary_f(counts: SplitCounts, weights: Weights) -> Floats:
+    return mean_over(mean_boundary_f(boundary_f(counts.contours), weights), counts.scored)
+
+
+def _likelihood(column: int) -> Score:
+    return lambda counts, weights: ratio(
+        weighted(counts.likelihood[:, column], weights),
+        weighted(num_pixels(counts.bins), weights),
+    )
+
+
+def _ece(counts: SplitCounts, weights: Weights) -> Floats:
+    return expected_calibration_error(weighted(counts.bins, weights))
+
+
+SCORES: dict[str, Score] = {
+    "miou": _of_confusion(mean_iou),
+    "fwiou": _of_confusion(lambda confusion, _: frequency_weighted_iou(confusion)),
+    "pixel_accuracy": _of_confusion(lambda confusion, _: pixel_accuracy(confusion)),
+    "class_accuracy": _of_confusion(class_accuracy),
+    "boundary_iou": _boundary_iou,
+    "boundary_f": _boundary_f,
+    "nll": _likelihood(0),
+    "brier": _likelihood(1),
+    "ece": _ece,
+}
+
+TRIMAP_SCORES: dict[str, Callable[[Matrices, tuple[int, ...]], Floats]] = {
+    "trimap_miou": mean_iou,
+    "trimap_accuracy": lambda confusion, _: pixel_accuracy(confusion),
+    "trimap_class_accuracy": class_accuracy,
+}
+
+
+def scores(counts: SplitCounts) -> dict[str, Any]:
+    """All scores of a split, ready for JSON.
+
+    Returns:
+        Those of `SCORES`, in 0..1 but for nll (nats) and brier (0..2); those of `TRIMAP_SCORES` by
+        width as a string; `iou_per_class` by name, `trimap_band`, `confusion` (rows = truth),
+        `reliability` (15 bins: pixels, accuracy, confidence) and `images` (name, miou and
+        pixel_accuracy of each). A score with nothing to count is None.
+
+    Raises:
+        ValueError: no image was scored.
+    """
+    if not len(counts):
+        raise ValueError("no image was scored; call update for every image of the split first")
+    once = counts.all_once()
+    confusion = counts.confusions.sum(axis=0)
+    return {
+        **{name: _number(score(counts, once)[0]) for name, score in SCORES.items()},
+        "iou_per_class": {
+            name: _number(iou)
+            for name, iou in zip(counts.classes, iou_per_class(confusion), strict=True)
+        },
+        **{
+            name: {
+                str(width): _number(score_named(name, str(width))(counts, once)[0])
+                for width in counts.widths
+            }
+            for name in TRIMAP_SCORES
+        },
+        "trimap_band": counts.band,
+        "confusion": confusion.tolist(),
+        "reliability": _reliability(counts.bins.sum(axis=0)),
+        "images": per_image(counts),
+    }
+
+
+def per_image(counts: SplitCounts) -> list[dict[str, Any]]:
+    """Name, mIoU over the scored classes of the image, and pixel accuracy of every image."""
+    mious = mean_iou(counts.confusions, counts.scored)
+    accuracies = pixel_accuracy(counts.confusions)
+    return [
+        {"name": name, "miou": _number(miou), "pixel_accuracy": _number(accuracy)}
+        for name, miou, accuracy in zip(counts.names, mious, accuracies, strict=True)
+    ]
+
+
+def _reliability(bins: Floats) -> list[dict[str, float | None]]:
+    accuracy, confidence = ratio(bins[:, 1], bins[:, 0]), ratio(bins[:, 2], bins[:, 0])
+    return [
+        {"pixels": float(n), "accuracy": _number(a), "confidence": _number(c)}
+        for n, a, c in zip(bins[:, 0], accuracy, confidence, strict=True)
+    ]
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
