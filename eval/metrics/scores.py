@@ -120,7 +120,9 @@ def scores(counts: SplitCounts) -> dict[str, Any]:
     if not len(counts):
         raise ValueError("no image was scored; call update for every image of the split first")
     once = counts.all_once()
-    confusion = counts.confusions.sum(axis=0)
+    size = len(counts.classes)
+    # A band is the sum of the rings up to its width; the last ring lies beyond all bands.
+    *bands, confusion = counts.rings.sum(axis=0).reshape(-1, size, size).cumsum(axis=0)
     return {
         **{name: _number(score(counts, once)[0]) for name, score in SCORES.items()},
         "iou_per_class": {
@@ -128,11 +130,14 @@ def scores(counts: SplitCounts) -> dict[str, Any]:
             for name, iou in zip(counts.classes, iou_per_class(confusion), strict=True)
         },
         **{
-            name: {
-                str(width): _number(score_named(name, str(width))(counts, once)[0])
-                for width in counts.widths
-            }
-            for name in TRIMAP_SCORES
+            name: dict(
+                zip(
+                    map(str, counts.widths),
+                    map(_number, banded(np.stack(bands), counts.scored)),
+                    strict=True,
+                )
+            )
+            for name, banded in TRIMAP_SCORES.items()
         },
         "trimap_band": counts.band,
         "confusion": confusion.tolist(),

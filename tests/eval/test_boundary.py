@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 from scipy import ndimage
+from scipy.spatial.distance import cdist
 
 from eval.metrics.boundary import (
     boundary_f,
@@ -35,19 +36,11 @@ def blobs(seed: int, shape: tuple[int, int] = (41, 58)) -> tuple[np.ndarray, np.
 
 def brute_region(mask: np.ndarray, width: int) -> np.ndarray:
     """Pixels of a binary mask at a chessboard distance of at most `width` from one outside."""
-    height, length = mask.shape
-    outside = [
-        (y, x)
-        for y in range(-1, height + 1)
-        for x in range(-1, length + 1)
-        if not (0 <= y < height and 0 <= x < length and mask[y, x])
-    ]
-    places = np.array(outside)
-    region = np.zeros(mask.shape, dtype=bool)
-    for y, x in np.argwhere(mask):
-        distance = np.abs(places - (y, x)).max(axis=1).min()
-        region[y, x] = distance <= width
-    return region
+    framed = np.pad(mask, 1)
+    distances = cdist(np.argwhere(framed), np.argwhere(~framed), "chebyshev").min(axis=1)
+    region = np.zeros(framed.shape, dtype=bool)
+    region[framed] = distances <= width
+    return region[1:-1, 1:-1]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -55,7 +48,7 @@ def test_boundary_iou_is_that_of_all_distances(seed: int) -> None:
     truth, prediction = blobs(seed)
     width = max(1, round(0.02 * math.hypot(*truth.shape)))
     assert width == 1
-    for scale in (1, 3):  # the larger image has a band of 4 px
+    for scale in (1, 2):  # the larger image has a band of 3 px
         large = np.kron(truth, np.ones((scale, scale), dtype=int))
         guess = np.kron(prediction, np.ones((scale, scale), dtype=int))
         width = max(1, round(0.02 * math.hypot(*large.shape)))

@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from urllib.error import URLError
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -16,6 +17,7 @@ from safetensors.torch import save_file
 from data import CamVidConfig, config_to_dict
 from eval.__main__ import main as eval_main
 from eval.checkpoint import read_checkpoint, save_checkpoint
+from eval.metrics import SplitCounts
 from models import (
     CrfConfig,
     DeepLabV2Config,
@@ -88,6 +90,19 @@ def test_compare_end_to_end(tiny, tmp_path, capsys) -> None:
     found = json.loads(scores.read_text())
     assert found["crf"]["miou"] == pytest.approx(joint["metrics"]["report"]["miou"], abs=1e-12)
     assert found["unary"]["miou"] != found["crf"]["miou"]
+    assert found["harm_rate"] == joint["harm_rate"]["report"]
+    change = found["difference"]["miou"]
+    assert change["value"] == pytest.approx(
+        found["crf"]["miou"] - found["unary"]["miou"], abs=1e-12
+    )
+    assert change["low"] <= change["value"] <= change["high"]
+    # and keeps what they come from, as the comparison did
+    kept = SplitCounts.load(tmp_path / "scores-crf.npz")
+    there = SplitCounts.load(checkpoint.with_name("counts-report.npz"))
+    assert np.array_equal(kept.confusions, there.confusions)
+    printed = capsys.readouterr().out
+    assert "Boundary IoU" in printed
+    assert "images with a lower mIoU" in printed
 
 
 def test_run_of_one_arm_makes_what_it_builds_on(tiny, tmp_path) -> None:
