@@ -16,17 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from data.dataset import SegmentationDataset
 from data.sample import VOID
+from eval.overlay import Ids, Picture, overlay
 from eval.summary import find_run
 
 ARMS_SHOWN = ("unary", "post-hoc", "joint")
-
-Ids = npt.NDArray[np.integer]
-Picture = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -137,25 +134,6 @@ def render(
         f'<figure class="panel"><figcaption>{caption}</figcaption>'
         f'<div class="scroll"><div class="strip">{"".join(cells)}</div></div></figure>'
     )
-
-
-def overlay(image: Picture, ids: Ids, palette: Picture, opacity: float = 0.55) -> Picture:
-    """The image seen through its labels' colours, with the labels' outlines in full colour.
-
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        ids: (H, W) label ids.
-        palette: (256, 3) uint8 RGB.
-        opacity: of the colours, 0..1.
-    """
-    colours = palette[ids]
-    # One pixel wide: where the neighbour to the right or below has another label.
-    outline = np.zeros(ids.shape, dtype=np.bool_)
-    outline[:, :-1] |= ids[:, :-1] != ids[:, 1:]
-    outline[:-1] |= ids[:-1] != ids[1:]
-    alpha = np.where(outline, 0.9, opacity)[..., None]
-    mixed = (1 - alpha) * image + alpha * colours
-    return np.asarray(mixed.round(), dtype=np.uint8)
 
 
 def most_different(truth: Ids, first: Ids | None, second: Ids | None) -> Window:

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.palette import voc_palette
-from eval.panels import Choice, Window, choose, data_uri, most_different, overlay, render
+from eval.panels import Choice, Window, choose, data_uri, most_different, render
 
 
 def ranked(gains: list[float]) -> dict[str, Any]:
@@ -75,16 +74,6 @@ def test_window_ignores_void_and_stays_inside() -> None:
 
 def test_window_without_predictions_is_the_centre() -> None:
     assert most_different(np.zeros((5, 9), dtype=np.int64), None, None) == Window(0, 2, 5)
-
-
-def test_overlay_mixes_and_outlines() -> None:
-    image = np.full((4, 4, 3), 100, dtype=np.uint8)
-    ids = np.array([[0, 0, 1, 1]] * 4)
-    mixed = overlay(image, ids, voc_palette(), opacity=0.5)
-    assert mixed[0, 0].tolist() == [50, 50, 50]
-    assert mixed[0, 1].tolist() == [10, 10, 10]
-    assert mixed[0, 3].tolist() == [114, 50, 50]
-    assert (image == 100).all()
 
 
 def test_data_uri_holds_the_picture() -> None:
