@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,11 +17,14 @@ def pad_to_stride(image: Tensor, stride: int, minimum: int) -> Tensor:
 
     At these sizes the corners of image and logits coincide.
     """
-    height, width = (
-        math.ceil((max(n, minimum) - 1) / stride) * stride + 1 for n in image.shape[2:]
-    )
+    height, width = padded_size(image.shape[2:], stride, minimum)
     padding = (0, width - image.shape[3], 0, height - image.shape[2])
     return F.pad(image, padding, value=PADDING_GREY)
+
+
+def padded_size(size: Sequence[int], stride: int, minimum: int) -> tuple[int, ...]:
+    """(H, W) of an image of that size after `pad_to_stride`."""
+    return tuple(math.ceil((max(n, minimum) - 1) / stride) * stride + 1 for n in size)
 
 
 def shrink(x: Tensor, factor: int) -> Tensor:

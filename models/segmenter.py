@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from models.networks import (
     network_from_dict,
     without_pretrained,
 )
-from models.resize import pad_to_stride, shrink, shrink_image, stretch
+from models.resize import pad_to_stride, padded_size, shrink, shrink_image, stretch
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,10 @@ class Segmenter(nn.Module):
         """The image at a size whose corners coincide with those of every feature map."""
         padded = pad_to_stride(image, self.network.size_step, self.config.min_size)
         return padded.contiguous(memory_format=torch.channels_last)
+
+    def padded_size(self, size: Sequence[int]) -> tuple[int, ...]:
+        """(H, W) that `padded` gives an image of that size: what can be stacked to a batch."""
+        return padded_size(size, self.network.size_step, self.config.min_size)
 
     def enlarge(self, coarse: Tensor, size: torch.Size) -> Tensor:
         """Coarse logits at the size (H, W) of the image they came from, padding cut off.

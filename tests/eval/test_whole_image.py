@@ -1,0 +1,209 @@
+"""Scales, mirrors and windows: what they must not change, and what they must average."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from eval.whole_image import InferenceConfig, infer, infer_each, with_widths_scaled
+from eval.windows import stitched, taper, window_starts
+from models import Segmenter
+from models.crf import build_crf
+from models.input_pyramid import rescale, resize
+from tests.eval.plain_networks import (
+    CRF,
+    Convolutions,
+    noise,
+    plain_segmenter,
+    ramp,
+    tiny_segmenter,
+)
+
+SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+# Float32: weighted sums of softmaxes, divided by the sum of the weights.
+ROUNDING = 1e-6
+
+
+@pytest.mark.parametrize("size", [(33, 33), (40, 51), (17, 90)])
+@pytest.mark.parametrize("crf", [None, CRF, replace(CRF, resolution=2)])
+def test_the_default_is_the_segmenter_bit_for_bit(size, crf) -> None:
+    segmenter = tiny_segmenter(crf)
+    image = noise(size[0], size[1], batch=2)
+    with torch.no_grad():
+        expected = segmenter(image)
+    output = infer(segmenter, image, InferenceConfig())
+    assert torch.equal(output.unary, expected.unary)
+    assert (output.crf is None) == (crf is None)
+    assert torch.equal(output.logits, expected.logits)
+
+
+def test_uint8_images_are_taken_too() -> None:
+    segmenter, image = tiny_segmenter(), noise(33, 40)
+    config = InferenceConfig(flip=True)
+    assert torch.equal(
+        infer(segmenter, image.byte(), config).logits, infer(segmenter, image, config).logits
+    )
+
+
+@pytest.mark.parametrize("fusion", ["mean", "max"])
+@pytest.mark.parametrize("stride", [1, 4])
+def test_scales_and_mirrors_keep_a_pointwise_network_on_a_ramp(fusion, stride) -> None:
+    segmenter = plain_segmenter(Convolutions(0, stride))
+    image = ramp(49, 65)  # at every scale whole cells and a pixel, so that no padding shows
+    plain = segmenter.unary(image)
+    q = infer(segmenter, image, InferenceConfig(SCALES, flip=True, fusion=fusion)).unary.softmax(1)
+    # Bilinear resizing with corners on corners is exact for what is linear: the float32 rounding
+    # of logits of order 10 remains.
+    torch.testing.assert_close(q, plain.softmax(1), rtol=0, atol=2e-5)
+
+
+def test_mirroring_alone_changes_nothing_in_a_pointwise_network() -> None:
+    segmenter, image = plain_segmenter(Convolutions()), noise(20, 31)
+    with torch.no_grad():
+        expected = segmenter(image).unary.softmax(1)
+    q = infer(segmenter, image, InferenceConfig(flip=True)).unary.softmax(1)
+    torch.testing.assert_close(q, expected, rtol=0, atol=ROUNDING)
+    largest = infer(segmenter, image, InferenceConfig(flip=True, fusion="max")).unary
+    assert torch.equal(largest, segmenter(image).unary)
+
+
+def views(segmenter: Segmenter, image: Tensor) -> list[Tensor]:
+    """The logits of six scales and their mirrors at native size, written out."""
+    found = []
+    for scale in SCALES:
+        for mirror in (False, True):
+            small = rescale(image, scale)
+            logits = segmenter.unary(small.flip(3) if mirror else small)
+            found.append(resize(logits.flip(3) if mirror else logits, image.shape[2:]))
+    return found
+
+
+@torch.no_grad()
+def test_mean_is_that_of_twelve_softmaxes_and_max_that_of_twelve_logits() -> None:
+    segmenter, image = tiny_segmenter(), noise(40, 51)
+    maps = views(segmenter, image)
+    output = infer(segmenter, image, InferenceConfig(SCALES, flip=True))
+    mean = torch.stack([x.softmax(1) for x in maps]).mean(0)
+    torch.testing.assert_close(output.unary.exp(), mean, rtol=0, atol=ROUNDING)
+    # The CRF once, on the log of the fused mean.
+    assert torch.equal(output.logits, segmenter.refine(output.unary, image))
+    largest = infer(segmenter, image, InferenceConfig(SCALES, flip=True, fusion="max"))
+    assert torch.equal(largest.unary, torch.stack(maps).amax(0))
+
+
+@torch.no_grad()
+def test_the_crf_per_scale_has_each_scales_image_and_widths() -> None:
+    segmenter, image = tiny_segmenter(), noise(40, 51)
+    config = InferenceConfig((0.5, 1.0), crf="per_scale")
+    small = rescale(image, 0.5)
+    half = build_crf(replace(CRF, theta_alpha=4, theta_gamma=0.5), 3).eval()
+    marginals = [
+        resize(half(segmenter.unary(small), small), image.shape[2:]).softmax(1),
+        segmenter(image).logits.softmax(1),
+    ]
+    output = infer(segmenter, image, config)
+    torch.testing.assert_close(output.logits.exp(), sum(marginals) / 2, rtol=0, atol=1e-5)
+    fused = infer(segmenter, image, replace(config, crf="fused"))
+    assert torch.equal(output.unary, fused.unary)
+    assert not torch.allclose(output.logits.softmax(1), fused.logits.softmax(1), atol=1e-3)
+
+
+def test_scaling_the_widths_leaves_the_colours_and_the_original() -> None:
+    crf = build_crf(CRF, 3)
+    scaled = with_widths_scaled(crf, 1.5).potentials
+    assert scaled.theta_alpha.item() == pytest.approx(12)
+    assert scaled.theta_gamma.item() == pytest.approx(1.5)
+    assert scaled.theta_beta.item() == pytest.approx(10)
+    assert crf.potentials.theta_alpha.item() == pytest.approx(8)
+
+
+@pytest.mark.parametrize("crf", ["fused", "per_scale"])
+def test_images_of_several_sizes_together_are_as_one_by_one(crf) -> None:
+    segmenter = tiny_segmenter()
+    images = [noise(33, 40), noise(30, 48), noise(60, 33)]
+    config = InferenceConfig((0.5, 1.0), flip=True, crf=crf)
+    for image, output in zip(images, infer_each(segmenter, images, config), strict=True):
+        alone = infer(segmenter, image, config)
+        # Float32 sums in another order, through three iterations of the CRF.
+        torch.testing.assert_close(output.unary, alone.unary, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(output.logits, alone.logits, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [1, 16, 17, 33, 40, 100, 513])
+@pytest.mark.parametrize(("side", "advance"), [(17, 16), (17, 8), (33, 16), (33, 8)])
+def test_windows_cover_every_pixel_begin_on_cells_and_end_at_the_border(
+    size, side, advance
+) -> None:
+    starts = window_starts(size, side, advance, 8)
+    ends = [min(start + side, size) for start in starts]
+    assert starts[0] == 0
+    assert starts == sorted(set(starts))
+    assert all(start % 8 == 0 for start in starts)
+    assert ends[-1] == size
+    weight = torch.zeros(size)
+    for start, end in zip(starts, ends, strict=True):
+        weight[start:end] += taper(start, end, size, side - advance)
+    assert weight.min() > 0.4  # the two of an overlap have together 1, at least; rounding aside
+
+
+@pytest.mark.parametrize(("reach", "stride"), [(0, 1), (1, 1), (3, 1), (2, 4)])
+@pytest.mark.parametrize("size", [(70, 95), (41, 57), (20, 90), (96, 33)])
+@torch.no_grad()
+def test_windows_give_the_whole_image_where_the_network_sees_little(reach, stride, size) -> None:
+    # Overlaps of at least 17 pixels: their outer quarters, which count nothing, are 4 pixels.
+    segmenter = plain_segmenter(Convolutions(reach, stride))
+    image = noise(*size)
+    expected = segmenter.unary(image).log_softmax(1)
+    config = InferenceConfig(window=34, overlap=0.5)
+    found = infer(segmenter, image, config).unary
+    torch.testing.assert_close(found.exp(), expected.exp(), rtol=0, atol=ROUNDING)
+
+
+@torch.no_grad()
+def test_a_window_as_large_as_the_image_is_the_image() -> None:
+    segmenter, image = tiny_segmenter(), noise(40, 51)
+    whole = infer(segmenter, image, InferenceConfig())
+    assert torch.equal(infer(segmenter, image, InferenceConfig(window=51)).logits, whole.logits)
+
+
+@torch.no_grad()
+def test_the_crf_runs_once_on_the_stitched_map() -> None:
+    segmenter, image = tiny_segmenter(), noise(60, 90)
+    output = infer(segmenter, image, InferenceConfig(window=33))
+    assert torch.equal(output.logits, segmenter.refine(output.unary, image))
+
+
+def test_windows_are_no_larger_than_asked_for() -> None:
+    seen = []
+
+    def logits_of(part: Tensor) -> Tensor:
+        seen.append(tuple(part.shape[2:]))
+        return part
+
+    stitched(logits_of, noise(100, 100), window=40, overlap=0.25, step=8)
+    assert max(seen) == (41, 41)  # 40 rounded up to whole cells and a pixel
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"scales": ()}, r"scales must be one or more numbers above 0, got \(\)"),
+        ({"scales": (1.0, 0.0)}, "scales must be one or more numbers above 0"),
+        ({"window": 1}, "window must be at least 2 pixels, got 1"),
+        ({"overlap": 1.0}, r"overlap must be a share in \[0, 1\), got 1.0"),
+        ({"fusion": "max", "window": 65}, "fusion 'max' compares logits"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(values, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        InferenceConfig(**values)
+
+
+def test_what_this_segmenter_cannot_do_is_refused() -> None:
+    with pytest.raises(ValueError, match="there is none behind this network"):
+        infer(tiny_segmenter(None), noise(33, 33), InferenceConfig(crf="per_scale"))
+    with pytest.raises(ValueError, match=r"at least 65 pixels.*pass --window 65"):
+        infer(tiny_segmenter(min_size=65), noise(33, 33), InferenceConfig(window=33))
