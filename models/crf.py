@@ -7,7 +7,7 @@ from typing import Literal
 
 from crfrnn import CrfRnn
 from crfrnn.compatibility import CompatibilityForm, KernelWeights
-from crfrnn.filtering import Normalization
+from crfrnn.filtering import LatticeAccuracyName, Normalization
 from crfrnn.frank_wolfe import FrankWolfe
 from crfrnn.inference import Inference, MeanField
 from crfrnn.kernels import FilterName
@@ -34,6 +34,7 @@ class CrfForm:
     num_iterations_eval: int = 10
     spatial_filter: FilterName = "separable"
     bilateral_filter: FilterName = "lattice"
+    lattice_accuracy: LatticeAccuracyName = "standard"
     learn_unary_scale: bool = False
     learn_output_scale: bool = False
     learn_theta: bool = False

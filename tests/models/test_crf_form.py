@@ -49,13 +49,20 @@ def test_defaults_are_those_of_the_library() -> None:
 
 
 def test_every_option_reaches_the_layer() -> None:
-    form = CrfConfig(learn_theta=True, untied=True, nonnegative=True, unary_mixture=0.25)
+    form = CrfConfig(
+        learn_theta=True,
+        untied=True,
+        nonnegative=True,
+        unary_mixture=0.25,
+        lattice_accuracy="fine",
+    )
     crf = build_crf(replace(form, num_iterations=3, damping=0.5), 4)
     learnt = {name for name, p in crf.named_parameters() if p.requires_grad}
     assert sum("theta" in name for name in learnt) == 3
     assert crf.potentials.weight("spatial").shape == (3, 4)
     assert crf.potentials.kernel_weights["spatial"].low == 0
     assert crf.unary_mixture == 0.25
+    assert crf.potentials.kernel("bilateral").lattice_accuracy == "fine"
     assert crf.inference == MeanField(damping=0.5)
     changed = CrfConfig(
         inference="frank_wolfe", regularizer="l2", temperature=0.5, step="line_search"
