@@ -8,6 +8,7 @@ from collections.abc import Callable
 from eval.choices import chosen
 
 USAGE = """usage: python -m eval run CHECKPOINT [--split SPLIT] [--data.root DIR] [--out FILE]
+       python -m eval predict CHECKPOINT IMAGES... --out DIR [--scales S ...] [--flip] [--no-crf]
        python -m eval export CHECKPOINT --out FILE.safetensors
        python -m eval filters --out FILE [--repeats N]
        python -m eval benchmark crf --out FILE [--repeats N] [--no-memory]
@@ -23,6 +24,13 @@ def run(arguments: list[str]) -> None:
     from eval.run import run_command
 
     run_command(arguments)
+
+
+def predict(arguments: list[str]) -> None:
+    """Write masks of anyone's images."""
+    from eval.predict import predict_command
+
+    predict_command(arguments)
 
 
 def export(arguments: list[str]) -> None:
@@ -69,6 +77,7 @@ def readme(arguments: list[str]) -> None:
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "run": run,
+    "predict": predict,
     "export": export,
     "filters": filters,
     "benchmark crf": benchmark_crf,

@@ -1,0 +1,175 @@
+"""`python -m eval predict`: every file, every rule."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data import FolderConfig, VocConfig, voc
+from data.palette import voc_palette
+from eval.__main__ import main
+from eval.checkpoint import load_segmenter, read_checkpoint
+from eval.overlay import overlay
+from eval.predict import POST_HOC, parsed
+from eval.probabilities import read_probabilities
+from eval.whole_image import InferenceConfig, infer
+from models import CrfConfig
+from tests.data.layouts import write_folder
+from tests.eval.tiny_checkpoint import tiny_checkpoint, write_photograph
+
+SIZES = {"a": (40, 51), "b": (33, 33), "c": (40, 52), "d": (41, 50)}
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> dict[str, np.ndarray]:
+    """Four images of several sizes in a folder."""
+    sizes = enumerate(SIZES.items())
+    return {n: write_photograph(tmp_path / "in" / f"{n}.png", *s, k) for k, (n, s) in sizes}
+
+
+def predict(tmp_path: Path, checkpoint: Path, *options: str) -> None:
+    main(["predict", str(checkpoint), str(tmp_path / "in"), "--out", str(tmp_path), *options])
+
+
+def expected(checkpoint: Path, pixels: np.ndarray, crf: Any = "own", **config: Any) -> Any:
+    segmenter = load_segmenter(read_checkpoint(checkpoint))
+    if crf != "own":
+        segmenter = segmenter.with_crf(crf)
+    image = torch.from_numpy(pixels.transpose(2, 0, 1)[None].copy())
+    return infer(segmenter, image, InferenceConfig(**config))
+
+
+def ids_of(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        assert picture.mode == "P"
+        return np.asarray(picture)
+
+
+def test_masks_overlays_and_probabilities(tmp_path: Path, images: dict[str, np.ndarray]) -> None:
+    checkpoint = tiny_checkpoint(tmp_path / "tiny.pt")
+    predict(tmp_path, checkpoint, "--write", "masks", "overlays", "probabilities")
+    seen = set()
+    for name, pixels in images.items():
+        output = expected(checkpoint, pixels)
+        ids = ids_of(tmp_path / "masks" / f"{name}.png")
+        assert np.array_equal(ids, output.logits.argmax(1)[0])
+        seen |= set(ids.flatten().tolist())
+        with Image.open(tmp_path / "masks" / f"{name}.png") as picture:
+            assert picture.getpalette() == voc_palette().flatten().tolist()
+        with Image.open(tmp_path / "overlays" / f"{name}.jpg") as picture:
+            shown = np.asarray(picture).astype(int)
+        # JPEG at this quality is off by a few grey levels.
+        assert np.abs(shown - overlay(pixels, ids, voc_palette())).mean() < 10
+        held = read_probabilities(tmp_path / "probabilities" / f"{name}.npz")
+        assert np.array_equal(held.unary, output.unary.softmax(1)[0].half())
+        assert held.crf is not None
+        assert np.array_equal(held.crf, output.logits.softmax(1)[0].half())
+    assert len(seen) > 1  # else the test would not see a mask of constants
+
+
+def test_write_chooses_and_without_a_crf_there_is_one_map(tmp_path: Path, images: Any) -> None:
+    checkpoint = tiny_checkpoint(tmp_path / "tiny.pt")
+    predict(tmp_path, checkpoint, "--write", "probabilities", "--no-crf")
+    assert not (tmp_path / "masks").exists()
+    assert not (tmp_path / "overlays").exists()
+    held = read_probabilities(tmp_path / "probabilities" / "a.npz")
+    assert held.crf is None
+    unary = expected(checkpoint, images["a"]).unary
+    assert np.array_equal(held.unary, unary.softmax(1)[0].half())
+
+
+def test_options_of_inference_and_crf_reach_the_prediction(tmp_path: Path, images: Any) -> None:
+    checkpoint = tiny_checkpoint(tmp_path / "tiny.pt")
+    options = ["--scales", "0.5", "1", "--flip", "--fusion", "max"]
+    options += ["--crf.theta-alpha", "5", "--crf.theta-beta", "20"]
+    predict(tmp_path, checkpoint, "--write", "probabilities", *options)
+    crf = replace(POST_HOC, theta_alpha=5, theta_beta=20)
+    output = expected(checkpoint, images["b"], crf, scales=(0.5, 1.0), flip=True, fusion="max")
+    held = read_probabilities(tmp_path / "probabilities" / "b.npz")
+    assert held.crf is not None
+    assert np.array_equal(held.crf, output.logits.softmax(1)[0].half())
+
+
+def test_a_crf_may_be_put_behind_a_network_without_one(tmp_path: Path, images: Any) -> None:
+    without = tiny_checkpoint(tmp_path / "without.pt", crf=None)
+    predict(tmp_path, without, "--write", "probabilities", "--crf.theta-alpha", "5")
+    assert read_probabilities(tmp_path / "probabilities" / "a.npz").crf is not None
+    with pytest.raises(SystemExit, match="per_scale' is for a CRF, and there is none"):
+        predict(tmp_path, without, "--inference.crf", "per_scale")
+
+
+def test_a_batch_gives_the_same_masks(tmp_path: Path, images: Any) -> None:
+    checkpoint = tiny_checkpoint(tmp_path / "tiny.pt")
+    predict(tmp_path, checkpoint)
+    one = {name: ids_of(tmp_path / "masks" / f"{name}.png") for name in images}
+    predict(tmp_path, checkpoint, "--batch-size", "3")
+    for name, ids in one.items():
+        # Rounding may turn a pixel where two classes tie; here there is none.
+        assert np.array_equal(ids_of(tmp_path / "masks" / f"{name}.png"), ids)
+
+
+def test_an_unreadable_image_is_named_and_left_out(tmp_path: Path, images: Any, capsys) -> None:
+    (tmp_path / "in" / "b.png").write_bytes(b"no image")
+    with pytest.raises(SystemExit, match=r"1 image\(s\) could not be read: b\.png") as left:
+        predict(tmp_path, tiny_checkpoint(tmp_path / "tiny.pt"), "--batch-size", "2")
+    assert left.value.code  # a text: exit status 1
+    assert "left out" in capsys.readouterr().out
+    assert sorted(p.stem for p in (tmp_path / "masks").iterdir()) == ["a", "c", "d"]
+
+
+def test_an_image_is_never_replaced(tmp_path: Path) -> None:
+    write_photograph(tmp_path / "masks" / "a.png", 33, 33)
+    before = (tmp_path / "masks" / "a.png").read_bytes()
+    checkpoint = tiny_checkpoint(tmp_path / "tiny.pt")
+    images = str(tmp_path / "masks")
+    with pytest.raises(SystemExit, match=r"masks.a\.png is one of the images.*another --out"):
+        main(["predict", str(checkpoint), images, "--out", str(tmp_path)])
+    assert (tmp_path / "masks" / "a.png").read_bytes() == before
+
+
+def test_a_submission_to_voc(tmp_path: Path, images: Any) -> None:
+    checkpoint = tiny_checkpoint(tmp_path / "voc.pt", data=VocConfig(Path("nowhere")))
+    predict(tmp_path, checkpoint, "--voc-submission")
+    folder = tmp_path / "results" / "VOC2012" / "Segmentation" / "comp6_test_cls"
+    for name in images:
+        mask = ids_of(tmp_path / "masks" / f"{name}.png")
+        assert np.array_equal(ids_of(folder / f"{name}.png"), mask)
+        assert mask.max() < len(voc.CLASSES)
+
+
+def test_a_submission_needs_the_classes_of_voc(tmp_path: Path, images: Any) -> None:
+    with pytest.raises(SystemExit, match="--voc-submission: expected the 21 classes of VOC"):
+        predict(tmp_path, tiny_checkpoint(tmp_path / "tiny.pt"), "--voc-submission")
+
+
+def test_the_classes_of_a_folder_are_looked_up(tmp_path: Path, images: Any) -> None:
+    mine = tmp_path / "mine"
+    write_folder(mine)
+    checkpoint = tiny_checkpoint(tmp_path / "mine.pt", data=FolderConfig(mine))
+    moved = mine.rename(tmp_path / "moved")
+    with pytest.raises(SystemExit, match=r"names of the classes are in no file.*--data.root DIR"):
+        predict(tmp_path, checkpoint)
+    predict(tmp_path, checkpoint, "--data.root", str(moved), "--write", "probabilities")
+    held = read_probabilities(tmp_path / "probabilities" / "a.npz")
+    assert held.labels.classes == ("ground", "tree")
+
+
+def test_options_that_do_not_go_together(tmp_path: Path, images: Any) -> None:
+    checkpoint = tiny_checkpoint(tmp_path / "tiny.pt")
+    with pytest.raises(SystemExit, match=r"--no-crf and --crf\.OPTION exclude each other"):
+        predict(tmp_path, checkpoint, "--no-crf", "--crf.theta-alpha", "5")
+    with pytest.raises(SystemExit, match=r"--data\.root: this checkpoint's data set is made"):
+        predict(tmp_path, checkpoint, "--data.root", str(tmp_path))
+
+
+def test_without_an_option_of_the_crf_the_checkpoint_keeps_its_own() -> None:
+    words = ["c.pt", "a.png", "--out", "x"]
+    assert parsed(words).crf is None
+    assert parsed([*words, "--crf.resolution", "2"]).crf == replace(POST_HOC, resolution=2)
+    assert isinstance(parsed([*words, "--crf.resolution=2"]).crf, CrfConfig)
