@@ -8,6 +8,7 @@ from collections.abc import Callable
 from eval.choices import chosen
 
 USAGE = """usage: python -m eval run CHECKPOINT [--split SPLIT] [--data.root DIR] [--out FILE]
+                          [--scales S ...] [--flip] [--fusion RULE] [--window SIDE]
        python -m eval predict CHECKPOINT IMAGES... --out DIR [--scales S ...] [--flip] [--no-crf]
        python -m eval export CHECKPOINT --out FILE.safetensors
        python -m eval filters --out FILE [--repeats N]

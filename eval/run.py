@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
+from torch import Tensor
 
 from data import SegmentationDataset, Split
 from eval import processes
 from eval.checkpoint import load_segmenter, read_checkpoint
 from eval.data_root import split_of
 from eval.device import DeviceName, device_named
-from eval.inference import coarse_unaries, evaluate
-from eval.metrics import SplitCounts, harm_rate, scores
+from eval.inference import image_of, samples
+from eval.metrics import Scorer, SplitCounts, harm_rate, joined, scores
+from eval.metrics.trimap import Band
 from eval.score_table import differences, score_table
+from eval.size_batches import batches_by_size
+from eval.whole_image import InferenceConfig, infer_each
 from models import Segmenter
 
 
@@ -31,6 +35,8 @@ class RunOptions:
         data_root: where the data set lies now, if not where it was trained.
         out: write the scores to this JSON file too, and beside it, as NAME-unary.npz and
             NAME-crf.npz, what was counted on every image (`eval.metrics.SplitCounts`).
+        inference: scales, mirrors and windows; none of them by default.
+        batch_size: images that pad to one size and go through the network together.
         device: "auto" is the GPU where there is one.
     """
 
@@ -38,6 +44,10 @@ class RunOptions:
     split: Split = "report"
     data_root: Annotated[Path | None, tyro.conf.arg(name="data.root")] = None
     out: Path | None = None
+    inference: Annotated[InferenceConfig, tyro.conf.arg(name="")] = field(
+        default_factory=InferenceConfig
+    )
+    batch_size: int = 1
     device: DeviceName = "auto"
 
 
@@ -53,7 +63,7 @@ def run(options: RunOptions) -> dict[str, Any]:
     checkpoint = read_checkpoint(options.checkpoint)
     dataset = split_of(checkpoint["data"], options.split, options.data_root)
     segmenter = load_segmenter(checkpoint).to(device_named(options.device))
-    counts = count(segmenter, dataset)
+    counts = count(segmenter, dataset, options.inference, options.batch_size)
     result: dict[str, Any] = {kind: scores(of_kind) for kind, of_kind in counts.items()}
     if "crf" in counts:
         result["difference"] = differences(counts)
@@ -70,13 +80,33 @@ def run(options: RunOptions) -> dict[str, Any]:
     return result
 
 
-def count(segmenter: Segmenter, dataset: SegmentationDataset) -> dict[str, SplitCounts]:
-    """What is counted before and after the CRF, from one pass of the network."""
-    coarse = coarse_unaries(segmenter, dataset)
-    counts = {"unary": evaluate(segmenter, dataset, coarse, use_crf=False)}
-    if segmenter.crf is not None:
-        counts["crf"] = evaluate(segmenter, dataset, coarse)
-    return counts
+def count(
+    segmenter: Segmenter, dataset: SegmentationDataset, config: InferenceConfig, batch_size: int
+) -> dict[str, SplitCounts]:
+    """What is counted before and after the CRF, from one pass over the images.
+
+    Args:
+        segmenter: in eval mode.
+        dataset: a split, of which every process counts its share.
+        config: how an image is predicted.
+        batch_size: images that go through the network together.
+    """
+    band: Band = "void" if dataset.has_void else "edge"
+    kinds = ("unary",) if segmenter.crf is None else ("unary", "crf")
+    scorers = {kind: Scorer(dataset.classes, dataset.scored, band=band) for kind in kinds}
+    for batch in batches_by_size(
+        samples(dataset), lambda s: segmenter.padded_size(s.image.shape[1:]), batch_size
+    ):
+        images = [image_of(sample, segmenter.device) for _, sample in batch]
+        outputs = infer_each(segmenter, images, config)
+        for (_, sample), output in zip(batch, outputs, strict=True):
+            for kind, scorer in scorers.items():
+                logits: Tensor = getattr(output, kind)[0]
+                scorer.update(sample.name, logits.argmax(0).cpu(), sample.mask, logits)
+    return {
+        kind: joined(processes.gathered(scorer.counts()), dataset.names)
+        for kind, scorer in scorers.items()
+    }
 
 
 def run_command(arguments: list[str]) -> None:
