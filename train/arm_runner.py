@@ -18,7 +18,7 @@ from eval.checkpoint import read_checkpoint, save_checkpoint
 from eval.device import device_named
 from eval.inference import Coarse, coarse_unaries, evaluate
 from eval.metrics import SplitCounts, harm_rate, scores
-from eval.posthoc import search
+from eval.tuning.search import search
 from models import CrfConfig, Segmenter, SegmenterConfig, without_pretrained
 from train.logits_cache import LogitsCache
 from train.loop import fit, progress_bar

@@ -8,7 +8,7 @@ from typing import Literal
 
 from data import DataConfig, TransformConfig
 from eval.device import DeviceName
-from eval.posthoc import SearchConfig
+from eval.tuning.grid import SearchConfig
 from models import CrfForm, NetworkConfig, published_network
 from train.fit_config import FitConfig
 

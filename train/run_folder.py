@@ -21,9 +21,9 @@ from typing import Any
 from eval import processes
 from eval.arms import ArmName
 from eval.checkpoint import load_segmenter, read_checkpoint
+from eval.differences import differences
 from eval.provenance import provenance
 from models import CrfConfig, Segmenter
-from train.differences import differences
 
 CHANGES_NO_ARM = (
     "seeds",

@@ -10,8 +10,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from eval import processes
 from eval.checkpoint import read_checkpoint, save_checkpoint
+from eval.differences import differences
 from models import Segmenter
-from train.differences import differences
 from train.fit_config import FitConfig
 from train.optim import build_optimizer, build_schedule
 from train.random_state import random_state, set_random_state

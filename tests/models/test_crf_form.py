@@ -16,7 +16,8 @@ from data import CollageConfig
 from eval.heatmap import heat_map
 from eval.inference import coarse_unaries, evaluate
 from eval.metrics import scores
-from eval.posthoc import SearchConfig, search
+from eval.tuning.grid import SearchConfig
+from eval.tuning.search import search
 from models import CrfConfig, CrfForm, DeepLabV3Config, Segmenter, SegmenterConfig, TimmConfig
 from models.crf import OF_FRANK_WOLFE, build_crf
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from eval.checkpoint import load_segmenter, read_checkpoint
+from eval.differences import differences
 from models import SegmenterOutput
 from tests.train.world import changed, lines_of, weights
 from train.arms import TRAINED
-from train.differences import differences
 from train.objective import LossConfig, loss_terms
 from train.optim import build_optimizer, build_schedule
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from data import CollageConfig
-from eval.posthoc import SearchConfig
+from eval.tuning.grid import SearchConfig
 from models import DeepLabV3Config, TimmConfig
 from train.fit_config import FitConfig
 from train.recipe import ModelConfig, Recipe

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from crfrnn.presets import preset
 from data import TransformConfig
-from eval.posthoc import SearchConfig
+from eval.tuning.grid import SearchConfig
 from models import CrfForm
 from train.fit_config import FitConfig
 from train.objective import LossConfig

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from data import TransformConfig
-from eval.posthoc import SearchConfig
+from eval.tuning.grid import SearchConfig
 from models import builder, pretrained_config
 from train.recipe import FinishConfig, ModelConfig, Recipe
 from train.recipes.voc12 import after_start, crf_form, published_training, voc12_trainaug

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from data import TransformConfig
 from data.transforms import DEEPLAB_V2_SCALES
-from eval.posthoc import SearchConfig
+from eval.tuning.grid import SearchConfig
 from models import builder, pretrained_config
 from train.recipe import ModelConfig, Recipe
 from train.recipes.voc12 import after_start, crf_form, published_training, voc12_trainaug

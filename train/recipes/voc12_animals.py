@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from data import TransformConfig, VocConfig
 from data.voc import ANIMALS
-from eval.posthoc import SearchConfig
+from eval.tuning.grid import SearchConfig
 from models import CrfForm
 from train.fit_config import FitConfig
 from train.recipe import ModelConfig, Recipe

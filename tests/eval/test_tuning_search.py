@@ -12,15 +12,9 @@ from crfrnn.potentials import PairwisePotentials
 from data import Sample, SegmentationDataset
 from eval.inference import coarse_unaries, evaluate
 from eval.metrics import scores
-from eval.posthoc import (
-    SEARCHED,
-    SearchConfig,
-    calibrate,
-    neighbours,
-    refined,
-    score_image,
-    search,
-)
+from eval.tuning.grid import SearchConfig, neighbours
+from eval.tuning.method import SEARCHED
+from eval.tuning.search import calibrate, refined, score_image, search
 from models import CrfConfig, CrfForm, DeepLabV3Config, Segmenter, SegmenterConfig, TimmConfig
 
 FORM = CrfForm(num_iterations_eval=2, resolution=2)

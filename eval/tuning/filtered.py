@@ -1,0 +1,59 @@
+"""The CRF of one image under many settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from torch import Tensor
+
+from crfrnn import CrfRnn
+from crfrnn.filtering import Filter
+from models import CrfConfig
+from models.crf import build_crf
+from models.resize import shrink, shrink_image
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """The CRF of one setting, bound to an image.
+
+    Attributes:
+        setting: its values.
+        crf: the layer, in eval mode.
+        kernels: its filters of the image.
+        logits: what it makes of the unary, (1, L, h, w), on the grid it runs on.
+    """
+
+    setting: CrfConfig
+    crf: CrfRnn
+    kernels: list[Filter]
+    logits: Tensor
+
+
+def widths(setting: CrfConfig) -> tuple[float, ...]:
+    """What the filters of a setting depend on."""
+    return setting.theta_gamma, setting.theta_alpha, setting.theta_beta
+
+
+def by_widths(settings: Sequence[CrfConfig]) -> list[list[CrfConfig]]:
+    """The settings in groups that share their filters: these are most of the cost."""
+    groups = groupby(sorted(settings, key=widths), key=widths)
+    return [list(group) for _, group in groups]
+
+
+def filtered(unary: Tensor, image: Tensor, settings: Sequence[CrfConfig]) -> Iterator[Filtered]:
+    """Every setting's CRF in turn, group by group.
+
+    Args:
+        unary: (1, L, H, W) logits; L need not be all labels.
+        image: (1, 3, H, W), RGB in 0..255.
+        settings: of one resolution.
+    """
+    for same in by_widths(settings):
+        crfs = [build_crf(s, unary.shape[1]).to(unary.device).eval() for s in same]
+        small_unary = shrink(unary, same[0].resolution)
+        kernels = crfs[0].potentials.build_kernels(shrink_image(image, same[0].resolution))
+        for setting, crf in zip(same, crfs, strict=True):
+            yield Filtered(setting, crf, kernels, crf.infer(small_unary, kernels))
