@@ -10,6 +10,8 @@ from models import CrfConfig
 SEARCHED = ("theta_gamma", "spatial_weight", "theta_alpha", "theta_beta", "bilateral_weight")
 """Of a CrfConfig: widths in pixels of the full-resolution image and grey levels of 0..255."""
 
+DIGITS = 4  # of a value that no grid holds: what a person would copy
+
 Score = Callable[[str, Sequence[CrfConfig]], Sequence[float]]
 """Of a stage's name and its settings: their values, higher = better, in the same order."""
 
