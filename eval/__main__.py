@@ -11,6 +11,7 @@ USAGE = """usage: python -m eval run CHECKPOINT [--split SPLIT] [--data.root DIR
                           [--scales S ...] [--flip] [--fusion RULE] [--window SIDE]
        python -m eval predict CHECKPOINT IMAGES... --out DIR [--scales S ...] [--flip] [--no-crf]
        python -m eval export CHECKPOINT --out FILE.safetensors
+       python -m eval tune CHECKPOINT [--method METHOD] [--objective OBJECTIVE] [--out DIR]
        python -m eval filters --out FILE [--repeats N]
        python -m eval benchmark crf --out FILE [--repeats N] [--no-memory]
        python -m eval benchmark models [--out FILE] [--repeats N]
@@ -39,6 +40,13 @@ def export(arguments: list[str]) -> None:
     from eval.export import export_command
 
     export_command(arguments)
+
+
+def tune(arguments: list[str]) -> None:
+    """Find the settings of a post-hoc CRF."""
+    from eval.tuning.tune import tune_command
+
+    tune_command(arguments)
 
 
 def filters(arguments: list[str]) -> None:
@@ -80,6 +88,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "run": run,
     "predict": predict,
     "export": export,
+    "tune": tune,
     "filters": filters,
     "benchmark crf": benchmark_crf,
     "benchmark models": benchmark_models,
