@@ -113,6 +113,12 @@ class TuneFolder:
             if line["label_floor"] == floor
         }
 
+    def report_of(self, setting: CrfConfig) -> Any:
+        """What best.json says of the report split, if it is of that setting: it is scored once."""
+        path = self.path / "best.json"
+        kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return kept["report"] if kept and kept["setting"] == asdict(setting) else None
+
     def keep(
         self,
         stage: str,

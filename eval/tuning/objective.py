@@ -27,7 +27,9 @@ import torch.nn.functional as F
 from scipy.interpolate import CubicHermiteSpline
 from torch import Tensor
 
-from eval.metrics import Counts, mean_iou
+from eval.metrics import mean_iou
+
+Counts = npt.NDArray[np.int64]
 
 Objective = Literal["miou", "trimap", "nll"]
 
@@ -91,15 +93,14 @@ def total(measured: Sequence[Measured], scored: Sequence[int]) -> Scores:
         measured: of every image, in an order that is always the same.
         scored: ids whose IoU is averaged.
     """
-    whole, band = sum(m.counts for m in measured[1:]) + measured[0].counts
+    counts = np.sum([m.counts for m in measured], axis=0)
+    miou, trimap_miou = (float(v) if v == v else None for v in mean_iou(counts, scored))
     pixels = sum(m.pixels for m in measured)
     if pixels == 0:
-        return Scores(mean_iou(whole, scored), mean_iou(band, scored), None, 1.0)
+        return Scores(miou, trimap_miou, None, 1.0)
     nll, slope = np.stack([m.curve for m in measured]).sum(0) / pixels
     spline = CubicHermiteSpline(LOG_SCALES, nll, slope)
     flat = spline.derivative().roots(extrapolate=False)
     places = np.concatenate([LOG_SCALES[[0, -1]], flat[np.isfinite(flat)]])
     best = places[np.argmin(spline(places))]
-    return Scores(
-        mean_iou(whole, scored), mean_iou(band, scored), float(spline(best)), math.exp(best)
-    )
+    return Scores(miou, trimap_miou, float(spline(best)), math.exp(best))

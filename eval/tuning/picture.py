@@ -23,10 +23,9 @@ from torch import Tensor
 
 from data import VOID, Sample
 from eval.inference import image_of
-from eval.metrics import Counts
-from eval.trimap import Band, band_distance
+from eval.metrics.trimap import Band, band_distance
 from eval.tuning.filtered import Filtered, filtered
-from eval.tuning.objective import Measured, likelihood_curve
+from eval.tuning.objective import Counts, Measured, likelihood_curve
 from models import CrfConfig, Segmenter
 from models.resize import shrink, stretch
 

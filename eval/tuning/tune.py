@@ -28,6 +28,7 @@ from eval.tuning.crew import Crew
 from eval.tuning.folder import TuneFolder, write_json
 from eval.tuning.gradient import Gradient
 from eval.tuning.grid import Grid, evenly_spaced
+from eval.tuning.held_out import score_held_out
 from eval.tuning.logits import digest
 from eval.tuning.method import Method
 from eval.tuning.objective import Scores
@@ -82,7 +83,7 @@ def tune(options: TuneOptions, console: Console | None = None) -> dict[str, Any]
         after = scoring.with_all_labels(best)
     best = replace(best, output_scale=float(f"{after.output_scale:.4g}"))
     console.print(top_table(scoring.found, before, options.objective, options.trimap_width))
-    result = {
+    result: dict[str, Any] = {
         "kind": "tune",
         **origin,
         "setting": asdict(best),
@@ -100,7 +101,10 @@ def tune(options: TuneOptions, console: Console | None = None) -> dict[str, Any]
         "settings": len(scoring.found),
         "cpu_seconds": sum(line["cpu_seconds"] for line in folder.settings.lines),
         "wall_seconds": time.perf_counter() - began,
+        "report": folder.report_of(best),
     }
+    if options.score_report and result["report"] is None:
+        result["report"] = score_held_out(checkpoint, options, best)
     write_json(folder.path / "best.json", result)
     write_table(folder.path / "settings.csv", folder.settings.lines)
     percent = 1.0 if options.objective == "nll" else 100.0
@@ -217,6 +221,14 @@ def _print_best(result: dict[str, Any], console: Console) -> None:
             console.print(
                 f"{name}: {before[name]:.4f} without, {after[name]:.4f} with the CRF, "
                 f"{after[name] - before[name]:+.4f}"
+            )
+    for name, score in (result["report"] or {}).items():
+        if name != "images" and score["difference"] is not None:
+            console.print(
+                f"report split, {name}: {score['network']:.4f} without, {score['crf']:.4f} with "
+                "the CRF, {value:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}".format(
+                    **score["difference"]
+                )
             )
     for line in (result["code"], f"python -m train ... {result['train_options']}"):
         console.print(f"\n{line}", soft_wrap=True, highlight=False)  # to be copied

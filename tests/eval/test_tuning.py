@@ -19,7 +19,7 @@ from eval.tuning.options import TuneOptions
 from eval.tuning.sobol import SobolConfig
 from eval.tuning.tune import tune
 from models import CrfConfig, CrfForm
-from tests.eval.tuning_case import FORM, checkpoint, lines_of, options
+from tests.eval.tuning_case import FORM, SCENES, checkpoint, lines_of, options
 
 TIMES = ("seconds", "cpu_seconds")
 
@@ -164,6 +164,21 @@ def test_sobol_goes_on_from_a_preset(tmp_path) -> None:
         "deeplab_v2_resnet101 was published with --crf.normalization after "
         "--crf.num-iterations-eval 10; here it starts with after and 3" in said.getvalue()
     )
+
+
+def test_the_report_split_is_scored_once_with_intervals(tmp_path, monkeypatch) -> None:
+    given = options(tmp_path, score_report=True, num_images=2)
+    said = StringIO()
+    report = tune(given, Console(width=200, file=said))["report"]
+    assert report["images"] == SCENES.num_report
+    for name in ("miou", "nll", "trimap_miou"):
+        score = report[name]
+        difference = score["difference"]
+        assert difference["value"] == pytest.approx(score["crf"] - score["network"], abs=1e-12)
+        assert difference["low"] <= difference["value"] <= difference["high"]
+        assert f"report split, {name}: {score['network']:.4f} without" in said.getvalue()
+    monkeypatch.setattr("eval.tuning.tune.score_held_out", lambda *a: pytest.fail("scored again"))
+    assert tune(replace(given, resume=True), quiet())["report"] == report
 
 
 def test_a_folder_of_another_tuning_is_refused(finished) -> None:
