@@ -14,6 +14,7 @@ USAGE = """usage: python -m eval run CHECKPOINT [--split SPLIT] [--data.root DIR
        python -m eval tune CHECKPOINT [--method METHOD] [--objective OBJECTIVE] [--out DIR]
        python -m eval filters --out FILE [--repeats N]
        python -m eval benchmark crf --out FILE [--repeats N] [--no-memory]
+       python -m eval benchmark builders --out FILE [--names NAME ...] [--size N] [--limit S]
        python -m eval benchmark models [--out FILE] [--repeats N]
        python -m eval networks --out FILE [--names NAME ...]
        python -m eval readme RESULTS.json [RESULTS.json ...] [--readme FILE]"""
@@ -63,6 +64,13 @@ def benchmark_crf(arguments: list[str]) -> None:
     benchmark_crf_command(arguments)
 
 
+def benchmark_builders(arguments: list[str]) -> None:
+    """Time every network."""
+    from eval.measurements import benchmark_builders_command
+
+    benchmark_builders_command(arguments)
+
+
 def benchmark_models(arguments: list[str]) -> None:
     """Time DeepLabv3 beside torchvision's."""
     from eval.measurements import benchmark_models_command
@@ -91,6 +99,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "tune": tune,
     "filters": filters,
     "benchmark crf": benchmark_crf,
+    "benchmark builders": benchmark_builders,
     "benchmark models": benchmark_models,
     "networks": networks,
     "readme": readme,

@@ -10,6 +10,7 @@ from typing import Any
 import tyro
 
 from eval.benchmark import BenchmarkOptions, benchmark
+from eval.benchmark.builders import BuildersOptions, benchmark_builders
 from eval.benchmark.figures import write_figures
 from eval.filter_table import markdown_table
 from eval.filters import FiltersOptions, measure
@@ -43,6 +44,15 @@ def benchmark_models_command(arguments: list[str]) -> None:
     if options.out is not None:
         write_results(options.out, results)
     print_speed(results)
+
+
+def benchmark_builders_command(arguments: list[str]) -> None:
+    """Time every network, with and without the CRF, and measure its memory."""
+    prog = "python -m eval benchmark builders"
+    options = tyro.cli(BuildersOptions, prog=prog, args=arguments)
+    results = benchmark_builders(options)
+    write_results(options.out, results)
+    print(block_of(results))
 
 
 def networks_command(arguments: list[str]) -> None:

@@ -19,11 +19,12 @@ from typing import Any
 import tyro
 
 from eval import filter_table, network_table, table
+from eval.benchmark import builders_table
 from eval.benchmark import table as benchmark_table
 
 
 def block_of(results: Mapping[str, Any]) -> str:
-    """The block that a results file fills: filters, benchmark, networks, or a comparison of arms.
+    """The block that a results file fills: of a measurement, or of a comparison of arms.
 
     Args:
         results: the content of the file; "kind" tells which, and is absent in a comparison.
@@ -35,6 +36,7 @@ def block_of(results: Mapping[str, Any]) -> str:
         "filters": filter_table.markdown_block,
         "benchmark": benchmark_table.markdown_block,
         "networks": network_table.markdown_block,
+        "builders": builders_table.markdown_block,
     }
     return tables.get(results.get("kind", ""), table.markdown_block)(results)
 

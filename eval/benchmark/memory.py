@@ -91,11 +91,11 @@ def main(arguments: Sequence[str]) -> None:
         return
     run(replace(problem, shape=SMALL))
     lattice = lattice_bytes(problem)
-    _return_freed_memory()
-    before = _status("VmRSS")
+    return_freed_memory()
+    before = status_bytes("VmRSS")
     CLEAR.write_text(RESET_PEAK)
     run(problem)
-    peak = _status("VmHWM") - before
+    peak = status_bytes("VmHWM") - before
     print(json.dumps({"peak_bytes": peak, "q_bytes": problem.q_bytes, "lattice_bytes": lattice}))
 
 
@@ -108,7 +108,7 @@ def lattice_bytes(problem: Problem) -> int:
     return sum(t.numel() * t.element_size() for t in tables)
 
 
-def _return_freed_memory() -> None:
+def return_freed_memory() -> None:
     """What is free in the heap would otherwise be used again uncounted."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
@@ -116,7 +116,7 @@ def _return_freed_memory() -> None:
         trim(0)
 
 
-def _status(field: str) -> int:
+def status_bytes(field: str) -> int:
     """A line of /proc/self/status, in bytes."""
     line = next(ln for ln in STATUS.read_text().splitlines() if ln.startswith(field + ":"))
     return int(line.split()[1]) * 1024

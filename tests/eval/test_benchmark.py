@@ -125,7 +125,7 @@ def test_block_and_figures(results: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_errors(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="unknown command 'benchmark'"):
+    with pytest.raises(SystemExit, match="unknown command 'benchmark lattice'"):
         main(["benchmark", "lattice"])
     with pytest.raises(SystemExit):
         main(["benchmark", "crf", "--out", "x.json", "--repeats", "0"])
