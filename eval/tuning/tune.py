@@ -33,7 +33,13 @@ from eval.tuning.logits import digest
 from eval.tuning.method import Method
 from eval.tuning.objective import Scores
 from eval.tuning.options import TuneOptions
-from eval.tuning.outcome import code_line, top_table, train_options, write_table
+from eval.tuning.outcome import (
+    code_line,
+    predict_options,
+    top_table,
+    train_options,
+    write_table,
+)
 from eval.tuning.scoring import Scoring
 from eval.tuning.sobol import Sobol
 from eval.tuning.surface import write_surface
@@ -89,6 +95,7 @@ def tune(options: TuneOptions, console: Console | None = None) -> dict[str, Any]
         "setting": asdict(best),
         "code": code_line(best, len(dataset.classes)),
         "train_options": train_options(best),
+        "predict_options": predict_options(best),
         "objective": options.objective,
         "trimap_width": options.trimap_width,
         "network": asdict(before),
@@ -230,7 +237,11 @@ def _print_best(result: dict[str, Any], console: Console) -> None:
                     **score["difference"]
                 )
             )
-    for line in (result["code"], f"python -m train ... {result['train_options']}"):
+    for line in (
+        result["code"],
+        f"python -m eval predict CHECKPOINT IMAGES ... {result['predict_options']}",
+        f"python -m train ... {result['train_options']}",
+    ):
         console.print(f"\n{line}", soft_wrap=True, highlight=False)  # to be copied
     console.print(
         f"\n{number} settings x {images} images in {duration(result['wall_seconds'])}; "

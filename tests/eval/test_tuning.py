@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from io import StringIO
 from pathlib import Path
 
@@ -22,6 +22,13 @@ from models import CrfConfig, CrfForm
 from tests.eval.tuning_case import FORM, SCENES, checkpoint, lines_of, options
 
 TIMES = ("seconds", "cpu_seconds")
+
+
+@dataclass(frozen=True)
+class CrfHolder:
+    """The option names of `eval predict`."""
+
+    crf: CrfConfig = field(default_factory=CrfConfig)
 
 
 def quiet() -> Console:
@@ -84,6 +91,15 @@ def test_the_options_for_train_hold_its_search_to_the_setting(finished) -> None:
 
 
 @pytest.mark.slow  # each process imports PyTorch
+def test_the_options_for_predict_are_the_setting(finished) -> None:
+    import tyro
+
+    _, result = finished
+    found = tyro.cli(CrfHolder, args=str(result["predict_options"]).split()).crf
+    # T in training is nothing that a prediction depends on.
+    assert replace(found, num_iterations=FORM.num_iterations) == CrfConfig(**result["setting"])
+
+
 def test_two_processes_find_what_one_does(finished, tmp_path) -> None:
     given, _ = finished
     two = options(tmp_path, workers=2)
