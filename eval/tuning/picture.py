@@ -38,7 +38,7 @@ class Picture:
 
     Attributes:
         name: of the image.
-        image: (1, 3, H, W) float32, RGB in 0..255.
+        image: (1, 3, H, W) uint8, RGB in 0..255.
         coarse: (1, k, h, w), the network's logits of the labels that are kept.
         kept: (k,) ids of these labels, and `rest` of the others, (L - k,).
         cells: (P,) truth * L of the labelled pixels; `labelled` their positions, (P,).
@@ -98,12 +98,12 @@ def prepare(
     device = segmenter.device
     return Picture(
         name=sample.name,
-        image=image,
+        image=sample.image[None].to(device),
         coarse=coarse.to(device)[:, kept],
         kept=kept,
         rest=rest,
-        labelled=labelled.to(device),
-        cells=(mask[labelled] * len(possible)).to(device),
+        labelled=labelled.int().to(device),  # 32 bits: many images are kept
+        cells=(mask[labelled] * len(possible)).int().to(device),
         in_band=(distance[labelled] <= width).to(device),
         sampled=sampled.to(device),
         sampled_truth=column[mask[sampled].to(device)],
@@ -117,7 +117,7 @@ def measure(
 ) -> Iterator[tuple[CrfConfig, Measured]]:
     """Every setting in turn, those of the same widths together."""
     unary = segmenter.enlarge(picture.coarse, picture.image.shape[2:])
-    for found in filtered(unary, picture.image, settings):
+    for found in filtered(unary, picture.image.float(), settings):
         logits = stretch(found.logits, unary.shape[2:])
         yield found.setting, measured(picture, logits, rows(picture, found, logits))
 
