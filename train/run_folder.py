@@ -23,18 +23,8 @@ from eval.arms import ArmName
 from eval.checkpoint import load_segmenter, read_checkpoint
 from eval.differences import differences
 from eval.provenance import provenance
+from eval.recipe_config import what_matters
 from models import CrfConfig, Segmenter
-
-CHANGES_NO_ARM = (
-    "seeds",
-    "workers",
-    "device",
-    "compile",
-    "log_every",
-    "save_every",
-    "max_corrupt",
-    "wandb",
-)
 
 
 @dataclass(frozen=True)
@@ -130,11 +120,6 @@ class RunFolder:
     def load(self, arm: ArmName, seed: int) -> Segmenter:
         """The model that an arm left, in eval mode."""
         return load_segmenter(read_checkpoint(self.checkpoint(arm, seed)))
-
-
-def what_matters(config: dict[str, Any]) -> dict[str, Any]:
-    """A config without what changes no arm: more seeds are more arms, not others."""
-    return {k: v for k, v in config.items() if k not in CHANGES_NO_ARM}
 
 
 def as_json(value: Any) -> Any:

@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from eval.arms import ArmName
+from eval.recipe_config import what_matters
 from train.ablate.ablation import Ablation, Changes
 from train.ablate.changes import changed
 from train.recipe import Recipe
-from train.run_folder import as_json, what_matters
+from train.run_folder import as_json
 
 DIGEST_LENGTH = 12
 
