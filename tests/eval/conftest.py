@@ -1,23 +1,29 @@
-"""A finished comparison made of nothing: synthetic scenes, and arms that miss by known amounts."""
+"""A finished comparison made of nothing, and a headless browser.
+
+The comparison has synthetic scenes, and arms that miss by known amounts.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 from scipy import ndimage
 
 from data.dataset import SegmentationDataset
 from data.palette import voc_palette
 from data.sample import Sample
-from eval.metrics import Scorer, scores
+from eval.metrics import Scorer, SplitCounts, harm_rate, scores
 
 # How far, in pixels, each arm's outlines wander from the truth: smaller is better.
 BLUR = {"start": 5.0, "unary": 3.0, "post-hoc": 2.2, "crf-only": 2.0, "joint": 1.4}
@@ -74,46 +80,32 @@ class FakeRun:
 
 
 def make_run(run_dir: Path, split: SegmentationDataset, seeds: Sequence[int] = (0, 1)) -> FakeRun:
-    """Predict by displacing the truth, score, and write results.json and the predictions."""
-    size = len(split.classes)
+    """Predict by displacing the truth, score, and write all files of a run folder but weights."""
     runs = []
     for arm in BLUR:
         for seed in seeds[:1] if arm == "start" else seeds:
-            scorer = Scorer(split.classes, split.scored)
-            folder = run_dir / "predictions" / f"{arm}-seed{seed}"
-            folder.mkdir(parents=True)
-            for index, name in enumerate(split.names):
-                mask = split[index].mask
-                prediction = _displaced(mask.numpy(), BLUR[arm], 1000 * seed + index)
-                scorer.update(name, torch.from_numpy(prediction), mask)
-                image = Image.fromarray(prediction.astype(np.uint8))
-                image.putpalette(split.palette.tobytes())
-                image.save(folder / f"{name}.png")
-            metrics = scores(scorer.counts())
-            runs.append(
-                {
-                    "arm": arm,
-                    "seed": seed,
-                    "wall_seconds": 40.0 + 10 * seed,
-                    "network_steps": 0 if arm == "start" else 300,
-                    "crf": _crf(size, arm, seed)
-                    if arm in ("post-hoc", "crf-only", "joint")
-                    else None,
-                    "search": [_setting()] * 12 if arm in ("post-hoc", "joint") else None,
-                    "metrics": {"tune": metrics, "report": metrics},
-                }
-            )
-    results = {
-        "name": "demo",
-        "recipe": "collage",
+            runs.append(_arm(run_dir, split, arm, seed))
+    config = {
+        "data": {"size": 97},
+        "fit": {"steps": 300, "lr": 0.01},
+        "crf": {"num_iterations": 5},
+        "seeds": list(seeds),
+        "wandb": "auto",
+    }
+    origin = {
         "command": "python -m train compare collage --out runs/demo",
         "commit": "0123456789abcdef0123456789abcdef01234567",
         "dirty": False,
         "versions": {"torch": "2.15.0", "numpy": "2.3.0", "python": "3.12.1"},
         "machine": {"cpu": "a processor", "cores": 2, "gpu": None},
         "started": "2026-11-21T10:00:00",
+    }
+    results = {
+        "name": run_dir.name,
+        "recipe": "collage",
+        **origin,
         "wall_seconds": 423.0,
-        "config": {"train": {"steps": 300, "lr": 0.01}, "crf": {"num_iterations": 5}},
+        "config": config,
         "data": {
             "classes": list(split.classes),
             "scored": list(split.scored),
@@ -123,8 +115,84 @@ def make_run(run_dir: Path, split: SegmentationDataset, seeds: Sequence[int] = (
         "network_steps": 300,
         "runs": runs,
     }
+    (run_dir / "config.json").write_text(json.dumps(config))
+    (run_dir / "origin.json").write_text(json.dumps([{**origin, "seconds": 423.0}]))
     (run_dir / "results.json").write_text(json.dumps(results))
     return FakeRun(run_dir, results, split)
+
+
+def _arm(run_dir: Path, split: SegmentationDataset, arm: str, seed: int) -> dict[str, Any]:
+    """Score and write one arm; the entry of results.json."""
+    folder = run_dir / "arms" / f"{arm}-seed{seed}"
+    with_crf = arm in ("post-hoc", "crf-only", "joint")
+    counts = _counts(split, arm, seed, run_dir / "predictions" / folder.name)
+    counts.save(folder / "counts-report.npz")
+    metrics = scores(counts)
+    result: dict[str, Any] = {
+        "arm": arm,
+        "seed": seed,
+        "wall_seconds": 40.0 + 10 * seed,
+        "network_steps": 0 if arm == "start" else 300,
+        "crf": _crf(len(split.classes), arm, seed) if with_crf else None,
+        "search": [_setting()] * 12 if arm in ("post-hoc", "joint") else None,
+        "metrics": {"tune": metrics, "report": metrics},
+        "before_crf": {},
+        "harm_rate": {},
+    }
+    if with_crf:
+        before = _counts(split, "unary", seed, None)
+        before.save(folder / "counts-report-before-crf.npz")
+        result["before_crf"] = {"report": scores(before)}
+        result["harm_rate"] = {"report": harm_rate(before, counts)}
+    (folder / "result.json").write_text(json.dumps(result))
+    lines = _history(arm, seed) if with_crf else [{"step": 10, "loss": 1.0}]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "metrics.jsonl").write_text(text)
+    return result
+
+
+def _counts(split: SegmentationDataset, arm: str, seed: int, save_to: Path | None) -> SplitCounts:
+    """What an arm's predictions count, with probabilities that know little of where it errs."""
+    scorer = Scorer(split.classes, split.scored)
+    for index, name in enumerate(split.names):
+        mask = split[index].mask
+        prediction = _displaced(mask.numpy(), BLUR[arm], 1000 * seed + index)
+        noise = np.random.default_rng(index).normal(0.0, 0.5, (len(split.classes), *mask.shape))
+        likely = np.arange(len(split.classes))[:, None, None] == prediction
+        logits = torch.from_numpy(noise + 4.0 * likely)
+        scorer.update(name, torch.from_numpy(prediction), mask, logits)
+        if save_to is not None:
+            save_to.mkdir(parents=True, exist_ok=True)
+            image = Image.fromarray(prediction.astype(np.uint8))
+            image.putpalette(split.palette.tobytes())
+            image.save(save_to / f"{name}.png")
+    return scorer.counts()
+
+
+def _history(arm: str, seed: int) -> list[dict[str, Any]]:
+    """Lines of metrics.jsonl: a training that moves one width, and a trace of five iterations."""
+    trained = [
+        {
+            "step": step,
+            "crf/theta_alpha": 40.0 + 0.01 * step * (1 + seed),
+            "crf/theta_beta": 9.0,
+            "crf/bilateral_weight_mean": 5.0 - 0.001 * step,
+            "crf/bilateral_weight_min": 4.5 - 0.001 * step,
+            "crf/bilateral_weight_max": 5.5 - 0.001 * step,
+        }
+        for step in range(10, 301, 10)
+    ]
+    trace = [
+        {
+            "iteration": step,
+            "relaxed_energy": 2.0**-step,
+            "discrete_energy": 0.5 * 2.0**-step,
+            "kl": 3.0**-step,
+            "largest_change": 0.9**step if step else 0.0,
+        }
+        for step in range(6)
+    ]
+    return [*([] if arm == "post-hoc" else trained), {"crf/iterations": trace}]
 
 
 def _displaced(mask: Any, distance: float, seed: int) -> Any:
@@ -174,4 +242,54 @@ def _setting() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def fake_run(tmp_path_factory: pytest.TempPathFactory) -> FakeRun:
     """A comparison of five arms and two seeds on eight small scenes; not to be modified."""
-    return make_run(tmp_path_factory.mktemp("fake-run"), FakeScenes())
+    return make_run(tmp_path_factory.mktemp("fake") / "demo", FakeScenes())
+
+
+@pytest.fixture
+def run_copy(fake_run: FakeRun, tmp_path: Path) -> Path:
+    """The folder of `fake_run` again, to be damaged."""
+    return Path(shutil.copytree(fake_run.run_dir, tmp_path / "demo"))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium without a window; skips where there is none."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    found = next((path for name in names if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip(f"needs one of {', '.join(names)} on the path")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def browser_page(browser: Browser) -> Iterator[Page]:
+    """A page in a browser profile of its own.
+
+    Fails at the end on a console error, an exception in the page, or a request to anything but
+    file:, data:, blob: and 127.0.0.1.
+    """
+    wrong: list[str] = []
+
+    def console(message: ConsoleMessage) -> None:
+        if message.type == "error":
+            wrong.append(f"console: {message.text}")
+
+    def request(sent: Request) -> None:
+        if not _inside(sent.url):
+            wrong.append(f"request to {sent.url}")
+
+    with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
+        page = context.new_page()
+        page.on("console", console)
+        page.on("pageerror", lambda error: wrong.append(f"exception: {error}"))
+        page.on("request", request)
+        yield page
+    assert not wrong, "\n".join(wrong)
+
+
+def _inside(url: str) -> bool:
+    parts = urlsplit(url)
+    return parts.scheme in ("file", "data", "blob") or parts.hostname == "127.0.0.1"

@@ -22,7 +22,7 @@ else:
     import tomli as tomllib
 
 # conda's name -> the name in pyproject.toml, where they differ
-CONDA_NAMES = {"pytorch": "torch"}
+CONDA_NAMES = {"pytorch": "torch", "playwright-python": "playwright"}
 # the interpreter and the installer, which pyproject.toml does not list as packages
 CONDA_ONLY = {"python", "pip"}
 # imported name -> distribution, where they differ
