@@ -17,6 +17,7 @@ USAGE = """usage: python -m eval run CHECKPOINT [--split SPLIT] [--data.root DIR
        python -m eval benchmark builders --out FILE [--names NAME ...] [--size N] [--limit S]
        python -m eval benchmark models [--out FILE] [--repeats N]
        python -m eval networks --out FILE [--names NAME ...]
+       python -m eval report RUNS [--out page.html] [--data.root DIR] [--gallery N]
        python -m eval readme RESULTS.json [RESULTS.json ...] [--readme FILE]"""
 
 # Imported when called: one command must not wait for what another needs.
@@ -85,6 +86,13 @@ def networks(arguments: list[str]) -> None:
     networks_command(arguments)
 
 
+def report(arguments: list[str]) -> None:
+    """Write a page about runs."""
+    from eval.report.command import report_command
+
+    report_command(arguments)
+
+
 def readme(arguments: list[str]) -> None:
     """Write a README's tables."""
     from eval.readme import readme_command
@@ -102,6 +110,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "benchmark builders": benchmark_builders,
     "benchmark models": benchmark_models,
     "networks": networks,
+    "report": report,
     "readme": readme,
 }
 """The words of a command, and what takes the arguments behind them."""

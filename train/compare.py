@@ -7,6 +7,7 @@ from typing import Any
 
 from eval import processes
 from eval.report import write_report
+from eval.report.command import say
 from eval.table import comparison_table
 from train.arm_runner import ArmRunner, Result
 from train.protocol import Comparison
@@ -35,8 +36,11 @@ def compare(name: str, recipe: Recipe, out: Path, *, resume: bool) -> dict[str, 
         return results
     write_json(out / "results.json", results)
     comparison.runner.console.print(comparison_table(results))
-    page = write_report(out, results, comparison.runner.report)
-    comparison.runner.console.print(f"results: {out / 'results.json'}\nreport:  {page}")
+    comparison.runner.console.print(f"results: {out / 'results.json'}")
+    say(
+        write_report([out], out / "report.html", split=comparison.runner.report),
+        comparison.runner.console,
+    )
     return results
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, fields, replace
 from inspect import signature
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,9 +14,10 @@ from crfrnn import CrfRnn
 from crfrnn.frank_wolfe import FrankWolfe
 from crfrnn.inference import MeanField
 from data import CollageConfig
-from eval.heatmap import heat_map
 from eval.inference import coarse_unaries, evaluate
 from eval.metrics import scores
+from eval.report.figures.canvas import canvas
+from eval.report.figures.matrices import heat_map
 from eval.tuning.grid import SearchConfig
 from eval.tuning.search import search
 from models import CrfConfig, CrfForm, DeepLabV3Config, Segmenter, SegmenterConfig, TimmConfig
@@ -87,13 +89,12 @@ def test_search_evaluation_and_description_take_it(change, network) -> None:
     assert 0 <= scores(evaluate(refined, dataset, coarse))["miou"] <= 1
     described = refined.describe_crf()
     assert described is not None
-    heat_map(
-        "weights",
-        described["kernel_weights"]["spatial"],
-        described["compatibility"],
-        dataset.classes,
-        "start",
+    _, axes = canvas(300, 300)
+    spatial, compatibility = (
+        np.asarray(matrix)
+        for matrix in (described["kernel_weights"]["spatial"], described["compatibility"])
     )
+    heat_map(axes, "weights", spatial, compatibility, dataset.classes, "start")
     assert (described["by_iteration"] is not None) == form.untied
     assert SegmenterConfig.from_dict(asdict(refined.config)) == refined.config
 
