@@ -10,6 +10,7 @@ from eval.choices import chosen
 USAGE = """usage: python -m eval run CHECKPOINT [--split SPLIT] [--data.root DIR] [--out FILE]
                           [--scales S ...] [--flip] [--fusion RULE] [--window SIDE]
        python -m eval predict CHECKPOINT IMAGES... --out DIR [--scales S ...] [--flip] [--no-crf]
+       python -m eval explore CHECKPOINT-OR-PROBABILITIES IMAGES... [--split SPLIT] [--port N]
        python -m eval export CHECKPOINT --out FILE.safetensors
        python -m eval tune CHECKPOINT [--method METHOD] [--objective OBJECTIVE] [--out DIR]
        python -m eval filters --out FILE [--repeats N]
@@ -35,6 +36,13 @@ def predict(arguments: list[str]) -> None:
     from eval.predict import predict_command
 
     predict_command(arguments)
+
+
+def explore(arguments: list[str]) -> None:
+    """Move the numbers of a CRF on a page."""
+    from eval.explore.command import explore_command
+
+    explore_command(arguments)
 
 
 def export(arguments: list[str]) -> None:
@@ -103,6 +111,7 @@ def readme(arguments: list[str]) -> None:
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "run": run,
     "predict": predict,
+    "explore": explore,
     "export": export,
     "tune": tune,
     "filters": filters,

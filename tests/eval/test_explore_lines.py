@@ -1,0 +1,131 @@
+"""What the explorer offers to copy gives the CRF that it shows."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import tyro
+
+import data
+from data import CollageConfig
+from eval.explore.lines import (
+    OF_LINES,
+    code,
+    is_scalar,
+    predict_line,
+    preset_setting,
+    setting_of,
+    train_line,
+)
+from eval.inference import coarse_unaries
+from eval.posthoc import search
+from eval.predict import POST_HOC, parsed
+from models import CrfConfig, CrfForm, Segmenter, SegmenterConfig
+from models.crf import build_crf
+from models.resize import shrink, shrink_image
+from tests.eval.explore_scenes import two_colours
+from tests.eval.plain_networks import TINY
+from train.__main__ import CompareOptions, choose_kinds
+from train.recipes import RECIPES
+
+SETTINGS = [
+    preset_setting("deeplab_v2_resnet101"),
+    preset_setting("krahenbuhl"),
+    replace(POST_HOC, theta_alpha=12.5, theta_beta=8.25, resolution=2, unary_scale=1.0),
+    replace(POST_HOC, bilateral_filter="window", spatial_filter="lattice", num_iterations_eval=3),
+    replace(POST_HOC, lattice_accuracy="fine", damping=0.25, normalization="symmetric"),
+    replace(POST_HOC, inference="frank_wolfe", regularizer="l2", temperature=0.5, step="decaying"),
+]
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_the_code_builds_the_same_layer(setting: CrfConfig) -> None:
+    scope: dict[str, Any] = {}
+    exec(code(setting, 3), scope)
+    scene = two_colours()
+    small = (
+        shrink(scene.unary, setting.resolution),
+        shrink_image(scene.image, setting.resolution),
+    )
+    with torch.no_grad():
+        expected = build_crf(setting, 3).eval()(*small)
+        assert torch.equal(scope["crf"](*small), expected)
+    assert ("# for image and logits at 1/2" in code(setting, 3)) == (setting.resolution == 2)
+
+
+@pytest.mark.parametrize("setting", [*SETTINGS, replace(POST_HOC, unary_scale=1.5)])
+def test_the_line_of_predict_parses_to_the_setting(setting: CrfConfig) -> None:
+    words = shlex.split(predict_line(setting, "a folder/net.pt", "cat.jpg"))
+    assert words[:4] == ["python", "-m", "eval", "predict"]
+    options = parsed(words[4:])
+    assert options.crf is not None
+    for name in OF_LINES:
+        assert getattr(options.crf, name) == getattr(setting, name)
+    assert (options.crf.kernel_weights, options.crf.compatibility) == ("scalar", "potts")
+    assert str(options.checkpoint) == "a folder/net.pt"
+
+
+@pytest.mark.parametrize("recipe", ["collage", "voc12-animals"])
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_the_line_of_train_makes_it_the_post_hoc_crf(setting: CrfConfig, recipe: str) -> None:
+    words = shlex.split(train_line(setting).replace("RECIPE", recipe))
+    assert words[:7] == ["python", "-m", "train", "run", recipe, "--arm", "post-hoc"]
+    chosen, rest = choose_kinds(RECIPES[recipe](), words[7:])
+    options = tyro.cli(
+        CompareOptions,
+        default=CompareOptions(chosen, Path("x")),
+        args=rest,
+        config=(tyro.conf.AvoidSubcommands,),
+    )
+    split = data.build(CollageConfig(size=33, num_train=2, num_tune=2, num_report=2), "tune")
+    torch.manual_seed(0)
+    segmenter = Segmenter(SegmenterConfig(len(split.classes), TINY)).eval()
+    found, rows = search(
+        segmenter,
+        options.recipe.crf,
+        split,
+        coarse_unaries(segmenter, split),
+        replace(options.recipe.search, num_images=1),
+    )
+    assert len(rows) == 1
+    learnt = {"output_scale", "num_iterations", "unary_scale"}
+    learnt |= {f.name for f in fields(CrfForm) if f.name.startswith("learn_")}
+    names = {field.name for field in fields(CrfConfig)}
+    assert {n for n in names if getattr(found, n) != getattr(setting, n)} <= learnt
+
+
+def test_what_training_cannot_have_is_said() -> None:
+    with pytest.raises(ValueError, match=r"leaves the unary as it is.*times 1\.5"):
+        train_line(replace(POST_HOC, unary_scale=1.5))
+
+
+def test_the_explorer_begins_with_the_crf_of_the_checkpoint() -> None:
+    post_hoc = replace(
+        POST_HOC,
+        theta_alpha=40.0,
+        theta_gamma=2.0,
+        resolution=2,
+        unary_scale=1.25,
+        bilateral_weight=6.0,
+        inference="frank_wolfe",
+        step=0.5,
+    )
+    segmenter = Segmenter(SegmenterConfig(3, TINY, post_hoc))
+    assert setting_of(segmenter) == post_hoc
+    assert is_scalar(segmenter.config.crf)
+    assert setting_of(Segmenter(SegmenterConfig(3, TINY))) == POST_HOC
+
+
+def test_learnt_matrices_become_their_mean_weight() -> None:
+    learnt = replace(post_hoc := POST_HOC, kernel_weights="matrix", compatibility="full")
+    segmenter = Segmenter(SegmenterConfig(3, TINY, learnt))
+    assert segmenter.crf is not None
+    with torch.no_grad():
+        segmenter.crf.potentials.weight("bilateral").diagonal().copy_(torch.tensor([1.0, 2.0, 6.0]))
+    assert not is_scalar(segmenter.config.crf)
+    assert setting_of(segmenter) == replace(post_hoc, bilateral_weight=3.0)

@@ -1,0 +1,159 @@
+"""The page in a real browser: it opens, answers, and asks nobody else for anything."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eval.explore.controls import values_of
+from eval.explore.page import Explorer
+from tests.conftest import REPOSITORY
+from tests.eval.explore_child import SETTING, explorer
+from tests.eval.explore_scenes import two_scenes
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
+HERE = ("http://127.0.0.1", "data:", "blob:")
+
+
+def moved(**changes: Any) -> list[Any]:
+    return values_of(replace(SETTING, **changes))
+
+
+def test_pictures_and_lines_follow_the_controls() -> None:
+    shown = explorer()
+    first = shown.pictures("one", "tree", moved())
+    other = shown.pictures("one", "tree", moved(theta_beta=1.0))
+    assert first[0] != other[0]
+    assert first[1] != other[1]
+    assert shown.pictures("one", "ground", moved())[1] != first[1]
+    code, commands = shown.lines("one", moved(theta_beta=1.0))
+    assert "theta_beta=1," in code
+    assert "--crf.theta-beta 1 " in commands
+    assert "predict net.pt two.png" in commands
+    assert shown.curve("one", moved()).count("<circle") == 10
+
+
+def test_errors_are_said_on_the_page() -> None:
+    shown = explorer()
+    large, small = shown.pictures("one", "tree", moved(theta_alpha=0.0))
+    assert 'role="alert"' in large
+    assert "theta_alpha must be a finite number above 0 (pixels)" in large
+    assert "mask of the network alone" in large
+    assert small == shown.curve("one", moved(theta_alpha=0.0)) == ""
+    shown.refinery.exact_pixels = 10
+    large, _ = shown.pictures("one", "tree", moved(bilateral_filter="exact"))
+    assert "choose a coarser resolution" in large
+
+
+def test_an_image_that_cannot_be_read_is_named() -> None:
+    def gone() -> Any:
+        raise OSError("<one.png> is gone")
+
+    scenes = two_scenes()
+    scenes.sources["one"] = replace(scenes.sources["one"], read=gone)
+    large, _ = Explorer(scenes, SETTING, "net.pt").pictures("one", "tree", moved())
+    assert "&lt;one.png&gt; is gone" in large
+
+
+def test_a_later_request_makes_an_earlier_one_out_of_date() -> None:
+    shown = explorer()
+    first = shown.arrived("a")
+    assert shown.latest("a") == first
+    shown.arrived("a")
+    assert shown.latest("a") != first
+    assert shown.latest("b") == 0
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A process that serves the page, by the file in which it says where; see `explore_child`."""
+    if CHROMIUM is None:
+        pytest.skip(f"needs one of {', '.join(BROWSERS)} on the path")
+    log = tmp_path_factory.mktemp("explorer") / "addresses.txt"
+    command = [sys.executable, "-m", "tests.eval.explore_child", str(log)]
+    with subprocess.Popen(command, cwd=REPOSITORY) as child:
+        try:
+            until = time.monotonic() + 120  # imports, on a busy machine
+            while not log.is_file():
+                assert child.poll() is None, "the explorer ended before it served"
+                assert time.monotonic() < until, "the explorer does not serve"
+                time.sleep(0.1)
+            yield log
+        finally:
+            child.kill()
+
+
+@pytest.fixture
+def opened(server: Path) -> Iterator[Any]:
+    """The page in a headless browser; fails on its errors and on requests to other hosts."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    wrong: list[str] = []
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        tab = browser.new_page(viewport={"width": 1280, "height": 900})
+        tab.on("pageerror", lambda error: wrong.append(f"page error: {error}"))
+        tab.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
+        tab.on(
+            "request",
+            lambda r: None if r.url.startswith(HERE) else wrong.append(f"request: {r.url}"),
+        )
+        tab.goto(server.read_text().splitlines()[0])
+        tab.wait_for_selector("#main img")
+        yield tab
+        browser.close()
+    assert wrong == []
+    assert set(server.read_text().splitlines()[1:]) <= {"127.0.0.1", "::1"}
+
+
+@pytest.mark.slow
+def test_the_page_answers_a_slider(opened: Any) -> None:
+    def state() -> tuple[str, str, str]:
+        image = opened.locator("#main img").first.get_attribute("src")
+        return image, opened.locator("#side").inner_text(), opened.locator("#energy").inner_html()
+
+    assert "theta_beta=20," in opened.locator("#python").inner_text()
+    assert "--crf.theta-beta 20" in opened.locator("#commands").inner_text()
+    before = state()
+    opened.locator("#theta_beta input[type=range]").fill("1.5")
+    opened.wait_for_function(
+        "document.querySelector('#python').innerText.includes('theta_beta=1.5')"
+    )
+    opened.wait_for_function(
+        "old => document.querySelector('#energy').innerHTML !== old", arg=before[2]
+    )
+    after = state()
+    assert all(old != new for old, new in zip(before, after, strict=True))
+    assert "kernels built" in opened.locator("#main").inner_text()
+
+    # Weights alone: the kernels serve again.
+    opened.locator("#bilateral_weight input[type=range]").fill("9")
+    opened.wait_for_selector("text=kernels reused")
+
+    # Zero has no meaning as a width, and the page says so.
+    opened.locator("#theta_alpha input[type=range]").fill("0")
+    assert "theta_alpha must be" in opened.wait_for_selector("#main [role=alert]").inner_text()
+    opened.locator("#theta_alpha input[type=range]").fill("30")
+    opened.wait_for_selector("#main [role=alert]", state="detached")
+
+
+@pytest.mark.slow
+def test_a_preset_moves_the_sliders(opened: Any) -> None:
+    opened.get_by_label("preset").click()
+    opened.get_by_role("option", name="crf_rnn").click()
+    opened.wait_for_function(
+        "document.querySelector('#python').innerText.includes('theta_alpha=160')"
+    )
+    assert opened.locator("#theta_alpha input[type=range]").input_value() == "160"
+    opened.get_by_label("photograph").click()
+    opened.get_by_role("option", name="other").click()
+    opened.wait_for_selector("text=50 × 30")
+    assert "mIoU of this image" not in opened.locator("#main").inner_text()
