@@ -28,6 +28,7 @@ from eval.explore.scene import Scene, Scenes
 from eval.explore.view import view
 from eval.overlay import overlay
 from models import CrfConfig
+from models.crf import build_crf
 
 SETTLE = 0.15  # seconds without a move before the full view is computed
 FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
@@ -90,7 +91,8 @@ class Explorer:
         """What can be pasted: code, and command lines."""
         try:
             setting = setting_from(self.start, values)
-        except ValueError as error:
+            build_crf(setting, len(self.classes))
+        except ValueError as error:  # nothing to copy: `pictures` says it, too
             return f"# {error}", f"# {error}"
         try:
             train = train_line(setting)

@@ -18,6 +18,7 @@ from eval.explore.page import Explorer
 from tests.conftest import REPOSITORY
 from tests.eval.explore_child import SETTING, explorer
 from tests.eval.explore_scenes import two_scenes
+from tests.eval.tiny_checkpoint import tiny_checkpoint, write_photograph
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -49,6 +50,8 @@ def test_errors_are_said_on_the_page() -> None:
     assert "theta_alpha must be a finite number above 0 (pixels)" in large
     assert "mask of the network alone" in large
     assert small == shown.curve("one", moved(theta_alpha=0.0)) == ""
+    code, commands = shown.lines("one", moved(theta_alpha=0.0))
+    assert code == commands == "# theta_alpha must be a finite number above 0 (pixels), got 0.0."
     shown.refinery.exact_pixels = 10
     large, _ = shown.pictures("one", "tree", moved(bilateral_filter="exact"))
     assert "choose a coarser resolution" in large
@@ -157,3 +160,19 @@ def test_a_preset_moves_the_sliders(opened: Any) -> None:
     opened.get_by_role("option", name="other").click()
     opened.wait_for_selector("text=50 × 30")
     assert "mIoU of this image" not in opened.locator("#main").inner_text()
+
+
+@pytest.mark.slow
+def test_a_port_that_is_taken_ends_with_one_line(server: Path, tmp_path: Path) -> None:
+    port = server.read_text().splitlines()[0].strip("/").rpartition(":")[2]
+    checkpoint = tiny_checkpoint(tmp_path / "tiny.pt")
+    write_photograph(tmp_path / "a.png", 33, 33)
+    command = [sys.executable, "-m", "eval", "explore", str(checkpoint), str(tmp_path / "a.png")]
+    ended = subprocess.run(
+        [*command, "--port", port], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.strip().splitlines()[-1] == (
+        f"error: the page cannot be served at 127.0.0.1, port {port}: pass a --port that is free, "
+        "and a --host of this machine."
+    )
