@@ -23,8 +23,8 @@ from eval.explore.lines import (
     train_line,
 )
 from eval.inference import coarse_unaries
-from eval.posthoc import search
 from eval.predict import POST_HOC, parsed
+from eval.tuning.search import search
 from models import CrfConfig, CrfForm, Segmenter, SegmenterConfig
 from models.crf import build_crf
 from models.resize import shrink, shrink_image
