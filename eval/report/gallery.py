@@ -29,7 +29,7 @@ from eval.report.layers import (
     photograph,
     wrong_picture,
 )
-from eval.report.reading import ArmRun, Lack
+from eval.report.reading import AGAIN, ArmRun, Lack
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def build(
     reader = _Masks(arms)
     for item in chosen:
         if item.name not in split.names:
-            reader.say("data set", "has no such image", item.name)
+            reader.say(comparison.name, "the data set has no image", item.name)
             continue
         sample = split[split.names.index(item.name)]
         truth = sample.mask.numpy()
@@ -130,23 +130,22 @@ class _Masks:
         run = self._arms[arm]
         path: Path = run.predictions / f"{name}.png"
         if not path.is_file():
-            self.say(run.name, "no prediction file", name)
+            self.say(run.where, "no prediction file", name)
             return None
         try:
             with Image.open(path) as file:
                 ids = np.asarray(file)
         except (UnidentifiedImageError, OSError, SyntaxError):
-            self.say(run.name, "the prediction file is damaged", name)
+            self.say(run.where, "the prediction file is damaged", name)
             return None
         if ids.shape != shape:
-            self.say(run.name, "the prediction is not of the image's size", name)
+            self.say(run.where, "the prediction is not of the image's size", name)
             return None
         return ids
 
     def lacks(self) -> list[Lack]:
-        remedy = "Delete the arm's result.json and repeat the command with --resume."
         return [
-            Lack(where, f"{what}: {_listed(names)}", remedy)
+            Lack(where, f"{what}: {_listed(names)}", AGAIN)
             for (where, what), names in self._wrong.items()
         ]
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from data.dataset import SegmentationDataset
+from data.kinds import KINDS
 from eval.checkpoint import read_checkpoint
 from eval.data_root import split_of
 from eval.report.comparison import Comparison
@@ -14,24 +17,39 @@ REMEDY = "Pass --data.root DIR, the folder where the data set lies now, for a ga
 
 
 def find_split(comparison: Comparison, root: Path | None) -> SegmentationDataset | None:
-    """The report split, from what a checkpoint of the comparison says of its data.
+    """The report split, from what the run folders say of their data.
 
     Args:
         comparison: whose run folders are asked; gets a lack where there are no images.
         root: where the data set lies now, if not where it was.
     """
-    reason = "no checkpoint that can be read says which data set it was: no gallery"
-    remedy = ""
+    reason = "nothing in the folder says which data set it was"
+    for config in _configs(comparison):
+        try:
+            split = split_of(config, "report", root if "root" in config else None)
+        except (ValueError, OSError) as error:
+            reason = str(error).removesuffix(".")
+            continue
+        if split.classes == comparison.classes:
+            return split
+        reason = "the data set has other classes than those that were scored"
+    comparison.lacks.append(Lack(comparison.name, f"no images, so no gallery: {reason}", REMEDY))
+    return None
+
+
+def _configs(comparison: Comparison) -> Iterator[Mapping[str, Any]]:
+    """Configs of the data set, the surest first.
+
+    A checkpoint has it with its kind. Where none can be read the recipe has it without: then every
+    kind is tried, and the classes decide.
+    """
     for record in comparison.records:
         for path in sorted((record.path / "arms").glob("*/checkpoint.pt")):
             try:
-                config = read_checkpoint(path)["data"]
+                yield read_checkpoint(path)["data"]
             except (ValueError, OSError):
                 continue
-            try:
-                return split_of(config, "report", root if "root" in config else None)
-            except (ValueError, OSError) as error:
-                reason, remedy = f"the data set cannot be read: no gallery ({error})", REMEDY
-                break
-    comparison.lacks.append(Lack(comparison.name, reason, remedy))
-    return None
+            return
+    for record in comparison.records:
+        for kind in KINDS:
+            yield {"kind": kind, **record.config.get("data", {})}

@@ -128,8 +128,20 @@ def sentences(found: Sequence[Comparison]) -> list[str]:
         for lack in dict.fromkeys(lacks):
             grouped.setdefault(Lack("", lack.what, lack.remedy), []).append(lack.where)
     return [
-        f"{', '.join(where)}: {lack.what}. {lack.remedy}".strip() for lack, where in grouped.items()
+        f"{_places(where)}: {lack.what}. {lack.remedy}".strip() for lack, where in grouped.items()
     ]
+
+
+def _places(where: Sequence[str]) -> str:
+    """Folders, each with its arms: "demo (joint-seed0, joint-seed1), more"."""
+    arms: dict[str, list[str]] = {}
+    for place in where:
+        folder, _, arm = place.partition("/")
+        arms.setdefault(folder, []).extend([arm] if arm else [])
+    return ", ".join(
+        f"{folder} ({', '.join(of_folder)})" if of_folder else folder
+        for folder, of_folder in arms.items()
+    )
 
 
 def _section(

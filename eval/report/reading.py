@@ -18,7 +18,7 @@ from eval.metrics import SplitCounts
 
 Values = Mapping[str, Any]
 
-AGAIN = "Delete its result.json and repeat the command with --resume to score it again."
+AGAIN = "Delete result.json there and repeat the command with --resume to score again."
 KEYS = ("arm", "seed", "network_steps", "wall_seconds", "metrics", "crf", "search")
 
 
@@ -27,7 +27,7 @@ class Lack:
     """Something that a run folder does not have, in words.
 
     Attributes:
-        where: the folder, or one of its arms.
+        where: the folder, or folder/arm.
         what: what is missing there, the beginning of a sentence.
         remedy: what to do about it, a sentence; may be empty.
     """
@@ -64,6 +64,11 @@ class ArmRun:
         """As its folder is called."""
         return f"{self.arm}-seed{self.seed}"
 
+    @property
+    def where(self) -> str:
+        """Run folder and arm, for a `Lack`."""
+        return f"{self.predictions.parents[1].name}/{self.name}"
+
 
 @dataclass(frozen=True)
 class RunRecord:
@@ -94,7 +99,7 @@ class RunRecord:
     @property
     def name(self) -> str:
         """The folder's own name."""
-        return self.path.resolve().name
+        return self.path.name
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -120,6 +125,7 @@ def read_run(path: Path) -> RunRecord:
             f"{path} is no run folder: expected a config.json or arms/ that `train` wrote. Give "
             "the folder of --out, such as runs/demo."
         )
+    path = path.resolve()  # so that `.` has a name
     reader = _Reader(path)
     config = reader.values("config.json", "It is shown alone: which recipe it is of is unknown.")
     origin = reader.origin()

@@ -92,7 +92,7 @@ def test_a_missing_prediction_is_said_and_the_other_layers_are_shown(
     comparison = read(run_copy)
     shown = gallery.build(comparison, fake_run.split, 60, "c0")
     said = [(lack.where, lack.what) for lack in comparison.lacks]
-    assert said == [("joint-seed0", f"no prediction file: {name}")]
+    assert said == [("demo/joint-seed0", f"no prediction file: {name}")]
     layers = pictures_of(shown)[name]["layers"]
     assert "joint" not in layers
     assert "post-hoc" in layers

@@ -68,7 +68,7 @@ def test_a_lost_file_is_one_line_and_the_rest_is_shown(
     written = write_report([run_copy], run_copy / "page.html", split=fake_run.split)
     lines = [line for line in written.missing if FILES[name][index] in line]
     assert len(lines) == 1
-    assert lines[0].startswith("joint-seed0" if "predictions" in name else "demo")
+    assert lines[0].startswith("demo (joint-seed0): " if "joint" in name else "demo: ")
     page = written.page.read_text(encoding="utf-8")
     assert "Missing from this report" in page
     for arm in ("unary", "post-hoc", "joint"):

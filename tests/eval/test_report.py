@@ -286,7 +286,7 @@ def test_the_command_writes_where_it_says_and_says_what_lacks(
     main(["report", str(run_copy)])
     assert (run_copy / "report.html").is_file()
     printed = " ".join(capsys.readouterr().out.split())
-    assert "no checkpoint that can be read says which data set it was: no gallery" in printed
+    assert "no images, so no gallery" in printed
     main(["report", str(run_copy), "--out", str(run_copy / "there" / "x.html"), "--gallery", "2"])
     assert (run_copy / "there" / "x.html").is_file()
 

@@ -54,7 +54,7 @@ def inline_svg(svg: str, name: str, label: str) -> str:
     root.set("role", "img")
     root.set("aria-label", label)
     # Little larger than drawn where there is room; on a phone it scrolls rather than vanishes.
-    root.set("style", f"min-width:{0.8 * width:.0f}px;max-width:{1.12 * width:.0f}px")
+    root.set("style", f"min-width:{0.71 * width:.0f}px;max-width:{1.12 * width:.0f}px")
     _own_ids(root, name)
     return _in_page_terms(ElementTree.tostring(root, encoding="unicode"))
 
