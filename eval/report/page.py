@@ -202,7 +202,9 @@ def _facts(comparison: Comparison) -> dict[str, str]:
         "commit": wording.commit_line(results),
         "machine": wording.machine_line(results) or "unknown",
         "started": results["started"],
-        "wall time": wording.duration(results["wall_seconds"]),
+        "wall time": wording.duration(results["wall_seconds"])
+        if results["wall_seconds"]
+        else "unknown",
     }
 
 
