@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 import torch
 import wandb
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
 from crfrnn.compatibility import potts
 from data import VOID, SegmentationDataset
+from eval.report.figures.canvas import panels, style
+from eval.report.figures.matrices import heat_map as draw_matrix
 from models import Segmenter
 from train.crf_trace import evaluating
 
@@ -56,40 +57,41 @@ def heat_maps(segmenter: Segmenter, names: tuple[str, ...]) -> Iterator[tuple[st
     if segmenter.crf is None or segmenter.config.crf is None:
         return
     potentials = segmenter.crf.potentials
-    compatibility = potentials.compatibility().cpu()
-    change = (compatibility - potts(len(names))).numpy()
-    title = "compatibility (penalty), change from Potts"
-    yield "crf/compatibility_map", wandb.Image(heat_map(title, change, names))
+    compatibility = potentials.compatibility().cpu().numpy()
+    size = len(names)
+    picture = heat_map(
+        "compatibility (penalty)", compatibility, potts(size).numpy(), names, "Potts"
+    )
+    yield "crf/compatibility_map", wandb.Image(picture)
     if segmenter.config.crf.kernel_weights == "matrix":
         for name, matrix in potentials.kernel_weight_matrices().items():
             title = f"{name} kernel weights"
-            picture = heat_map(title, matrix.cpu().numpy(), names)
+            zeros = np.zeros((size, size))
+            picture = heat_map(title, matrix.cpu().numpy(), zeros, names, "zero")
             yield f"crf/{name}_weight_map", wandb.Image(picture)
 
 
-def heat_map(title: str, matrix: NDArray[Any], names: tuple[str, ...]) -> Image.Image:
-    """A matrix over the labels as a picture, white at 0; untied sets side by side.
+def heat_map(
+    title: str, matrix: NDArray[Any], centre: NDArray[Any], names: Sequence[str], centre_name: str
+) -> Image.Image:
+    """A matrix over the labels as the report draws it; untied sets side by side.
 
     Args:
         title: what the matrix is.
         matrix: (L, L), or (T, L, L) for the sets of T iterations.
+        centre: (L, L) values that count as no change.
         names: of the L labels.
+        centre_name: what `centre` is, as in "change from Potts".
     """
     sets = matrix[None] if matrix.ndim == 2 else matrix
-    side = max(3.0, 0.3 * len(names))  # inches; a label's name needs 0.3
-    figure = Figure(figsize=(side * len(sets) + 2.0, side + 1.0), layout="constrained")
-    figure.suptitle(title)
-    limit = float(np.abs(sets).max()) or 1.0
-    axes = figure.subplots(1, len(sets), squeeze=False)[0]
-    for number, (axis, values) in enumerate(zip(axes, sets, strict=True)):
-        shown = axis.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit)
-        axis.set_xticks(range(len(names)), names, rotation=90)
-        axis.set_yticks(range(len(names)), names)
-        if len(sets) > 1:
-            axis.set_title(f"iteration {number + 1}")
-    figure.colorbar(shown, ax=list(axes))
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=80)
+    side = 200 + 20 * len(names)  # points; a label's name needs 20
+    with style():
+        figure, axes = panels(side * len(sets), side, 1, len(sets))
+        for number, (axis, values) in enumerate(zip(axes, sets, strict=True)):
+            words = title if len(sets) == 1 else f"{title}, iteration {number + 1}"
+            draw_matrix(axis, words, values, centre, names, centre_name)
+        buffer = BytesIO()
+        figure.savefig(buffer, format="png")
     return Image.open(buffer)
 
 
