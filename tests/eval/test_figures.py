@@ -175,6 +175,8 @@ def test_points_are_what_the_counts_say(comparison: Comparison) -> None:
     harm = comparison.harm("joint")
     assert harm is not None
     assert harm.value == pytest.approx((expected[:, 1] < 0).mean())  # as many images a seed
+    assert harm.interval is not None
+    assert harm.interval[0] <= harm.value <= harm.interval[1]
     assert f"worse on {100 * harm.value:.1f} %" in joint.get_title(loc="left")
 
 

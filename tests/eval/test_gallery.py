@@ -16,6 +16,7 @@ from eval.report import gallery
 from eval.report.choosing import Item, best_worst_and_between
 from eval.report.comparison import Comparison, comparisons
 from eval.report.reading import read_run
+from tests.eval.conftest import FakeScenes, make_run
 
 
 def items(count: int) -> list[Item]:
@@ -124,3 +125,12 @@ def test_without_joint_another_pair_is_compared(fake_run: Any, run_copy: Path) -
         path.unlink()
     shown = gallery.build(read(run_copy), fake_run.split, 60, "c0")
     assert (shown.left, shown.right) == ("post-hoc", "crf-only")
+
+
+def test_names_cannot_end_the_script_they_stand_in(tmp_path: Path) -> None:
+    split = FakeScenes(count=2)
+    split.names = ("<!--<script>", 'a & "b"')
+    run = make_run(tmp_path / "run", split, seeds=(0,))
+    shown = gallery.build(read(run.run_dir), split, 60, "c0")
+    assert set(pictures_of(shown)) == set(split.names)
+    assert "<!--" not in shown.html

@@ -138,22 +138,19 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
         read_run(tmp_path)
 
 
-def test_seeds_of_one_recipe_are_one_comparison(run_copy: Path, tmp_path: Path) -> None:
-    more = tmp_path / "more"
-    run_copy.rename(more)
-    for path in sorted(more.glob("arms/*-seed1/result.json")):
-        path.unlink()
-    for path in sorted(more.glob("arms/*-seed0")):
-        path.rename(path.with_name(path.name.replace("seed0", "seed7")))
-    for path in more.glob("arms/*-seed7/result.json"):
-        path.write_text(json.dumps({**json.loads(path.read_text()), "seed": 7}))
-    config = json.loads((more / "config.json").read_text())
-    (more / "config.json").write_text(json.dumps({**config, "seeds": [7], "wandb": "offline"}))
-    found = comparisons([read_run(more), read_run(more)])
-    assert len(found) == 1
-    other = {**config, "fit": {"steps": 1}}
-    (more / "config.json").write_text(json.dumps(other))
-    assert len(comparisons([read_run(more), read_run(more), found[0].records[0]])) == 2
+def test_seeds_of_one_recipe_are_one_comparison(run_copy: Path, fake_run: FakeRun) -> None:
+    config = json.loads((run_copy / "config.json").read_text())
+    first = read_run(fake_run.run_dir)
+
+    def together(changed: dict[str, Any]) -> int:
+        (run_copy / "config.json").write_text(json.dumps(changed))
+        return len(comparisons([first, read_run(run_copy)]))
+
+    assert together({**config, "seeds": [7], "wandb": "offline"}) == 1
+    assert together({**config, "fit": {"steps": 1}}) == 2
+    # What cannot be read is not taken for the same.
+    (run_copy / "config.json").unlink()
+    assert len(comparisons([first, read_run(run_copy)])) == 2
 
 
 def test_an_arm_in_two_folders_counts_once(run_copy: Path, fake_run: FakeRun) -> None:

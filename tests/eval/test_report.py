@@ -165,6 +165,8 @@ def test_difference_to_post_hoc_is_paired_and_marked(page: str, fake_run: FakeRu
         found = Bootstrap(8).difference(counts(arm), counts("post-hoc"), score_named("miou"))
         assert found is not None
         assert f"<b>{100 * found.value:+.2f}</b>".replace("-", "−") in cells[arm]
+        ends = f"{100 * found.low:+.2f} to {100 * found.high:+.2f}".replace("-", "−")
+        assert f'<span class="interval">{ends}</span>' in cells[arm]
         arrow = "" if not found.excludes_zero else "▲" if found.value > 0 else "▼"
         assert (arrow in cells[arm]) == found.excludes_zero
     assert "▲" in cells["joint"]
