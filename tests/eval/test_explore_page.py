@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import time
@@ -15,14 +14,11 @@ import pytest
 
 from eval.explore.controls import values_of
 from eval.explore.page import Explorer
-from tests.conftest import REPOSITORY
 from tests.eval.explore_child import SETTING, explorer
 from tests.eval.explore_scenes import two_scenes
 from tests.eval.tiny_checkpoint import tiny_checkpoint, write_photograph
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
-HERE = ("http://127.0.0.1", "data:", "blob:")
+REPOSITORY = Path(__file__).parents[2]
 
 
 def moved(**changes: Any) -> list[Any]:
@@ -79,8 +75,6 @@ def test_a_later_request_makes_an_earlier_one_out_of_date() -> None:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A process that serves the page, by the file in which it says where; see `explore_child`."""
-    if CHROMIUM is None:
-        pytest.skip(f"needs one of {', '.join(BROWSERS)} on the path")
     log = tmp_path_factory.mktemp("explorer") / "addresses.txt"
     command = [sys.executable, "-m", "tests.eval.explore_child", str(log)]
     with subprocess.Popen(command, cwd=REPOSITORY) as child:
@@ -96,24 +90,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-def opened(server: Path) -> Iterator[Any]:
-    """The page in a headless browser; fails on its errors and on requests to other hosts."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    wrong: list[str] = []
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        tab = browser.new_page(viewport={"width": 1280, "height": 900})
-        tab.on("pageerror", lambda error: wrong.append(f"page error: {error}"))
-        tab.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
-        tab.on(
-            "request",
-            lambda r: None if r.url.startswith(HERE) else wrong.append(f"request: {r.url}"),
-        )
-        tab.goto(server.read_text().splitlines()[0])
-        tab.wait_for_selector("#main img")
-        yield tab
-        browser.close()
-    assert wrong == []
+def opened(server: Path, browser_page: Any) -> Iterator[Any]:
+    """The page, open in a browser; the server has talked to nobody else, either."""
+    browser_page.goto(server.read_text().splitlines()[0])
+    browser_page.wait_for_selector("#main img")
+    yield browser_page
     assert set(server.read_text().splitlines()[1:]) <= {"127.0.0.1", "::1"}
 
 
