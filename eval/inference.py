@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from data import Sample, SegmentationDataset
 from eval import processes
 from eval.metrics import Scorer, SplitCounts, joined
+from eval.prediction_files import write_mask
 from models import Segmenter
 
 # image name -> the network's logits at its stride, (1, L, h, w), on the CPU
@@ -77,7 +76,7 @@ def evaluate(
         prediction = logits.argmax(0).cpu()
         scorer.update(sample.name, prediction, sample.mask, logits)
         if save_to is not None:
-            save_prediction(save_to / f"{sample.name}.png", prediction, dataset)
+            write_mask(save_to / f"{sample.name}.png", prediction.numpy(), dataset.palette)
     return joined(processes.gathered(scorer.counts()), dataset.names)
 
 
@@ -96,11 +95,3 @@ def own_share(indices: Sequence[int]) -> list[int]:
 def image_of(sample: Sample, device: torch.device) -> Tensor:
     """The image as the models take it: (1, 3, H, W) float32, RGB in 0..255."""
     return sample.image[None].to(device).float()
-
-
-def save_prediction(path: Path, prediction: Tensor, dataset: SegmentationDataset) -> None:
-    """Write ids as a palette PNG (mode P): the index is the class id."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture = Image.fromarray(prediction.numpy().astype(np.uint8), mode="P")
-    picture.putpalette(dataset.palette.tobytes())
-    picture.save(path)

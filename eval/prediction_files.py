@@ -60,8 +60,8 @@ class PredictionFiles:
         """
         ids = output.logits.argmax(1)[0].cpu().numpy()
         for kind, path in self.paths(name).items():
-            path.parent.mkdir(parents=True, exist_ok=True)
             if kind == "overlays":
+                path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(overlay(pixels, ids, self.labels.palette)).save(path, quality=90)
             elif kind == "probabilities":
                 crf = None if output.crf is None else probabilities_of(output.crf)
@@ -79,6 +79,7 @@ def probabilities_of(logits: Tensor) -> Floats:
 
 def write_mask(path: Path, ids: Ids, palette: Picture) -> None:
     """Write (H, W) ids as a palette PNG (mode P): the index is the class id."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     # convert("P") of a grey image keeps its values as indices.
     picture = Image.fromarray(ids.astype(np.uint8)).convert("P")
     picture.putpalette(palette.tobytes())
