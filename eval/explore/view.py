@@ -16,7 +16,7 @@ from eval.overlay import Ids, Picture, overlay
 from models import CrfConfig
 
 NUM_MOVES = 5
-OPACITY = 0.45  # of the masks: the edges of the image stay visible under them
+OPACITY = 0.4  # of the masks: the edges of the image stay visible under them
 
 
 @dataclass(frozen=True)
