@@ -100,7 +100,7 @@ def build(
                 for name, ids in layers.items()
             },
         }
-        cards.append(_card(item, layers, (left, right), prefix))
+        cards.append(_card(item, layers, (left, right)))
     comparison.lacks += reader.lacks()
     if not cards:
         return Gallery("", "No image of the report split was scored by both arms.")
@@ -155,7 +155,7 @@ def _listed(names: Sequence[str], most: int = 5) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
-def _card(item: Item, layers: Mapping[str, Ids], pair: tuple[str, str], prefix: str) -> str:
+def _card(item: Item, layers: Mapping[str, Ids], pair: tuple[str, str]) -> str:
     height, width = layers["truth"].shape
     window = most_different(layers["truth"], layers.get(pair[0]), layers.get(pair[1]))
     classes = {int(c) for ids in layers.values() for c in np.unique(ids)}
