@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from crfrnn import PRESETS
-from eval.explore.lines import preset_setting
+from eval.setting_lines import preset_setting
 from models import CrfConfig
 from models.crf import OF_FRANK_WOLFE, CrfForm
 

@@ -22,11 +22,11 @@ from eval.explore.controls import (
     values_of,
     with_preset,
 )
-from eval.explore.lines import code, predict_line, train_line
 from eval.explore.refinery import Refinery, preview_of
 from eval.explore.scene import Scene, Scenes
 from eval.explore.view import view
 from eval.overlay import overlay
+from eval.setting_lines import code, predict_line, train_line
 from models import CrfConfig
 from models.crf import build_crf
 

@@ -23,6 +23,7 @@ from crfrnn.presets import preset
 from eval.checkpoint import read_checkpoint
 from eval.data_root import split_of
 from eval.provenance import provenance
+from eval.setting_lines import code, predict_line, train_line
 from eval.tuning.bench import Bench, Problem
 from eval.tuning.crew import Crew
 from eval.tuning.folder import TuneFolder, write_json
@@ -33,13 +34,7 @@ from eval.tuning.logits import digest
 from eval.tuning.method import Method
 from eval.tuning.objective import Scores
 from eval.tuning.options import TuneOptions
-from eval.tuning.outcome import (
-    code_line,
-    predict_options,
-    top_table,
-    train_options,
-    write_table,
-)
+from eval.tuning.outcome import top_table, write_table
 from eval.tuning.scoring import Scoring
 from eval.tuning.sobol import Sobol
 from eval.tuning.surface import write_surface
@@ -93,9 +88,9 @@ def tune(options: TuneOptions, console: Console | None = None) -> dict[str, Any]
         "kind": "tune",
         **origin,
         "setting": asdict(best),
-        "code": code_line(best, len(dataset.classes)),
-        "train_options": train_options(best),
-        "predict_options": predict_options(best),
+        "code": code(best, len(dataset.classes)),
+        "predict": predict_line(best, str(options.checkpoint), "IMAGE"),
+        "train": train_line(best),
         "objective": options.objective,
         "trimap_width": options.trimap_width,
         "network": asdict(before),
@@ -237,12 +232,8 @@ def _print_best(result: dict[str, Any], console: Console) -> None:
                     **score["difference"]
                 )
             )
-    for line in (
-        result["code"],
-        f"python -m eval predict CHECKPOINT IMAGES ... {result['predict_options']}",
-        f"python -m train ... {result['train_options']}",
-    ):
-        console.print(f"\n{line}", soft_wrap=True, highlight=False)  # to be copied
+    for name in ("code", "predict", "train"):
+        console.print(f"\n{result[name]}", soft_wrap=True, highlight=False)  # to be copied
     console.print(
         f"\n{number} settings x {images} images in {duration(result['wall_seconds'])}; "
         f"{result['cpu_seconds'] / max(1, number * images):.3f} CPU seconds for each"

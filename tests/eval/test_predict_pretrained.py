@@ -15,8 +15,8 @@ from data.voc import ANIMALS
 from eval.__main__ import main
 from eval.checkpoint import save_checkpoint
 from eval.explore.command import ExploreOptions, explorer_of
-from eval.explore.lines import preset_setting
 from eval.explore.view import view
+from eval.setting_lines import preset_setting
 from models import Segmenter, SegmenterConfig, load_weights
 
 NAMES = ("2008_000080", "2008_000182")

@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import json
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+import data
 from eval.__main__ import main
+from eval.setting_lines import code, predict_line, train_line
 from eval.tuning.crew import Crew
 from eval.tuning.gradient import GradientConfig
 from eval.tuning.options import TuneOptions
@@ -22,13 +24,6 @@ from models import CrfConfig, CrfForm
 from tests.eval.tuning_case import FORM, SCENES, checkpoint, lines_of, options
 
 TIMES = ("seconds", "cpu_seconds")
-
-
-@dataclass(frozen=True)
-class CrfHolder:
-    """The option names of `eval predict`."""
-
-    crf: CrfConfig = field(default_factory=CrfConfig)
 
 
 def quiet() -> Console:
@@ -64,42 +59,17 @@ def test_the_best_setting_is_better_than_the_network_and_all_is_written(finished
         assert (given.out / name).stat().st_size > 1000
 
 
-def test_the_line_for_code_makes_the_layer(finished) -> None:
-    from crfrnn import CrfRnn
-
-    _, result = finished
-    crf = eval(str(result["code"]), {"CrfRnn": CrfRnn})  # our own words, no input
-    assert crf.num_iterations_eval == FORM.num_iterations_eval
-    assert crf.potentials.theta_alpha.item() == pytest.approx(result["setting"]["theta_alpha"])
-    assert crf.log_output_scale.exp().item() == pytest.approx(result["setting"]["output_scale"])
-
-
-def test_the_options_for_train_hold_its_search_to_the_setting(finished) -> None:
-    import tyro
-
-    from train.recipe import Recipe
-    from train.recipes import RECIPES
-
-    _, result = finished
-    recipe: Recipe = tyro.cli(
-        Recipe, default=RECIPES["collage"](), args=str(result["train_options"]).split()
-    )
-    for name in ("theta_gamma", "spatial_weight", "theta_alpha", "theta_beta", "bilateral_weight"):
-        assert getattr(recipe.search, name) == (result["setting"][name],)
-    assert recipe.search.rounds == 0
-    assert recipe.crf.normalization == FORM.normalization
+def test_the_lines_to_copy_are_of_the_setting(finished) -> None:
+    given, result = finished
+    setting = CrfConfig(**result["setting"])
+    assert setting.output_scale != 1.0
+    num_classes = len(data.build(SCENES, "tune").classes)
+    assert result["code"] == code(setting, num_classes)
+    assert result["predict"] == predict_line(setting, str(given.checkpoint), "IMAGE")
+    assert result["train"] == train_line(setting)
 
 
 @pytest.mark.slow  # each process imports PyTorch
-def test_the_options_for_predict_are_the_setting(finished) -> None:
-    import tyro
-
-    _, result = finished
-    found = tyro.cli(CrfHolder, args=str(result["predict_options"]).split()).crf
-    # T in training is nothing that a prediction depends on.
-    assert replace(found, num_iterations=FORM.num_iterations) == CrfConfig(**result["setting"])
-
-
 def test_two_processes_find_what_one_does(finished, tmp_path) -> None:
     given, _ = finished
     two = options(tmp_path, workers=2)

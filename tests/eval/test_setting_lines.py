@@ -13,7 +13,9 @@ import tyro
 
 import data
 from data import CollageConfig
-from eval.explore.lines import (
+from eval.inference import coarse_unaries
+from eval.predict import POST_HOC, parsed
+from eval.setting_lines import (
     OF_LINES,
     code,
     is_scalar,
@@ -22,8 +24,6 @@ from eval.explore.lines import (
     setting_of,
     train_line,
 )
-from eval.inference import coarse_unaries
-from eval.predict import POST_HOC, parsed
 from eval.tuning.search import search
 from models import CrfConfig, CrfForm, Segmenter, SegmenterConfig
 from models.crf import build_crf
@@ -36,7 +36,7 @@ from train.recipes import RECIPES
 SETTINGS = [
     preset_setting("deeplab_v2_resnet101"),
     preset_setting("krahenbuhl"),
-    replace(POST_HOC, theta_alpha=12.5, theta_beta=8.25, resolution=2, unary_scale=1.0),
+    replace(POST_HOC, theta_alpha=12.5, theta_beta=8.25, resolution=2, output_scale=0.355),
     replace(POST_HOC, bilateral_filter="window", spatial_filter="lattice", num_iterations_eval=3),
     replace(POST_HOC, lattice_accuracy="fine", damping=0.25, normalization="symmetric"),
     replace(POST_HOC, inference="frank_wolfe", regularizer="l2", temperature=0.5, step="decaying"),

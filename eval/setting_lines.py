@@ -1,4 +1,4 @@
-"""A setting as what a person can paste: code, and command lines."""
+"""A post-hoc CRF as what a person can paste: code, and command lines."""
 
 from __future__ import annotations
 
@@ -54,12 +54,13 @@ OF_LINES = (
     *OF_FRANK_WOLFE,
     "resolution",
     "unary_scale",
+    "output_scale",
 )
-"""What the explorer moves, in the order of the lines."""
+"""What such a CRF depends on, in the order of the lines; the rest is for training."""
 
 
 def code(setting: CrfConfig, num_labels: int) -> str:
-    """The layer, and what it needs; `.eval()` as the explorer shows it."""
+    """The layer, for the grid it runs on, and what it needs."""
     stride = setting.resolution
     imports, values = ["from crfrnn import CrfRnn"], {}
     for name in _said(setting):
@@ -91,7 +92,9 @@ def predict_line(setting: CrfConfig, checkpoint: str, image: str) -> str:
 
 
 def train_line(setting: CrfConfig) -> str:
-    """The options that make this the post-hoc CRF of a run, where joint training starts, too.
+    """The command that makes this the post-hoc CRF of a run, where joint training starts, too.
+
+    The factor on the output is left out: the run calibrates its own.
 
     Raises:
         ValueError: a factor on the unary, which the post-hoc search leaves at 1.
@@ -105,7 +108,7 @@ def train_line(setting: CrfConfig) -> str:
     # A recipe has defaults of its own, so all is said but what belongs to the other solver.
     others = OF_FRANK_WOLFE if setting.inference == "mean_field" else ("damping",)
     for name in OF_LINES:
-        if name in (*others, "unary_scale"):
+        if name in (*others, "unary_scale", "output_scale"):
             continue
         group = "search" if name in SEARCHED else "crf"
         words += [f"--{group}.{_option(name)}", _value(setting, name)]
