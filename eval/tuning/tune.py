@@ -103,6 +103,7 @@ def tune(options: TuneOptions, console: Console | None = None) -> dict[str, Any]
         "settings": len(scoring.found),
         "cpu_seconds": sum(line["cpu_seconds"] for line in folder.settings.lines),
         "wall_seconds": time.perf_counter() - began,
+        "measuring_seconds": sum(line["seconds"] for line in folder.settings.lines),
         "report": folder.report_of(best),
     }
     if options.score_report and result["report"] is None:
@@ -235,7 +236,8 @@ def _print_best(result: dict[str, Any], console: Console) -> None:
     for name in ("code", "predict", "train"):
         console.print(f"\n{result[name]}", soft_wrap=True, highlight=False)  # to be copied
     console.print(
-        f"\n{number} settings x {images} images in {duration(result['wall_seconds'])}; "
+        f"\n{number} settings x {images} images in {duration(result['wall_seconds'])} "
+        f"({duration(result['measuring_seconds'])} of measuring, earlier runs included); "
         f"{result['cpu_seconds'] / max(1, number * images):.3f} CPU seconds for each"
     )
 
