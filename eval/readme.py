@@ -21,6 +21,7 @@ import tyro
 from eval import filter_table, network_table, table
 from eval.benchmark import builders_table
 from eval.benchmark import table as benchmark_table
+from eval.tuning import markdown as tuning_table
 
 
 def block_of(results: Mapping[str, Any]) -> str:
@@ -37,6 +38,7 @@ def block_of(results: Mapping[str, Any]) -> str:
         "benchmark": benchmark_table.markdown_block,
         "networks": network_table.markdown_block,
         "builders": builders_table.markdown_block,
+        "tune": tuning_table.markdown_block,
     }
     return tables.get(results.get("kind", ""), table.markdown_block)(results)
 
