@@ -8,8 +8,8 @@ from typing import Any
 from eval import wording
 
 LEGEND = (
-    "mIoU in per cent and points, NLL in nats a pixel: on the tune split at the best temperature of "
-    "each, on the report split at the one found on tune. The brackets are 95 % intervals of the "
+    "mIoU in per cent and points, NLL in nats a pixel: on the tune split at the best temperature "
+    "of each, on the report split at the one found on tune. The brackets are 95 % intervals of the "
     "paired difference over the images; on the images that were searched there is none, for the "
     "setting is the best of many there."
 )
