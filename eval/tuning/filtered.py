@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+import torch
 from torch import Tensor
 
 from crfrnn import CrfRnn
-from crfrnn.filtering import Filter
 from models import CrfConfig
 from models.crf import build_crf
 from models.resize import shrink, shrink_image
@@ -22,14 +22,14 @@ class Filtered:
     Attributes:
         setting: its values.
         crf: the layer, in eval mode.
-        kernels: its filters of the image.
         logits: what it makes of the unary, (1, L, h, w), on the grid it runs on.
+        paid: sum_m w_m K_m 1, (1, 1, h, w): what a label pays that nobody takes.
     """
 
     setting: CrfConfig
     crf: CrfRnn
-    kernels: list[Filter]
     logits: Tensor
+    paid: Tensor
 
 
 def widths(setting: CrfConfig) -> tuple[float, ...]:
@@ -55,5 +55,13 @@ def filtered(unary: Tensor, image: Tensor, settings: Sequence[CrfConfig]) -> Ite
         crfs = [build_crf(s, unary.shape[1]).to(unary.device).eval() for s in same]
         small_unary = shrink(unary, same[0].resolution)
         kernels = crfs[0].potentials.build_kernels(shrink_image(image, same[0].resolution))
+        one = small_unary.new_ones(1, small_unary[0, 0].numel(), 1)
+        degrees = [kernel(one).reshape(1, 1, *small_unary.shape[2:]) for kernel in kernels]
         for setting, crf in zip(same, crfs, strict=True):
-            yield Filtered(setting, crf, kernels, crf.infer(small_unary, kernels))
+            yield Filtered(setting, crf, crf.infer(small_unary, kernels), _paid(crf, degrees))
+
+
+def _paid(crf: CrfRnn, degrees: Sequence[Tensor]) -> Tensor:
+    """sum_m w_m K_m 1 of a layer, from K_m 1 of its kernels."""
+    weights = [crf.potentials.weight(name) for name in crf.potentials.kernels]
+    return torch.stack([w * k for w, k in zip(weights, degrees, strict=True)]).sum(0)

@@ -141,21 +141,9 @@ def rows(picture: Picture, found: Filtered, logits: Tensor) -> Tensor:
     sampled = logits[0].flatten(1)[:, picture.sampled].t()
     if len(picture.rest) == 0:
         return sampled
-    paid = stretch(messages_of_one(found), logits.shape[2:]).flatten()[picture.sampled]
+    paid = stretch(found.paid, logits.shape[2:]).flatten()[picture.sampled]
     scale = found.crf.log_output_scale.exp()
     return torch.cat([sampled, scale * (picture.sampled_rest - paid[:, None])], dim=1)
-
-
-def messages_of_one(found: Filtered) -> Tensor:
-    """sum_m w_m K_m 1, (1, 1, h, w): what a label pays that nobody takes."""
-    grid = found.logits.shape[2:]
-    one = found.logits.new_ones(1, grid.numel(), 1)
-    potentials = found.crf.potentials
-    paid = sum(
-        potentials.weight(name) * kernel(one)
-        for name, kernel in zip(potentials.kernels, found.kernels, strict=True)
-    )
-    return paid.reshape(1, 1, *grid)  # type: ignore[union-attr]
 
 
 def measured(picture: Picture, logits: Tensor, sampled: Tensor) -> Measured:
