@@ -30,7 +30,7 @@ def markdown_block(results: Mapping[str, Any]) -> str:
             "```",
             "",
             f"- {number} settings x {images} images of the {results['split']} split in "
-            f"{wording.duration(results['wall_seconds'])}, {each:.2f} CPU seconds for each; "
+            f"{wording.duration(results['measuring_seconds'])}, {each:.2f} CPU seconds for each; "
             f"{wording.machine_line(results)}",
             f"- commit {wording.commit_line(results)}",
             f"- found: `{results['code'].splitlines()[-1].split('  #')[0]}`",

@@ -16,7 +16,7 @@ RESULT: dict[str, Any] = {
     "images": ["a", "b"],
     "settings": 5,
     "cpu_seconds": 2.0,
-    "wall_seconds": 61.0,
+    "measuring_seconds": 61.0,
     "trimap_width": 3,
     "code": "from crfrnn import CrfRnn\ncrf = CrfRnn(3, theta_alpha=50).eval()",
     "network": {"miou": 0.8, "trimap_miou": None, "nll": 0.1894},
