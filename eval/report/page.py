@@ -123,7 +123,7 @@ def sentences(found: Sequence[Comparison]) -> list[str]:
         lacks = list(comparison.lacks)
         for arm, seeds in missing_runs(comparison.results):
             words = f"no run of {arm} for seed {', '.join(map(str, seeds))}"
-            remedy = "Repeat the command with --resume to make it."
+            remedy = "`train compare` with the same options and --resume makes it."
             lacks.append(Lack(comparison.name, words, remedy))
         for lack in dict.fromkeys(lacks):
             grouped.setdefault(Lack("", lack.what, lack.remedy), []).append(lack.where)

@@ -228,7 +228,7 @@ def test_missing_arm_is_said(arm: str, run_copy: Path, quick_page: Any) -> None:
     for path in run_copy.glob(f"arms/{arm}-seed*/result.json"):
         path.unlink()
     page = quick_page(run_copy)
-    assert f"demo: no run of {arm} for seed 0, 1. Repeat the command with --resume" in page
+    assert f"demo: no run of {arm} for seed 0, 1. `train compare` with the same options" in page
     assert set(table_of(page)[arm].values()) == {"–"}
 
 
