@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import data
-from data import CollageConfig, SegmentationDataset, Split
+from data import CollageConfig, DataConfig, SegmentationDataset, Split
 
 
 def split_of(config: Mapping[str, Any], split: Split, root: Path | None) -> SegmentationDataset:
@@ -23,9 +23,18 @@ def split_of(config: Mapping[str, Any], split: Split, root: Path | None) -> Segm
         ValueError: a root for a data set that is made, not read.
         FileNotFoundError: nothing lies there.
     """
+    return data.build(config_at(config, root), split)
+
+
+def config_at(config: Mapping[str, Any], root: Path | None) -> DataConfig:
+    """The config of a stored data set, at the root where it lies now, if not where it was.
+
+    Raises:
+        ValueError: a root for a data set that is made, not read.
+    """
     built = data.config_from_dict(dict(config))
-    if root is not None:
-        if isinstance(built, CollageConfig):
-            raise ValueError("--data.root: this checkpoint's data set is made, not read from disk.")
-        built = replace(built, root=root)
-    return data.build(built, split)
+    if root is None:
+        return built
+    if isinstance(built, CollageConfig):
+        raise ValueError("--data.root: this checkpoint's data set is made, not read from disk.")
+    return replace(built, root=root)

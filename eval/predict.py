@@ -12,11 +12,11 @@ import tyro
 from rich.progress import Progress
 from torch import Tensor
 
-import data
-from data import CollageConfig, voc
+from data import voc
 from data.label_set import LabelSet, label_set
 from data.sample import CorruptSample
 from eval.checkpoint import Checkpoint, load_segmenter, read_checkpoint
+from eval.data_root import config_at
 from eval.device import DeviceName, device_named
 from eval.overlay import Picture
 from eval.photographs import photographs, read_photograph
@@ -144,11 +144,7 @@ def labels_of(checkpoint: Checkpoint, root: Path | None) -> LabelSet:
         ValueError: a root for a data set that is made, not read.
         FileNotFoundError: classes.json of a data set of the kind `folder` is not there.
     """
-    config = data.config_from_dict(checkpoint["data"])
-    if root is not None:
-        if isinstance(config, CollageConfig):
-            raise ValueError("--data.root: this checkpoint's data set is made, not read from disk.")
-        config = replace(config, root=root)
+    config = config_at(checkpoint["data"], root)
     try:
         return label_set(config)
     except FileNotFoundError as error:
