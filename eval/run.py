@@ -19,7 +19,7 @@ from eval.device import DeviceName, device_named
 from eval.inference import image_of, samples
 from eval.metrics import Scorer, SplitCounts, harm_rate, joined, scores
 from eval.metrics.trimap import Band
-from eval.score_table import differences, score_table
+from eval.score_table import as_json, differences, score_table
 from eval.size_batches import batches_by_size
 from eval.whole_image import InferenceConfig, infer_each
 from models import Segmenter
@@ -65,13 +65,14 @@ def run(options: RunOptions) -> dict[str, Any]:
     segmenter = load_segmenter(checkpoint).to(device_named(options.device))
     counts = count(segmenter, dataset, options.inference, options.batch_size)
     result: dict[str, Any] = {kind: scores(of_kind) for kind, of_kind in counts.items()}
+    changes = differences(counts)
     if "crf" in counts:
-        result["difference"] = differences(counts)
+        result["difference"] = as_json(changes)
         result["harm_rate"] = harm_rate(counts["unary"], counts["crf"])
     if not processes.is_first():
         return result
     title = f"{checkpoint['arm']}-seed{checkpoint['seed']}: {options.split}, {len(dataset)} images"
-    Console().print(score_table(title, counts))
+    Console().print(score_table(title, counts, changes))
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(result))

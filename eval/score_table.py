@@ -59,23 +59,26 @@ SECTIONS: tuple[tuple[Row, ...], ...] = (
 )
 
 
-def differences(counts: Mapping[str, SplitCounts]) -> dict[str, dict[str, Any]]:
-    """The score behind the CRF minus that before it, with 95 % intervals over the images.
-
-    Args:
-        counts: "unary" and "crf", of the same images.
-
-    Returns:
-        By the name of a score, or "NAME WIDTH" in a trimap: value, low, high, for JSON.
-    """
+def as_json(changes: Mapping[Row, Interval | None]) -> dict[str, dict[str, Any]]:
+    """Value, low and high by the name of a score, or "NAME WITHIN" in a trimap or of a class."""
     return {
         row.name if row.within is None else f"{row.name} {row.within}": found._asdict()
-        for row, found in _differences(counts).items()
+        for row, found in changes.items()
         if found is not None
     }
 
 
-def _differences(counts: Mapping[str, SplitCounts]) -> dict[Row, Interval | None]:
+def differences(counts: Mapping[str, SplitCounts]) -> dict[Row, Interval | None]:
+    """Every score behind the CRF minus that before it, with 95 % intervals over the images.
+
+    Args:
+        counts: "unary" and, with a CRF, "crf", of the same images.
+
+    Returns:
+        Nothing without a CRF.
+    """
+    if "crf" not in counts:
+        return {}
     bootstrap = Bootstrap(len(counts["unary"]))
     before, after = [counts["unary"]], [counts["crf"]]
     return {
@@ -85,18 +88,20 @@ def _differences(counts: Mapping[str, SplitCounts]) -> dict[Row, Interval | None
     }
 
 
-def score_table(title: str, counts: Mapping[str, SplitCounts]) -> Table:
+def score_table(
+    title: str, counts: Mapping[str, SplitCounts], changes: Mapping[Row, Interval | None]
+) -> Table:
     """One column for each kind of logits, and one for what the CRF changed.
 
     Args:
         title: of the table.
         counts: "unary" and, with a CRF, "crf".
+        changes: their `differences`.
     """
     table = Table(title=title)
     table.add_column("per cent, if not said otherwise")
     for kind in counts:
         table.add_column(kind, justify="right")
-    changes = _differences(counts) if "crf" in counts else {}
     if changes:
         table.add_column("difference  [95 %]", justify="right")
         table.caption = "intervals: paired bootstrap over the images"
