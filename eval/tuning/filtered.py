@@ -62,6 +62,7 @@ def filtered(unary: Tensor, image: Tensor, settings: Sequence[CrfConfig]) -> Ite
 
 
 def _paid(crf: CrfRnn, degrees: Sequence[Tensor]) -> Tensor:
-    """sum_m w_m K_m 1 of a layer, from K_m 1 of its kernels."""
-    weights = [crf.potentials.weight(name) for name in crf.potentials.kernels]
+    """sum_m w_m K_m 1 of a layer's last iteration, from K_m 1 of its kernels."""
+    # () where tied, (T,) where every iteration has its own.
+    weights = [crf.potentials.weight(name).reshape(-1)[-1] for name in crf.potentials.kernels]
     return torch.stack([w * k for w, k in zip(weights, degrees, strict=True)]).sum(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -23,7 +24,10 @@ from train.step import of_all_processes
 def torchrun(*arguments: str, count: int = 2) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", str(count), "-m", *arguments]
-    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, timeout=300)
+    # torchrun gives several processes a thread each and a single one all cores, on which the
+    # network's sums run in another order.
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(command, cwd=REPOSITORY, env=env, check=True, capture_output=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
