@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+# Triton reads this at its first import: without a GPU its kernels run in its interpreter.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 ANIMALS = Path("datasets", "voc12_animals", "VOCdevkit", "VOC2012")
 

@@ -1,0 +1,16 @@
+"""The GPU's loops, in Triton: `csrc/` is their counterpart on the CPU.
+
+The other files of this folder import Triton, and are imported by the filters' CUDA files on first
+use alone: the library needs neither Triton nor CUDA to be imported.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.util import find_spec
+
+
+@cache
+def available() -> bool:
+    """Whether Triton can be imported, as it can beside PyTorch's builds for GPUs."""
+    return find_spec("triton") is not None
