@@ -20,7 +20,7 @@ from crfrnn.filtering import lattice as plain_lattice
 from crfrnn.filtering import separable as plain_separable
 from crfrnn.filtering.accuracy import LatticeAccuracy
 from crfrnn.filtering.lattice import Lattice
-from crfrnn.filtering.simplex import RESOLUTION
+from crfrnn.filtering.simplex import largest_precise
 from crfrnn.native import (
     OVERFLOWED,
     LatticeArgument,
@@ -58,7 +58,7 @@ def build_lattice(features: Tensor, accuracy: LatticeAccuracy) -> tuple[Lattice,
         dim,
         features.data_ptr(),
         scales.data_ptr(),
-        RESOLUTION / torch.finfo(torch.float32).eps * size,  # `check_precision`
+        largest_precise(torch.float32, size),
         slice_weights.data_ptr(),
         rank.data_ptr(),
         digits.data_ptr(),
@@ -95,9 +95,20 @@ def build_lattice(features: Tensor, accuracy: LatticeAccuracy) -> tuple[Lattice,
         )
     )
     tables = Lattice(
-        slice_vertices, slice_weights, splat_pixels, splat_weights, splat_offsets, stencils
+        slice_vertices,
+        slice_weights,
+        splat_pixels,
+        splat_weights,
+        splat_offsets,
+        splat_offsets.new_empty(0),
+        stencils,
     )
     return tables, rank
+
+
+def takes(lattice: Lattice) -> bool:
+    """Whether the library reads these tables: at most 2^31 entries, and no list cut."""
+    return lattice.slice_vertices.dtype == torch.int32 and not lattice.splat_segments.numel()
 
 
 def lattice_filter(
@@ -105,7 +116,7 @@ def lattice_filter(
 ) -> Tensor:
     """`lattice.lattice_filter`."""
     native = native_for(v, lattice.slice_weights)
-    if native is None or lattice.slice_vertices.dtype != torch.int32 or v.numel() == 0:
+    if native is None or not takes(lattice) or v.numel() == 0:
         return plain_lattice.lattice_filter(lattice, v, accuracy, transposed=transposed)
     v = v.contiguous()
     argument, _keep = lattice_argument(lattice, accuracy)
@@ -157,7 +168,7 @@ def lattice_argument(
     # In the order of a stencil's rows: behind, ahead, ..., itself.
     row = [tap for tap in accuracy.taps[1:] for _ in ("behind", "ahead")] + [accuracy.taps[0]]
     taps = torch.tensor(row, dtype=torch.float32)
-    tables = [table.contiguous() for table in lattice]
+    tables = [table.contiguous() for table in lattice if table is not lattice.splat_segments]
     pixels, size = lattice.slice_weights.shape
     argument = LatticeArgument(
         pixels,

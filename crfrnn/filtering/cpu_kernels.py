@@ -12,7 +12,7 @@ from torch import Tensor
 
 from crfrnn.filtering import separable as plain_separable
 from crfrnn.filtering.accuracy import LatticeAccuracy
-from crfrnn.filtering.cpu import lattice_argument, separable_argument, taps_argument
+from crfrnn.filtering.cpu import lattice_argument, separable_argument, takes, taps_argument
 from crfrnn.filtering.lattice import Lattice
 from crfrnn.native import (
     KernelArgument,
@@ -42,11 +42,8 @@ class Kernel:
 
     @property
     def served(self) -> bool:
-        """Whether the library takes all tables: not those with more than 2^31 entries."""
-        if not isinstance(self.filter, tuple):
-            return True
-        lattice, _ = self.filter
-        return bool(lattice.slice_vertices.dtype == torch.int32)
+        """Whether the library takes all tables."""
+        return not isinstance(self.filter, tuple) or takes(self.filter[0])
 
 
 def kernel_arguments(kernels: Sequence[Kernel]) -> tuple[Any, list[object]]:

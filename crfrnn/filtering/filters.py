@@ -10,6 +10,7 @@ from torch import Tensor
 from crfrnn.checks import check_choice
 from crfrnn.filtering import lattice_ops, ops
 from crfrnn.filtering.accuracy import LatticeAccuracyName
+from crfrnn.filtering.lattice import Lattice
 from crfrnn.filtering.linear import Filter
 
 FeaturesGradient = Literal["gaussian", "lattice"]
@@ -120,7 +121,7 @@ class LatticeFilter(Filter):
     @property
     def num_vertices(self) -> int:
         """M, of the whole batch."""
-        return len(self.tables[4])
+        return Lattice(*self.tables).stencils.shape[1] - 1
 
     @property
     def learns_through_tables(self) -> bool:

@@ -44,7 +44,9 @@ class Lattice(NamedTuple):
         slice_weights: (BN, d + 1), their barycentric weights, summing to 1.
         splat_pixels: (BN (d + 1),), the pixels around each vertex, vertex by vertex.
         splat_weights: (BN (d + 1),), the same barycentric weights in that order.
-        splat_offsets: (M,), where each vertex's pixels begin.
+        splat_offsets: (M,), where each vertex's pixels begin; or (S,), where each segment of them
+            begins, if long lists are cut (`split_segments`).
+        splat_segments: (M,), where each vertex's segments begin; (0,), if a vertex is one segment.
         stencils: (d + 1, M + 1, 2 reach + 1), the rows that each vertex gathers from, for each
             direction: behind, ahead, ..., itself. A missing neighbour is row M, which stays zero.
     """
@@ -54,6 +56,7 @@ class Lattice(NamedTuple):
     splat_pixels: Tensor
     splat_weights: Tensor
     splat_offsets: Tensor
+    splat_segments: Tensor
     stencils: Tensor
 
 
@@ -95,9 +98,27 @@ def build_lattice(features: Tensor, accuracy: LatticeAccuracy) -> tuple[Lattice,
         splat_pixels=torch.div(order, dim + 1, rounding_mode="floor").to(index),
         splat_weights=simplex.barycentric.reshape(-1)[order],
         splat_offsets=(num_pixels_of.cumsum(0) - num_pixels_of).to(index),
+        splat_segments=torch.empty(0, dtype=index, device=features.device),
         stencils=torch.stack(stencils).to(index),
     )
     return tables, simplex.rank.t().to(torch.int8).contiguous()
+
+
+def split_segments(lattice: Lattice, length: int) -> Lattice:
+    """The same lattice, its lists of the pixels around a vertex cut to a length.
+
+    As many segments as there could be are made without looking at the lists; those left over
+    are empty, and the last vertex has them.
+    """
+    begin, entries = lattice.splat_offsets.long(), lattice.splat_pixels.numel()
+    counts = torch.diff(begin, append=begin.new_tensor([entries]))
+    segments_of = torch.div(counts + length - 1, length, rounding_mode="floor")
+    first = segments_of.cumsum(0) - segments_of
+    segment = torch.arange(begin.numel() + entries // length, device=begin.device)
+    vertex = torch.searchsorted(first, segment, right=True) - 1
+    offsets = (begin[vertex] + (segment - first[vertex]) * length).clamp_(max=entries)
+    dtype = lattice.splat_offsets.dtype
+    return lattice._replace(splat_offsets=offsets.to(dtype), splat_segments=first.to(dtype))
 
 
 def lattice_filter(
@@ -147,6 +168,9 @@ def splat(lattice: Lattice, v: Tensor) -> Tensor:
         mode="sum",
         per_sample_weights=lattice.splat_weights.to(v.dtype),
     )
+    if lattice.splat_segments.numel():
+        rows = torch.arange(len(values), device=v.device, dtype=lattice.splat_segments.dtype)
+        values = F.embedding_bag(rows, values, lattice.splat_segments, mode="sum")
     return F.pad(values, (0, 0, 0, 1))
 
 

@@ -1,6 +1,6 @@
 """The registered operators of the permutohedral lattice: build, filter, and both gradients.
 
-A lattice is seven plain tensors here (`Lattice`, and the rank), because an operator takes and
+A lattice is eight plain tensors here (`Lattice`, and the rank), because an operator takes and
 returns tensors; its number of vertices depends on the data, which the fake kernel says.
 """
 
@@ -18,38 +18,45 @@ from crfrnn.filtering.lattice import Lattice
 from crfrnn.filtering.ops import Grads, gaussian_features_grad
 from crfrnn.operators import operator
 
+Built = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+
 
 @operator("crfrnn::build_lattice")
-def build_lattice(
-    features: Tensor, accuracy: str
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+def build_lattice(features: Tensor, accuracy: str) -> Built:
     """`lattice.build_lattice`: the fields of `Lattice` in order, and the rank."""
     tables, rank = lattice.build_lattice(features, named(accuracy))
     return *tables, rank
 
 
 @build_lattice.register_kernel("cpu")
-def _(
-    features: Tensor, accuracy: str
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _(features: Tensor, accuracy: str) -> Built:
     tables, rank = cpu.build_lattice(features, named(accuracy))
     return *tables, rank
 
 
+@build_lattice.register_kernel("cuda")
+def _(features: Tensor, accuracy: str) -> Built:
+    from crfrnn.filtering import cuda
+
+    tables, rank = cuda.build_lattice(features, named(accuracy))
+    return *tables, rank
+
+
 @build_lattice.register_fake
-def _(
-    features: Tensor, accuracy: str
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _(features: Tensor, accuracy: str) -> Built:
     batch, num_pixels, dim = features.shape
     pixels, size = batch * num_pixels, dim + 1
     vertices = torch.library.get_ctx().new_dynamic_size()
+    cut = features.device.type == "cuda"
+    segments = torch.library.get_ctx().new_dynamic_size() if cut else vertices
     index = features.new_empty(0, dtype=torch.int32)
     return (
         index.new_empty(pixels, size),
         features.new_empty(pixels, size),
         index.new_empty(pixels * size),
         features.new_empty(pixels * size),
-        index.new_empty(vertices),
+        index.new_empty(segments),
+        index.new_empty(vertices if cut else 0),
         index.new_empty(size, vertices + 1, 2 * named(accuracy).reach + 1),
         index.new_empty(pixels, size, dtype=torch.int8),
     )
@@ -93,6 +100,7 @@ def lattice_filter(
     splat_pixels: Tensor,
     splat_weights: Tensor,
     splat_offsets: Tensor,
+    splat_segments: Tensor,
     stencils: Tensor,
     accuracy: str,
     transposed: bool,
@@ -102,7 +110,15 @@ def lattice_filter(
     The lattice is given; `features` is here for the gradient of the Gaussian, `slice_weights`
     takes that of the lattice. The caller detaches one of the two.
     """
-    tables = (slice_vertices, slice_weights, splat_pixels, splat_weights, splat_offsets, stencils)
+    tables = (
+        slice_vertices,
+        slice_weights,
+        splat_pixels,
+        splat_weights,
+        splat_offsets,
+        splat_segments,
+        stencils,
+    )
     return lattice.lattice_filter(Lattice(*tables), v, named(accuracy), transposed=transposed)
 
 
@@ -110,6 +126,14 @@ def lattice_filter(
 def _(features: Tensor, v: Tensor, *rest: Any) -> Tensor:
     *tables, accuracy, transposed = rest
     return cpu.lattice_filter(Lattice(*tables), v, named(accuracy), transposed=transposed)
+
+
+@lattice_filter.register_kernel("cuda")
+def _(features: Tensor, v: Tensor, *rest: Any) -> Tensor:
+    from crfrnn.filtering import cuda
+
+    *tables, accuracy, transposed = rest
+    return cuda.lattice_filter(Lattice(*tables), v, named(accuracy), transposed=transposed)
 
 
 @lattice_filter.register_fake
@@ -126,13 +150,32 @@ def lattice_weights_grad(
     splat_pixels: Tensor,
     splat_weights: Tensor,
     splat_offsets: Tensor,
+    splat_segments: Tensor,
     stencils: Tensor,
     accuracy: str,
     transposed: bool,
 ) -> Tensor:
     """`lattice.lattice_weights_grad`; not differentiable itself."""
-    tables = (slice_vertices, slice_weights, splat_pixels, splat_weights, splat_offsets, stencils)
+    tables = (
+        slice_vertices,
+        slice_weights,
+        splat_pixels,
+        splat_weights,
+        splat_offsets,
+        splat_segments,
+        stencils,
+    )
     return lattice.lattice_weights_grad(
+        Lattice(*tables), v, grad, named(accuracy), transposed=transposed
+    )
+
+
+@lattice_weights_grad.register_kernel("cuda")
+def _(v: Tensor, grad: Tensor, *rest: Any) -> Tensor:
+    from crfrnn.filtering import cuda
+
+    *tables, accuracy, transposed = rest
+    return cuda.lattice_weights_grad(
         Lattice(*tables), v, grad, named(accuracy), transposed=transposed
     )
 
@@ -152,12 +195,21 @@ def lattice_features_grad(
     splat_pixels: Tensor,
     splat_weights: Tensor,
     splat_offsets: Tensor,
+    splat_segments: Tensor,
     stencils: Tensor,
     accuracy: str,
     transposed: bool,
 ) -> Tensor:
     """`ops.gaussian_features_grad` by the lattice's filters; not differentiable itself."""
-    tables = (slice_vertices, slice_weights, splat_pixels, splat_weights, splat_offsets, stencils)
+    tables = (
+        slice_vertices,
+        slice_weights,
+        splat_pixels,
+        splat_weights,
+        splat_offsets,
+        splat_segments,
+        stencils,
+    )
 
     def kernel(x: Tensor) -> Tensor:
         result: Tensor = lattice_filter(features, x, *tables, accuracy, transposed)
@@ -207,7 +259,7 @@ def _lattice_backward(ctx: Any, grad: Tensor) -> Grads:
         adjoint(grad) if to_v else None,
         None,
         lattice_weights_grad(v, grad, *tables, *options) if to_weights else None,
-        *(None,) * 6,
+        *(None,) * 7,
     )
 
 

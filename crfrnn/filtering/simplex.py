@@ -66,13 +66,19 @@ def elevate_transposed(elevated: Tensor, scale: float) -> Tensor:
 
 def check_precision(elevated: Tensor) -> None:
     """Raise where a coordinate's own rounding is no longer small beside a lattice cell."""
-    cells = elevated.abs().amax().item() / elevated.shape[0]
-    if not cells * torch.finfo(elevated.dtype).eps <= RESOLUTION:  # NaN as well
+    largest, size = elevated.abs().amax().item(), elevated.shape[0]
+    if not largest <= largest_precise(elevated.dtype, size):  # NaN as well
+        cells = largest / size
         raise LatticeOverflowError(
             f"the features reach {cells:.1e} cells of the permutohedral lattice, too far for "
             f"{elevated.dtype} to place a pixel within its cell: theta is too small. Use a larger "
             "theta, float64, or the exact filter."
         )
+
+
+def largest_precise(dtype: torch.dtype, size: int) -> float:
+    """The largest elevated coordinate of d + 1 = size that still has `RESOLUTION`."""
+    return RESOLUTION / torch.finfo(dtype).eps * size
 
 
 def enclosing_simplex(elevated: Tensor) -> Simplex:

@@ -1,0 +1,195 @@
+"""The lattice and the updates on the GPU beside plain PyTorch, in Triton's interpreter."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import Tensor
+
+from crfrnn.filtering import LatticeOverflowError, cuda
+from crfrnn.filtering import lattice as plain_lattice
+from crfrnn.filtering.accuracy import LatticeAccuracyName, named
+from crfrnn.filtering.lattice import Lattice, split_segments
+from tests.crfrnn.native_path import ROUNDINGS, random_features, random_rows
+from tests.crfrnn.test_properties import Case, property_of
+from tests.crfrnn.triton_path import needs_interpreter, needs_triton
+
+STANDARD = named("standard")
+LABELS = [1, 21, 70]
+
+
+@pytest.fixture
+def _few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Larger blocks: in the interpreter a program costs the same whatever it does."""
+    from crfrnn.triton_kernels import segments
+
+    monkeypatch.setattr(segments, "ROWS", 256)
+
+
+# lists cut into segments, in plain PyTorch
+
+
+@pytest.mark.parametrize("accuracy", ["standard", "fine"])
+@pytest.mark.parametrize("length", [1, 3, 1000])
+def test_a_cut_list_is_the_same_list(accuracy: LatticeAccuracyName, length: int) -> None:
+    tables, _ = plain_lattice.build_lattice(random_features(2, 150, 2).double(), named(accuracy))
+    cut = split_segments(tables, length)
+    ends = [*cut.splat_offsets.tolist()[1:], cut.splat_pixels.numel()]
+    lengths = [b - a for a, b in zip(cut.splat_offsets.tolist(), ends, strict=True)]
+    assert 0 <= min(lengths) <= max(lengths) <= length
+    v = random_rows(2, 150, 5).double()
+    torch.testing.assert_close(
+        plain_lattice.lattice_filter(cut, v, named(accuracy), transposed=False),
+        plain_lattice.lattice_filter(tables, v, named(accuracy), transposed=False),
+        rtol=1e-13,  # of some hundred float64 additions in another order
+        atol=0,
+    )
+
+
+# the lattice
+
+
+def assert_same_tables(own: Lattice, plain: Lattice) -> None:
+    cut = split_segments(plain, cuda.SEGMENT)
+    for name, a, b in zip(Lattice._fields, own, cut, strict=True):
+        if a.is_floating_point():
+            # The compiler fuses a multiply-add where PyTorch rounds twice: the rounding of a
+            # coordinate of some 10 cells.
+            torch.testing.assert_close(a, b, rtol=0, atol=100 * torch.finfo(a.dtype).eps, msg=name)
+        else:
+            assert torch.equal(a, b), name
+
+
+def assert_filters_are_the_plain_ones(features: Tensor, num_labels: int) -> None:
+    """Both ways, and the gradient to the weights, of one lattice."""
+    own, own_rank = cuda.build_lattice(features, STANDARD)
+    plain, plain_rank = plain_lattice.build_lattice(features, STANDARD)
+    assert torch.equal(own_rank, plain_rank)
+    assert_same_tables(own, plain)
+    v, grad = torch.rand(2, *features.shape[:2], num_labels, dtype=features.dtype)
+    # As ROUNDINGS, in units of the dtype's own rounding.
+    rounding = 100 * torch.finfo(features.dtype).eps
+    for transposed in (False, True):
+        torch.testing.assert_close(
+            cuda.lattice_filter(own, v, STANDARD, transposed=transposed),
+            plain_lattice.lattice_filter(plain, v, STANDARD, transposed=transposed),
+            rtol=rounding,
+            atol=0,
+        )
+    torch.testing.assert_close(
+        cuda.lattice_weights_grad(own, v, grad, STANDARD, transposed=False),
+        plain_lattice.lattice_weights_grad(plain, v, grad, STANDARD, transposed=False),
+        rtol=num_labels * rounding,
+        atol=0,
+    )
+
+
+@needs_triton
+@needs_interpreter
+@pytest.mark.usefixtures("_few_programs")
+@pytest.mark.slow
+@property_of()
+def test_the_lattice_is_the_plain_one(case: Case) -> None:
+    """For every grid, label count and feature dimension of the property tests, in float64."""
+    features = torch.randn(case.batch, math.prod(case.shape), case.channels, dtype=torch.float64)
+    assert_filters_are_the_plain_ones(features * 2, case.num_labels)
+
+
+@needs_triton
+@needs_interpreter
+@pytest.mark.parametrize("num_labels", LABELS)
+def test_the_lattice_of_single_precision_is_the_plain_one(num_labels: int) -> None:
+    """In blocks as on the GPU."""
+    assert_filters_are_the_plain_ones(random_features(2, 40, 2), num_labels)
+
+
+@needs_triton
+@needs_interpreter
+@pytest.mark.usefixtures("_few_programs")
+def test_the_fine_lattice_is_the_plain_one() -> None:
+    features, v = random_features(1, 30, 2).double(), random_rows(1, 30, 3).double()
+    own, _ = cuda.build_lattice(features, named("fine"))
+    plain, _ = plain_lattice.build_lattice(features, named("fine"))
+    assert_same_tables(own, plain)
+    torch.testing.assert_close(
+        cuda.lattice_filter(own, v, named("fine"), transposed=False),
+        plain_lattice.lattice_filter(plain, v, named("fine"), transposed=False),
+        rtol=1e-13,
+        atol=0,
+    )
+
+
+@needs_triton
+@needs_interpreter
+def test_many_pixels_around_one_vertex() -> None:
+    """Longer than a segment many times: every pixel in one cell."""
+    features = torch.rand(1, 20 * cuda.SEGMENT + 3, 2, dtype=torch.float64) / 100
+    assert_filters_are_the_plain_ones(features, 3)
+
+
+@needs_triton
+@needs_interpreter
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_rows_are_summed_in_single(dtype: torch.dtype) -> None:
+    tables, _ = cuda.build_lattice(random_features(1, 60, 2), STANDARD)
+    v = random_rows(1, 60, 5).to(dtype)
+    filtered = cuda.lattice_filter(tables, v, STANDARD, transposed=False)
+    assert filtered.dtype == dtype
+    precise = plain_lattice.lattice_filter(tables, v.float(), STANDARD, transposed=False)
+    # One rounding, of the result.
+    torch.testing.assert_close(
+        filtered.float(), precise, rtol=torch.finfo(dtype).eps / 2 + ROUNDINGS, atol=0
+    )
+
+
+@needs_triton
+@needs_interpreter
+@pytest.mark.parametrize(
+    "features",
+    [
+        torch.tensor([[[0.0] * 5, [1e5] * 5]]),  # too far for the keys
+        torch.tensor([[[0.0] * 2, [1e9] * 2]]),  # too far for float32
+        torch.tensor([[[0.0] * 2, [math.nan] * 2]]),
+    ],
+)
+# NumPy tells of a number that is none as it becomes an integer.
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+def test_overflow_is_the_plain_error(features: Tensor) -> None:
+    with pytest.raises(LatticeOverflowError) as plain:
+        plain_lattice.build_lattice(features, STANDARD)
+    with pytest.raises(LatticeOverflowError) as raised:
+        cuda.build_lattice(features, STANDARD)
+    assert str(raised.value) == str(plain.value)
+
+
+# what is not there
+
+
+WITHOUT = """
+import sys
+sys.modules["triton"] = None
+import torch
+from crfrnn import CrfRnn
+unary = torch.randn(1, 3, 8, 8, requires_grad=True)
+CrfRnn(3, learn_theta=True)(unary, torch.rand(1, 3, 8, 8) * 255).sum().backward()
+"""
+
+
+def test_the_library_needs_no_triton() -> None:
+    subprocess.run([sys.executable, "-c", WITHOUT], check=True)
+
+
+WITHOUT_USE = """
+import sys, torch
+from crfrnn import CrfRnn
+CrfRnn(3)(torch.randn(1, 3, 8, 8), torch.rand(1, 3, 8, 8) * 255)
+assert "triton" not in sys.modules
+"""
+
+
+def test_the_cpu_does_not_import_triton() -> None:
+    subprocess.run([sys.executable, "-c", WITHOUT_USE], check=True)
