@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 
 import crfrnn
+from crfrnn import triton_kernels
 from crfrnn.native import instructions
 
 
@@ -28,11 +29,12 @@ def info() -> dict[str, str]:
     """What `python -m crfrnn info` prints."""
     active = instructions()
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    kernels = "Triton kernels" if triton_kernels.available() else "no Triton: plain PyTorch serves"
     return {
         "crfrnn": crfrnn.__version__,
         "torch": torch.__version__,
         "native CPU": f"yes ({active})" if active else "no: plain PyTorch serves",
-        "CUDA": f"yes ({gpu}), plain PyTorch" if gpu else "no",
+        "CUDA": f"yes ({gpu}), {kernels}" if gpu else "no",
         "threads": str(torch.get_num_threads()),
     }
 

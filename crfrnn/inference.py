@@ -30,7 +30,7 @@ from crfrnn.checks import (
     check_rows,
 )
 from crfrnn.filtering import Filter
-from crfrnn.filtering.update_ops import fused_updates
+from crfrnn.filtering.fused import STORAGE, Storage, fused_updates
 from crfrnn.rows_ops import rows_product, rows_softmax
 
 Pairwise = Sequence[Sequence[Tensor]]  # over iterations, over kernels: (L, L) penalties
@@ -63,9 +63,10 @@ class MeanField(Inference):
     damping: float = 0.0
     tolerance: float | None = None
     memory: Memory = "store"
+    storage: Storage = "float32"
 
     def __post_init__(self) -> None:
-        check_options(self.damping, self.tolerance, self.memory)
+        check_options(self.damping, self.tolerance, self.memory, self.storage)
 
     def __call__(
         self,
@@ -85,6 +86,7 @@ class MeanField(Inference):
             damping=self.damping,
             tolerance=self.tolerance,
             memory=self.memory,
+            storage=self.storage,
             observe=observe,
         )
 
@@ -98,6 +100,7 @@ def mean_field(
     damping: float = 0.0,
     tolerance: float | None = None,
     memory: Memory = "store",
+    storage: Storage = "float32",
     observe: Observer | None = None,
 ) -> Tensor:
     """Parallel mean-field updates (Zheng et al., ICCV 2015, algorithm 1).
@@ -125,6 +128,9 @@ def mean_field(
             which is q alone, (B, N, L), while the filters save nothing. "recompute": the
             logits, (B, N, L), whatever the filters would save (they do where the kernels
             learn), for one more forward pass.
+        storage: dtype of q and of the messages that the filters take; their sums, logits and
+            gradients are not rounded. Half precision halves what "store" keeps and what a GPU
+            reads, and costs q about 2^-9 ("bfloat16") or 2^-12 ("float16").
         observe: is shown q_0, ..., q_T.
 
     Returns:
@@ -135,9 +141,9 @@ def mean_field(
         TypeError: no floating-point tensor, penalties of another dtype or device.
     """
     check_problem(unary, kernels, pairwise, num_iterations)
-    check_options(damping, tolerance, memory)
+    check_options(damping, tolerance, memory, storage)
     if damping == 0 and tolerance is None and observe is None and memory == "store":
-        finished = all_updates(unary, kernels, pairwise, num_iterations)
+        finished = all_updates(unary, kernels, pairwise, num_iterations, storage)
         if finished is not None:
             return finished
     step = mean_field_step if memory == "store" else recomputed(mean_field_step)
@@ -146,7 +152,7 @@ def mean_field(
     show(observe, logits)
     for penalties in per_iteration(pairwise, num_iterations):
         previous = logits
-        logits = step(previous, unary, kernels, penalties, damping)
+        logits = step(previous, unary, kernels, penalties, damping, storage)
         if tolerance is not None:
             logits = torch.where(moving, logits, previous)
             # An image that was kept has changed by 0 and so is kept again.
@@ -159,12 +165,16 @@ def mean_field(
 
 
 def all_updates(
-    unary: Tensor, kernels: Sequence[Filter], pairwise: Pairwise, num_iterations: int
+    unary: Tensor,
+    kernels: Sequence[Filter],
+    pairwise: Pairwise,
+    num_iterations: int,
+    storage: Storage = "float32",
 ) -> Tensor | None:
     """All iterations in one call, (B, N, L), or None where there is no such call."""
     if num_iterations == 0 or len(pairwise) > 1:
         return None
-    return fused_updates(None, unary, kernels, pairwise[0], num_iterations)
+    return fused_updates(None, unary, kernels, pairwise[0], num_iterations, storage=storage)
 
 
 def mean_field_step(
@@ -173,16 +183,22 @@ def mean_field_step(
     kernels: Sequence[Filter],
     penalties: Sequence[Tensor],
     damping: float,
+    storage: Storage = "float32",
 ) -> Tensor:
     """One iteration: logits_t -> logits_{t+1}, both (B, N, L)."""
-    update = fused_updates(logits, unary, kernels, penalties)
+    update = fused_updates(logits, unary, kernels, penalties, storage=storage)
     if update is None:
-        update = mean_field_update(rows_softmax(logits), unary, kernels, penalties)
+        q = stored(rows_softmax(logits), storage)
+        update = mean_field_update(q, unary, kernels, penalties, storage)
     return update if damping == 0 else torch.lerp(update, logits, damping)
 
 
 def mean_field_update(
-    q: Tensor, unary: Tensor, kernels: Sequence[Filter], penalties: Sequence[Tensor]
+    q: Tensor,
+    unary: Tensor,
+    kernels: Sequence[Filter],
+    penalties: Sequence[Tensor],
+    storage: Storage = "float32",
 ) -> Tensor:
     """unary - sum_m K_m (q P_m'): minus the gradient of the relaxed energy, (B, N, L).
 
@@ -191,6 +207,7 @@ def mean_field_update(
         unary: (B, N, L) logits.
         kernels: K_m.
         penalties: P_m = mu W_m, (L, L), one per kernel.
+        storage: dtype of the messages q P_m', as in `mean_field`.
     """
     # K (q P'), not (K q) P': equal, because K acts on pixels and P on labels, but this order
     # stores one (B, N, L) tensor per iteration whatever the number of kernels. The product
@@ -199,8 +216,15 @@ def mean_field_update(
     # h' q (to P). The other order would save every K_m q besides.
     logits = unary
     for kernel, penalty in zip(kernels, penalties, strict=True):
-        logits = logits - kernel(rows_product(q, penalty.t()))
+        logits = logits - kernel(stored(rows_product(q, penalty.t()), storage))
     return logits
+
+
+def stored(x: Tensor, storage: Storage) -> Tensor:
+    """x as it is read back from that dtype; its gradient is not rounded."""
+    if storage == "float32":
+        return x
+    return x + (x.detach().to(STORAGE[storage]).to(x.dtype) - x.detach())
 
 
 def per_iteration(pairwise: Pairwise, num_iterations: int) -> Iterator[Sequence[Tensor]]:
@@ -242,9 +266,10 @@ def check_problem(
     check_count("num_iterations", num_iterations, 0)
 
 
-def check_options(damping: float, tolerance: float | None, memory: str) -> None:
+def check_options(damping: float, tolerance: float | None, memory: str, storage: str) -> None:
     """Raise unless the options of `mean_field` are in their ranges."""
     check_between("damping", damping, "[0, 1)")
     if tolerance is not None:
         check_positive("tolerance", tolerance, "largest change of q")
     check_choice("memory", memory, get_args(Memory))
+    check_choice("storage", storage, STORAGE)

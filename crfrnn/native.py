@@ -137,12 +137,12 @@ def native_for(*tensors: Tensor) -> ctypes.CDLL | None:
     return library() if served else None
 
 
-def empty_like(x: Tensor) -> Tensor:
-    """A contiguous tensor without values, on pages as large as the system gives.
+def empty_like(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """A contiguous tensor without values, of that dtype, on pages as large as the system gives.
 
     Fresh memory comes page by page, and of 4 KiB each this takes longer than most filters.
     """
-    fresh = torch.empty_like(x, memory_format=torch.contiguous_format)
+    fresh = torch.empty_like(x, dtype=dtype, memory_format=torch.contiguous_format)
     native = native_for(x)
     return fresh if native is None else _on_large_pages(fresh, native)
 

@@ -67,10 +67,11 @@ def source_indices(kernels: Sequence[FlatKernel]) -> list[int]:
 
 
 def composed_update(q: Tensor, unary: Tensor, kernels: Sequence[FlatKernel]) -> Tensor:
-    """One of `mean_field_updates`, from the softmax of the logits on."""
+    """One of `mean_field_updates`, from the softmax of the logits on, as it is stored."""
     updated = unary
     for kernel in kernels:
-        sent = scaled(rows_product(q, kernel.penalty.t()), kernel.before)
+        sent = scaled(rows_product(q.to(unary.dtype), kernel.penalty.t()), kernel.before)
+        sent = sent.to(q.dtype).to(unary.dtype)
         updated = updated - scaled(_filtered(sent, kernel, transposed=False), kernel.after)
     return updated
 
@@ -100,6 +101,7 @@ def composed_updates_grad(
     unary_grad, penalty_grads = torch.zeros_like(grad), grad.new_zeros(())
     factor_grads = grad.new_zeros(len(learning), 2, *grad.shape[:2], 1)
     source_grads = grad.new_zeros(sum(kernel.tensors[0].numel() for kernel in learning))
+    history = history.to(grad.dtype)
     for t in reversed(range(len(history))):
         unary_grad = unary_grad + grad
         if learning:

@@ -1,11 +1,11 @@
-"""The registered operator of whole mean-field updates on the native CPU path.
+"""The registered operator of whole mean-field updates.
 
     update(logits) = unary - sum_m K_m (softmax(logits) P_m'),   K_m = after_m * F_m before_m
 
 An operator takes tensors, numbers and strings: each kernel is its factors, its tensors (theta of
-a spatial Gaussian, or the features and the six tables of a lattice) and the name of its lattice's
-accuracy, empty for the Gaussian. `fused_updates` tells whether the operator serves, and flattens
-the kernels, which `flat_kernels` takes apart again.
+a spatial Gaussian, or the features and the tables of a lattice) and the name of its lattice's
+accuracy, empty for the Gaussian. `fused.py` flattens the kernels, `flat_kernels` takes them apart
+again.
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ from torch import Tensor
 from crfrnn.filtering import cpu_update
 from crfrnn.filtering.accuracy import named
 from crfrnn.filtering.cpu_kernels import Kernel
-from crfrnn.filtering.filters import LatticeFilter, SeparableFilter
 from crfrnn.filtering.lattice import Lattice
-from crfrnn.filtering.linear import Filter, Normalized
 from crfrnn.filtering.update_composed import (
     FlatKernel,
     composed_update,
@@ -33,6 +31,9 @@ from crfrnn.filtering.update_composed import (
 from crfrnn.native import empty_like
 from crfrnn.operators import operator
 from crfrnn.rows_ops import rows_softmax
+
+Grads = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+STORAGE = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @operator("crfrnn::mean_field_updates", "cpu")
@@ -46,6 +47,7 @@ def mean_field_updates(
     shape: Sequence[int],
     iterations: int,
     store: bool,
+    storage: str,
 ) -> tuple[Tensor, Tensor]:
     """`cpu_update.mean_field_updates`.
 
@@ -59,37 +61,60 @@ def mean_field_updates(
         shape: the grid of the spatial Gaussians.
         iterations: T, one or more.
         store: whether the second result is wanted, which a gradient needs.
+        storage: dtype of q and of the messages to the filters: "float32", "bfloat16", "float16".
 
     Returns:
-        The logits after T updates, (B, N, L), and q ahead of each, (T, B, N, L), or (0, B, N, L).
+        The logits after T updates, (B, N, L), and q ahead of each, (T, B, N, L), or (0, B, N, L),
+        as it is stored.
     """
     kernels = flat_kernels(penalties, factors, tensors, accuracies, shape)
-    history = empty_like(_history(unary, iterations, store))
-    updated = cpu_update.mean_field_updates(
-        start, unary, _described(kernels), iterations, history if store else None
-    )
-    if updated is not None:
-        return updated, history
+    history = _history(unary, iterations, store, storage)
+    if storage == "float32":
+        updated = cpu_update.mean_field_updates(
+            start, unary, _described(kernels), iterations, history if store else None
+        )
+        if updated is not None:
+            return updated, history
     logits = unary if start is None else start
     for t in range(iterations):
-        q = rows_softmax(logits)
+        q = rows_softmax(logits).to(history.dtype)
         logits = composed_update(q, unary, kernels)
         if store:
             history[t] = q
     return logits, history
 
 
+@mean_field_updates.register_kernel("cuda")
+def _(
+    start: Tensor | None,
+    unary: Tensor,
+    penalties: Sequence[Tensor],
+    factors: Sequence[Tensor],
+    tensors: Sequence[Tensor],
+    accuracies: str,
+    shape: Sequence[int],
+    iterations: int,
+    store: bool,
+    storage: str,
+) -> tuple[Tensor, Tensor]:
+    from crfrnn.filtering import cuda_update
+
+    kernels = flat_kernels(penalties, factors, tensors, accuracies, shape)
+    history = _history(unary, iterations, store, storage)
+    return cuda_update.mean_field_updates(start, unary, kernels, iterations, history), history
+
+
 @mean_field_updates.register_fake
 def _(start: Tensor | None, unary: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    iterations, store = rest[-2:]
-    like = unary, _history(unary, iterations, store)
-    logits, history = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in like)
-    return logits, history
+    logits = torch.empty_like(unary, memory_format=torch.contiguous_format)
+    iterations, store, storage = rest[-3:]
+    return logits, unary.new_empty(iterations if store else 0, *unary.shape, dtype=STORAGE[storage])
 
 
-def _history(unary: Tensor, iterations: int, store: bool) -> Tensor:
-    """A tensor of the shape of the second result."""
-    return unary.expand(iterations if store else 0, *unary.shape)
+def _history(unary: Tensor, iterations: int, store: bool, storage: str) -> Tensor:
+    """The second result, without values."""
+    like = unary.expand(iterations if store else 0, *unary.shape)
+    return empty_like(like, STORAGE[storage])
 
 
 @operator("crfrnn::mean_field_updates_grad", "cpu")
@@ -120,11 +145,38 @@ def mean_field_updates_grad(
     grads = composed_updates_grad(
         grad, history, None, kernels, to_penalties=to_penalties, learn=learn
     )
+    return _without_repetition(grads, started=started, updates=len(history))
+
+
+@mean_field_updates_grad.register_kernel("cuda")
+def _(
+    grad: Tensor,
+    history: Tensor,
+    penalties: Sequence[Tensor],
+    factors: Sequence[Tensor],
+    tensors: Sequence[Tensor],
+    accuracies: str,
+    shape: Sequence[int],
+    started: bool,
+    to_penalties: bool,
+    learn: Sequence[bool],
+) -> Grads:
+    from crfrnn.filtering import cuda_update
+
+    kernels = flat_kernels(penalties, factors, tensors, accuracies, shape)
+    grads = cuda_update.mean_field_updates_grad(
+        grad, history, kernels, to_penalties=to_penalties, learn=learn
+    )
+    return _without_repetition(grads, started=started, updates=len(history))
+
+
+def _without_repetition(grads: Grads, *, started: bool, updates: int) -> Grads:
+    """What the operator returns of the gradients: one tensor for what is the same."""
     start_grad, unary_grad, penalty_grads, factor_grads, source_grads = grads
     if not started:
-        start_grad, unary_grad = grad.new_empty(0), unary_grad + start_grad
-    elif len(history) == 1:
-        unary_grad = grad.new_empty(0)
+        start_grad, unary_grad = unary_grad.new_empty(0), unary_grad + start_grad
+    elif updates == 1:
+        unary_grad = unary_grad.new_empty(0)
     return start_grad, unary_grad, penalty_grads, factor_grads, source_grads
 
 
@@ -158,7 +210,7 @@ def _described(kernels: Sequence[FlatKernel]) -> list[Kernel]:
 
 
 def _save_updates(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    start, _, penalties, factors, tensors, ctx.accuracies, ctx.shape, _, ctx.stored = inputs
+    start, _, penalties, factors, tensors, ctx.accuracies, ctx.shape, _, ctx.stored, _ = inputs
     ctx.set_materialize_grads(False)
     ctx.started = start is not None
     ctx.counts = len(penalties), len(factors)
@@ -177,7 +229,9 @@ def _updates_backward(ctx: Any, grad: Tensor | None, history_grad: Tensor | None
     kernels = flat_kernels(*each)
     sources = source_indices(kernels)
     learn = [any((*to_factors[2 * m : 2 * m + 2], to_tensors[k])) for m, k in enumerate(sources)]
-    grad = torch.zeros_like(history[0]) if grad is None else grad.contiguous()
+    if grad is None:
+        grad = torch.zeros_like(history[0], dtype=penalties[0].dtype)
+    grad = grad.contiguous()
     if history_grad is not None or torch.is_grad_enabled():
         grads = composed_updates_grad(
             grad, history, history_grad, kernels, to_penalties=any(to_penalties), learn=learn
@@ -205,58 +259,8 @@ def _updates_backward(ctx: Any, grad: Tensor | None, history_grad: Tensor | None
         [g if wanted else None for wanted, g in zip_longest(to_penalties, each_penalty)],
         factor_grads,
         tensor_grads,
-        *[None] * 4,
+        *[None] * 5,
     )
 
 
 mean_field_updates.register_autograd(_updates_backward, setup_context=_save_updates)
-
-
-def fused_updates(
-    start: Tensor | None,
-    unary: Tensor,
-    kernels: Sequence[Filter],
-    penalties: Sequence[Tensor],
-    iterations: int = 1,
-) -> Tensor | None:
-    """The operator on these kernels, or None where it does not serve.
-
-    It serves float32 on the CPU, spatial Gaussians of one grid and lattices, normalised; but not
-    the lattice's own derivative, which its filter has.
-    """
-    rows = [unary] if start is None else [start, unary]
-    if not kernels or any(
-        x.dtype != torch.float32 or x.device.type != "cpu" for x in (*rows, *penalties)
-    ):
-        return None
-    factors: list[Tensor] = []
-    tensors: list[Tensor] = []
-    accuracies: list[str] = []
-    shape: list[int] = []
-    for kernel in kernels:
-        if not isinstance(kernel, Normalized):
-            return None
-        own = kernel.kernel
-        if isinstance(own, LatticeFilter) and not own.learns_through_tables:
-            tensors += [own.features, *own.tables]
-            accuracies.append(own.accuracy)
-        elif isinstance(own, SeparableFilter) and shape in ([], own.shape):
-            tensors.append(own.theta)
-            accuracies.append("")
-            shape = own.shape
-        else:
-            return None
-        factors += [unary.new_empty(0) if x is None else x for x in (kernel.before, kernel.after)]
-    learns = any(x.requires_grad for x in (*rows, *penalties, *factors, *tensors))
-    result: Tensor = mean_field_updates(
-        None if start is None else start.contiguous(),
-        unary.contiguous(),
-        list(penalties),
-        factors,
-        tensors,
-        ",".join(accuracies),
-        shape or [0],  # an empty list reads as one of tensors on the way back
-        iterations,
-        learns and torch.is_grad_enabled(),
-    )[0]
-    return result

@@ -6,11 +6,12 @@ use alone: the library needs neither Triton nor CUDA to be imported.
 
 from __future__ import annotations
 
-from functools import cache
 from importlib.util import find_spec
 
+# Looked up once: a cached function is one that the compiler warns of.
+FOUND = find_spec("triton") is not None
 
-@cache
+
 def available() -> bool:
     """Whether Triton can be imported, as it can beside PyTorch's builds for GPUs."""
-    return find_spec("triton") is not None
+    return FOUND

@@ -169,7 +169,7 @@ def stencils_kernel(
     WIDTH: tl.constexpr = 2 * REACH + 1
     key = tl.load(vertices + vertex, mask=there, other=0)
     step = tl.load(steps + direction)
-    row = stencils + (direction * (num_vertices + 1).to(tl.int64) + vertex) * WIDTH
+    row = stencils + (direction.to(tl.int64) * (num_vertices + 1) + vertex) * WIDTH
     for k in tl.static_range(2 * REACH):
         target = key + (2 * (k % 2) - 1) * (k // 2 + 1) * step
         low = tl.zeros((ENTRIES,), dtype=tl.int32)

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from crfrnn import CrfRnn
 from crfrnn.filtering import NORMALIZATIONS, LatticeFilter, Normalized, SeparableFilter
+from crfrnn.filtering.fused import STORAGE, Storage, fused_updates
 from crfrnn.filtering.linear import Normalization
-from crfrnn.filtering.update_ops import fused_updates, mean_field_updates_grad
 from crfrnn.filtering.update_ops import mean_field_updates as updates_operator
-from crfrnn.inference import mean_field_update
+from crfrnn.filtering.update_ops import mean_field_updates_grad
+from crfrnn.inference import mean_field_update, stored
 from tests.crfrnn.native_path import ROUNDINGS, random_features
 
 pytestmark = pytest.mark.usefixtures("_native")
@@ -112,7 +113,7 @@ def test_updates_from_the_unary(iterations: int) -> None:
 
 def test_what_is_not_stored_has_no_gradient() -> None:
     arguments = operator_arguments()
-    several, history = updates_operator(*arguments, 2, False)
+    several, history = updates_operator(*arguments, 2, False, "float32")
     assert history.shape == (0, 2, 120, 4)
     with pytest.raises(RuntimeError, match="store=True alone"):
         several.sum().backward()
@@ -120,7 +121,7 @@ def test_what_is_not_stored_has_no_gradient() -> None:
 
 def test_gradient_of_the_marginals_in_between() -> None:
     logits, unary, penalties, *rest = operator_arguments()
-    several, history = updates_operator(logits, unary, penalties, *rest, 3, True)
+    several, history = updates_operator(logits, unary, penalties, *rest, 3, True, "float32")
     kernels = update_problem(4, "symmetric", "any")[1]
     every = [logits]
     for _ in range(3):
@@ -147,6 +148,29 @@ def test_updates_are_twice_differentiable(iterations: int) -> None:
         torch.testing.assert_close(a, b, rtol=0, atol=100 * ROUNDINGS * scale)
 
 
+@pytest.mark.parametrize("storage", ["bfloat16", "float16"])
+def test_half_precision_storage_costs_q_its_rounding(storage: Storage) -> None:
+    values, kernels = update_problem(4, "symmetric", "any")
+    logits, unary, *penalties = values
+    precise = fused(values, kernels, 2)
+    half = fused_updates(logits, unary, kernels, penalties, 2, storage=storage)
+    assert half is not None
+    one_by_one = logits
+    for _ in range(2):
+        q = stored(one_by_one.softmax(-1), storage)
+        one_by_one = mean_field_update(q, unary, kernels, penalties, storage)
+    # Rounding to nearest of q and of messages of up to the largest penalty; twice.
+    rounding = 2 * torch.finfo(STORAGE[storage]).eps
+    scale = precise.detach().abs().max().item()
+    torch.testing.assert_close(half, one_by_one, rtol=0, atol=rounding * scale)
+    torch.testing.assert_close(half, precise, rtol=0, atol=rounding * scale)
+    assert not torch.equal(half, precise)
+    own = torch.autograd.grad(half.sum(), values)
+    for a, b in zip(own, torch.autograd.grad(precise.sum(), values), strict=True):
+        scale = max(b.abs().max().item(), 1.0)
+        torch.testing.assert_close(a, b, rtol=0, atol=rounding * scale)
+
+
 def operator_arguments() -> tuple[Any, ...]:
     """Of `updates_operator` without the number of iterations."""
     values, kernels = update_problem(4, "symmetric", "any")
@@ -162,9 +186,10 @@ def operator_arguments() -> tuple[Any, ...]:
 
 # opcheck itself looks at the gradients of copies of the lists of tensors.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-@pytest.mark.parametrize("iterations", [1, 3])
-def test_updates_operator(iterations: int) -> None:
-    torch.library.opcheck(updates_operator.overload, (*operator_arguments(), iterations, True))
+@pytest.mark.parametrize(("iterations", "storage"), [(1, "float32"), (3, "bfloat16")])
+def test_updates_operator(iterations: int, storage: str) -> None:
+    arguments = (*operator_arguments(), iterations, True, storage)
+    torch.library.opcheck(updates_operator.overload, arguments)
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,7 @@ def test_bad_input(changed: dict[str, Any], error: type[Exception], message: str
         ({"damping": "0.5"}, "damping must be a number in"),
         ({"tolerance": -1.0}, "tolerance must be"),
         ({"memory": "save"}, "memory must be one of"),
+        ({"storage": "half"}, "storage must be one of"),
     ],
 )
 def test_bad_options(options: dict[str, Any], message: str) -> None:
@@ -298,4 +299,4 @@ def test_a_batch_is_its_images(options: dict[str, Any]) -> None:
 
 def test_repr_shows_the_options() -> None:
     shown = repr(MeanField(damping=0.5))
-    assert shown == "MeanField(damping=0.5, tolerance=None, memory='store')"
+    assert shown == "MeanField(damping=0.5, tolerance=None, memory='store', storage='float32')"

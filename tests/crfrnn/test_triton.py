@@ -5,18 +5,35 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from crfrnn.filtering import LatticeOverflowError, cuda
+from crfrnn import CrfRnn, triton_kernels
+from crfrnn.filtering import (
+    NORMALIZATIONS,
+    LatticeFilter,
+    LatticeOverflowError,
+    Normalized,
+    SeparableFilter,
+    cuda,
+    cuda_update,
+)
 from crfrnn.filtering import lattice as plain_lattice
 from crfrnn.filtering.accuracy import LatticeAccuracyName, named
+from crfrnn.filtering.fused import fused_updates
 from crfrnn.filtering.lattice import Lattice, split_segments
+from crfrnn.filtering.linear import Normalization
+from crfrnn.filtering.update_composed import composed_updates_grad, flat_kernels
+from crfrnn.filtering.update_ops import mean_field_updates as updates_operator
 from tests.crfrnn.native_path import ROUNDINGS, random_features, random_rows
+from tests.crfrnn.test_cpu_update import operator_arguments
 from tests.crfrnn.test_properties import Case, property_of
-from tests.crfrnn.triton_path import needs_interpreter, needs_triton
+from tests.crfrnn.triton_path import needs_interpreter, needs_triton, use_triton
 
 STANDARD = named("standard")
 LABELS = [1, 21, 70]
@@ -25,9 +42,10 @@ LABELS = [1, 21, 70]
 @pytest.fixture
 def _few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Larger blocks: in the interpreter a program costs the same whatever it does."""
-    from crfrnn.triton_kernels import segments
+    from crfrnn.triton_kernels import rows, segments
 
     monkeypatch.setattr(segments, "ROWS", 256)
+    monkeypatch.setattr(rows, "ELEMENTS", 8192)
 
 
 # lists cut into segments, in plain PyTorch
@@ -164,6 +182,114 @@ def test_overflow_is_the_plain_error(features: Tensor) -> None:
     with pytest.raises(LatticeOverflowError) as raised:
         cuda.build_lattice(features, STANDARD)
     assert str(raised.value) == str(plain.value)
+
+
+# whole layers
+
+
+def results(crf: CrfRnn, unary: Tensor, image: Tensor) -> list[Tensor]:
+    """The logits, and all gradients of a sum of them."""
+    unary = unary.clone().requires_grad_()
+    image = image.clone().requires_grad_()
+    logits = crf(unary, image)
+    learnt = [unary, image, *(p for p in crf.parameters() if p.requires_grad)]
+    direction = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0))
+    return [logits, *torch.autograd.grad((logits * direction).sum(), learnt)]
+
+
+def problem(num_labels: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(num_labels)
+    unary = 3 * torch.randn(2, num_labels, 4, 5, generator=generator)
+    return unary, 1 + 253 * torch.rand(2, 3, 4, 5, generator=generator)
+
+
+@needs_triton
+@needs_interpreter
+@pytest.mark.slow
+@pytest.mark.usefixtures("_few_programs")
+@pytest.mark.parametrize(
+    ("num_labels", "normalization", "options"),
+    [
+        *((3, name, {}) for name in NORMALIZATIONS),
+        (1, "before", {}),
+        (3, "after", {"learn_theta": True, "num_iterations": 1}),
+        (21, "symmetric", {"learn_theta": True, "num_iterations": 1}),
+        (3, "symmetric", {"learn_theta": True, "features_gradient": "lattice"}),
+        (3, "symmetric", {"spatial_filter": "lattice", "theta_gamma": 2.0}),
+    ],
+)
+def test_a_layer_over_the_kernels_is_the_plain_one(
+    monkeypatch: pytest.MonkeyPatch,
+    num_labels: int,
+    normalization: Normalization,
+    options: dict[str, Any],
+) -> None:
+    everything: dict[str, Any] = {
+        "kernel_weights": "matrix",
+        "compatibility": "full",
+        "normalization": normalization,
+        "num_iterations": 2,
+        "theta_alpha": 3.0,
+        "theta_beta": 60.0,
+    }
+    crf = CrfRnn(num_labels, **everything | options)
+    unary, image = problem(num_labels)
+    expected = results(crf, unary, image)
+    with monkeypatch.context() as patch:
+        use_triton(patch)
+        actual = results(crf, unary, image)
+    for a, b in zip(actual, expected, strict=True):
+        # Two updates and their gradients of ROUNDINGS each, as in test_cpu_update.py.
+        scale = max(b.abs().max().item(), 1.0)
+        torch.testing.assert_close(a, b, rtol=0, atol=100 * ROUNDINGS * scale)
+
+
+@needs_triton
+@needs_interpreter
+@pytest.mark.usefixtures("_few_programs")
+@pytest.mark.parametrize("storage", ["bfloat16", "float16"])
+def test_half_precision_storage_is_that_of_plain_pytorch(storage: str) -> None:
+    arguments = operator_arguments()
+    start, unary, *flattened = arguments
+    with torch.no_grad():
+        expected, expected_q = updates_operator(*arguments, 2, True, storage)
+        q, kernels = torch.empty_like(expected_q), flat_kernels(*flattened)
+        updated = cuda_update.mean_field_updates(start, unary, kernels, 2, q)
+        grad = torch.randn_like(updated)
+        learn = [True, True]
+        grads = [
+            cuda_update.mean_field_updates_grad(grad, q, kernels, to_penalties=True, learn=learn),
+            composed_updates_grad(grad, q, None, kernels, to_penalties=True, learn=learn),
+        ]
+    # Some value lies so near to the middle between two that the paths round it to either.
+    rounding = torch.finfo(q.dtype).eps
+    torch.testing.assert_close(q.float(), expected_q.float(), rtol=0, atol=rounding)
+    scale = expected.abs().max().item()
+    torch.testing.assert_close(updated, expected, rtol=0, atol=2 * rounding * scale)
+    for a, b in zip(*grads, strict=True):
+        scale = max(b.abs().max().item(), 1.0)
+        torch.testing.assert_close(a, b, rtol=0, atol=100 * ROUNDINGS * scale)
+
+
+# CUDA tensors without a GPU: shapes alone
+
+
+def test_cuda_tensors_take_the_operators_of_the_gpu() -> None:
+    with FakeTensorMode(shape_env=ShapeEnv()):
+        features = torch.empty(2, 600, 5, device="cuda")
+        spatial = SeparableFilter(torch.empty(2, device="cuda"), (20, 30))
+        lattice, valid = LatticeFilter(features), torch.empty(2, 600, 1, device="cuda")
+        kernels = [Normalized(own, "after", valid) for own in (spatial, lattice)]
+        segments = Lattice(*lattice.tables).splat_segments
+        assert isinstance(segments.shape[0], torch.SymInt), "one for each vertex, however many"
+        rows = torch.empty(2, 600, LABELS[1], device="cuda")
+        penalties = [torch.empty(LABELS[1], LABELS[1], device="cuda")] * 2
+        updated = fused_updates(None, rows, kernels, penalties, 3, storage="bfloat16")
+        assert (updated is not None) == triton_kernels.available()
+        assert updated is None or updated.shape == rows.shape
+        many = torch.empty(2, 600, 65, device="cuda")
+        penalties = [torch.empty(65, 65, device="cuda")] * 2
+        assert fused_updates(None, many, kernels, penalties) is None, "too many for the registers"
 
 
 # what is not there
