@@ -38,7 +38,7 @@ def build_lattice(features: Tensor, accuracy: LatticeAccuracy) -> tuple[Lattice,
     if not (supported and features.dtype in (torch.float32, torch.float64) and serves(features)):
         plain, rank = plain_lattice.build_lattice(features, accuracy)
         return split_segments(plain, SEGMENT), rank
-    from crfrnn.triton_kernels import build
+    from crfrnn.triton_kernels import build, neighbours
 
     features = features.reshape(-1, dim).contiguous()
     weights, rank, digits, reach = build.simplices(features, accuracy.scale)
@@ -64,7 +64,7 @@ def build_lattice(features: Tensor, accuracy: LatticeAccuracy) -> tuple[Lattice,
         splat_weights=splat_weights,
         splat_offsets=splat_offsets[: int(num_vertices)],
         splat_segments=splat_offsets.new_empty(0),
-        stencils=build.stencils(vertices, steps, reach=accuracy.reach),
+        stencils=neighbours.stencils(vertices, steps, reach=accuracy.reach),
     )
     return split_segments(built, SEGMENT), rank
 

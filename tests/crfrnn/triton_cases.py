@@ -8,7 +8,7 @@ import torch
 
 from crfrnn.filtering.accuracy import ACCURACIES
 from crfrnn.filtering.lattice import build_lattice, split_segments
-from crfrnn.triton_kernels import build, rows, segments
+from crfrnn.triton_kernels import build, neighbours, rows, segments
 
 LABELS = 21
 ROWS = (torch.float32, torch.float64, torch.bfloat16)
@@ -43,7 +43,7 @@ def lattice_build(dtype: torch.dtype, dim: int, num_pixels: int = 300) -> None:
     keys = build.packed_keys(digits, ranks, strides[1:], strides, num_pixels)
     build.sorted_tables(keys, weights)
     for accuracy in ACCURACIES.values():
-        build.stencils(torch.arange(num_pixels), strides, reach=accuracy.reach)
+        neighbours.stencils(torch.arange(num_pixels), strides, reach=accuracy.reach)
 
 
 def updates(num_labels: int, dtype: torch.dtype, num_pixels: int = 300) -> None:

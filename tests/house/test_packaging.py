@@ -25,8 +25,8 @@ else:
 CONDA_NAMES = {"pytorch": "torch", "playwright-python": "playwright"}
 # the interpreter and the installer, which pyproject.toml does not list as packages
 CONDA_ONLY = {"python", "pip"}
-# imported name -> distribution, where they differ
-DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image", "yaml": "pyyaml"}
+# imported name -> distribution, where they differ; Triton comes with torch, where it comes at all
+DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image", "yaml": "pyyaml", "triton": "torch"}
 # Registry and mirror hosts, in pieces so that this file does not name one.
 REGISTRY_HOSTS = [
     ".".join(parts)
