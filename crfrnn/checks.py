@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, TypeGuard
 
@@ -169,8 +170,8 @@ def check_image(image: object, unary: Tensor, image_range: str) -> None:
         raise TypeError(f"image must be uint8 or floating point in 0..255, got {image.dtype}.")
     if torch.compiler.is_compiling():
         return  # what follows depends on the values
-    low, high = image.detach().aminmax()
-    if not (torch.isfinite(low) and torch.isfinite(high)):
+    low, high = torch.stack(image.detach().aminmax()).tolist()  # a GPU is waited for once
+    if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError("image must be finite, got NaN or infinite values.")
     # All 0 is a black image in either range.
     if image_range == "0..255" and (low < 0 or high > 255 or 0 < high <= 1):

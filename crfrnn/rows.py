@@ -122,10 +122,12 @@ def pixel_major(x: Tensor) -> Tensor:
 def rows_scaled(v: Tensor, log_factor: Tensor) -> Tensor:
     """v * exp(log_factor) for rows v (B, N, L) and a number; v itself for a fixed factor of 1.
 
+    On a GPU a factor of 1 is multiplied with, which is cheaper than waiting for its value.
+
     The gradient of the factor is summed over pixels first, for each image and label: the sum
     of everything at once would depend on the number of threads.
     """
     fixed = not isinstance(log_factor, Parameter) and not torch.compiler.is_compiling()
-    if fixed and log_factor == 0:
+    if fixed and log_factor.device.type == "cpu" and log_factor == 0:
         return v
     return v * log_factor.exp().to(v.dtype).expand(v.shape[0], 1, v.shape[2])
