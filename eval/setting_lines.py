@@ -8,7 +8,7 @@ from dataclasses import fields
 from crfrnn import PRESETS
 from eval.predict import POST_HOC
 from models import CrfConfig, CrfForm, Segmenter
-from models.crf import OF_FRANK_WOLFE
+from models.crf import OF_FRANK_WOLFE, OF_MEAN_FIELD
 
 SEARCHED = ("theta_alpha", "theta_beta", "theta_gamma", "bilateral_weight", "spatial_weight")
 ALWAYS = (*SEARCHED, "normalization", "num_iterations_eval")
@@ -50,7 +50,7 @@ OF_LINES = (
     "bilateral_filter",
     "lattice_accuracy",
     "inference",
-    "damping",
+    *OF_MEAN_FIELD,
     *OF_FRANK_WOLFE,
     "resolution",
     "unary_scale",
@@ -64,7 +64,7 @@ def code(setting: CrfConfig, num_labels: int) -> str:
     stride = setting.resolution
     imports, values = ["from crfrnn import CrfRnn"], {}
     for name in _said(setting):
-        if name in ("inference", "damping", "resolution", *OF_FRANK_WOLFE):
+        if name in ("inference", "resolution", *OF_MEAN_FIELD, *OF_FRANK_WOLFE):
             continue
         value = getattr(setting, name)
         if name in ("theta_alpha", "theta_gamma"):
@@ -75,9 +75,10 @@ def code(setting: CrfConfig, num_labels: int) -> str:
         imports.append("from crfrnn.frank_wolfe import FrankWolfe")
         options = ", ".join(f"{name}={getattr(setting, name)!r}" for name in OF_FRANK_WOLFE)
         values["inference"] = f"FrankWolfe({options})"
-    elif setting.damping:
+    elif said := [name for name in _said(setting) if name in OF_MEAN_FIELD]:
         imports.append("from crfrnn.inference import MeanField")
-        values["inference"] = f"MeanField(damping={setting.damping!r})"
+        options = ", ".join(f"{name}={getattr(setting, name)!r}" for name in said)
+        values["inference"] = f"MeanField({options})"
     arguments = ", ".join(f"{name}={value}" for name, value in values.items())
     note = "" if stride == 1 else f"  # for image and logits at 1/{stride} of their size"
     return "\n".join([*imports, f"crf = CrfRnn({num_labels}, {arguments}).eval(){note}"])
@@ -106,7 +107,7 @@ def train_line(setting: CrfConfig) -> str:
         )
     words = ["python", "-m", "train", "run", "RECIPE", "--arm", "post-hoc"]
     # A recipe has defaults of its own, so all is said but what belongs to the other solver.
-    others = OF_FRANK_WOLFE if setting.inference == "mean_field" else ("damping",)
+    others = OF_FRANK_WOLFE if setting.inference == "mean_field" else OF_MEAN_FIELD
     for name in OF_LINES:
         if name in (*others, "unary_scale", "output_scale"):
             continue

@@ -8,11 +8,13 @@ from typing import Literal
 from crfrnn import CrfRnn
 from crfrnn.compatibility import CompatibilityForm, KernelWeights
 from crfrnn.filtering import LatticeAccuracyName, Normalization
+from crfrnn.filtering.fused import Storage
 from crfrnn.frank_wolfe import FrankWolfe
 from crfrnn.inference import Inference, MeanField
 from crfrnn.kernels import FilterName
 from crfrnn.line_search import Regularizer
 
+OF_MEAN_FIELD = ("damping", "storage")
 OF_FRANK_WOLFE = ("regularizer", "temperature", "step")
 
 
@@ -22,7 +24,7 @@ class CrfForm:
 
     Attributes:
         inference: how the marginals are found.
-        damping: of mean field.
+        damping, storage: of mean field; the latter is the dtype of q and of the messages.
         regularizer, temperature, step: of Frank-Wolfe; as they are here it is mean field.
         resolution: 1, 2, 4 or 8: the CRF runs on a grid that many times coarser.
     """
@@ -43,6 +45,7 @@ class CrfForm:
     unary_mixture: float = 0.0
     inference: Literal["mean_field", "frank_wolfe"] = "mean_field"
     damping: float = 0.0
+    storage: Storage = "float32"
     regularizer: Regularizer = "entropy"
     temperature: float = 1.0
     step: float | Literal["decaying", "line_search"] = 1.0
@@ -51,7 +54,7 @@ class CrfForm:
     def __post_init__(self) -> None:
         if self.resolution not in (1, 2, 4, 8):
             raise ValueError(f"crf.resolution must be 1, 2, 4 or 8, got {self.resolution}.")
-        others = OF_FRANK_WOLFE if self.inference == "mean_field" else ("damping",)
+        others = OF_FRANK_WOLFE if self.inference == "mean_field" else OF_MEAN_FIELD
         defaults = {f.name: f.default for f in fields(CrfForm)}
         changed = [name for name in others if getattr(self, name) != defaults[name]]
         if changed:
@@ -83,14 +86,14 @@ def build_inference(form: CrfForm) -> Inference:
     """The inference of a form, with its options."""
     if form.inference == "frank_wolfe":
         return FrankWolfe(form.regularizer, form.temperature, form.step)
-    return MeanField(form.damping)
+    return MeanField(form.damping, storage=form.storage)
 
 
 def build_crf(config: CrfConfig, num_classes: int) -> CrfRnn:
     """The CRF of a config, its positions rescaled to the grid it runs on."""
     arguments = {f.name: getattr(config, f.name) for f in fields(config)}
     stride = arguments.pop("resolution")
-    for name in ("inference", "damping", *OF_FRANK_WOLFE):
+    for name in ("inference", *OF_MEAN_FIELD, *OF_FRANK_WOLFE):
         del arguments[name]
     arguments["theta_alpha"] /= stride
     arguments["theta_gamma"] /= stride

@@ -29,6 +29,7 @@ CHANGES = [
     {"nonnegative": True},
     {"unary_mixture": 0.5},
     {"damping": 0.5},
+    {"storage": "bfloat16"},
     {"inference": "frank_wolfe", "step": 0.5},
     {"inference": "frank_wolfe", "regularizer": "l2", "step": "decaying", "unary_mixture": 0.5},
 ]
@@ -133,9 +134,13 @@ def test_options_of_the_other_inference_are_refused(name) -> None:
         replace(CrfForm(), **{name: value})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"crf\.damping does nothing with .*'frank_wolfe'"):
         CrfForm(inference="frank_wolfe", damping=0.5)
+    with pytest.raises(ValueError, match=r"crf\.storage does nothing with .*'frank_wolfe'"):
+        CrfForm(inference="frank_wolfe", storage="bfloat16")
 
 
 def test_options_out_of_their_range_are_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="storage must be one of"):
+        CrfForm(storage="half")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="damping must be a number in"):
         CrfForm(damping=1.5)
     with pytest.raises(ValueError, match="temperature must be"):
