@@ -149,6 +149,13 @@ def _(theta: Tensor, v: Tensor, shape: Sequence[int]) -> Tensor:
     return cpu.separable_filter(theta, v, shape)
 
 
+@separable_filter.register_kernel("cuda")
+def _(theta: Tensor, v: Tensor, shape: Sequence[int]) -> Tensor:
+    from crfrnn.filtering import cuda_separable
+
+    return cuda_separable.separable_filter(theta, v, shape)
+
+
 @separable_filter.register_fake
 def _(theta: Tensor, v: Tensor, shape: Sequence[int]) -> Tensor:
     return torch.empty_like(v, memory_format=torch.contiguous_format)
@@ -164,6 +171,13 @@ def separable_theta_grad(theta: Tensor, v: Tensor, grad: Tensor, shape: Sequence
 def _(theta: Tensor, v: Tensor, grad: Tensor, shape: Sequence[int]) -> Tensor:
     native = source_grad(Kernel(theta, shape), v, grad, transposed=False)
     return separable.separable_theta_grad(theta, v, grad, shape) if native is None else native
+
+
+@separable_theta_grad.register_kernel("cuda")
+def _(theta: Tensor, v: Tensor, grad: Tensor, shape: Sequence[int]) -> Tensor:
+    from crfrnn.filtering import cuda_separable
+
+    return cuda_separable.separable_theta_grad(theta, v, grad, shape)
 
 
 @separable_theta_grad.register_fake

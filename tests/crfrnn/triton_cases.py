@@ -8,7 +8,7 @@ import torch
 
 from crfrnn.filtering.accuracy import ACCURACIES
 from crfrnn.filtering.lattice import build_lattice, split_segments
-from crfrnn.triton_kernels import build, neighbours, rows, segments
+from crfrnn.triton_kernels import build, neighbours, rows, segments, separable
 
 LABELS = 21
 ROWS = (torch.float32, torch.float64, torch.bfloat16)
@@ -56,16 +56,26 @@ def updates(num_labels: int, dtype: torch.dtype, num_pixels: int = 300) -> None:
         rows.messages_grad(q, received, penalties, to_penalties=to_penalties)
 
 
+def spatial(dtype: torch.dtype, size: int = 20, labels: int = LABELS) -> None:
+    """One axis of the spatial Gaussian, and its width's gradient."""
+    v = torch.rand(1, size, labels, dtype=dtype)
+    theta = torch.tensor(3.0, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
+    separable.correlate(theta, v, size, labels)
+    separable.theta_grad(theta, v, v, size, labels)
+
+
 def one_pixel() -> None:
     """Triton compiles anew for an argument of 1, which is then no number of its own."""
     lattice(torch.float32, 1)
     lattice_build(torch.float32, 2, 1)
     updates(2, torch.float32, 1)
+    spatial(torch.float32, 1, 1)
 
 
 CASES: dict[str, Callable[[], None]] = {
     "one pixel": one_pixel,
     **{f"lattice {dtype}": lambda dtype=dtype: lattice(dtype) for dtype in ROWS},  # type: ignore[misc]
+    **{f"spatial {dtype}": lambda dtype=dtype: spatial(dtype) for dtype in ROWS},  # type: ignore[misc]
     **{
         f"build {dtype} d = {dim}": lambda dtype=dtype, dim=dim: lattice_build(dtype, dim)  # type: ignore[misc]
         for dtype, dim in ((torch.float32, 5), (torch.float64, 3), (torch.float32, 16))
