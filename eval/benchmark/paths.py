@@ -64,24 +64,15 @@ class Layer(Path):
 
     def infer(self, problem: Problem) -> Tensor:
         """As `Path.infer`."""
-        crf = CrfRnn(
-            problem.labels, kernel_weights="scalar", compatibility="potts", **layer_options(problem)
-        )
+        crf = inference_layer(problem)
         with torch.inference_mode():
-            return crf.eval().marginals(problem.unary, problem.image)
+            return crf.marginals(problem.unary, problem.image)
 
     def train(self, problem: Problem) -> Tensor:
         """As `Path.train`."""
-        crf = CrfRnn(
-            problem.labels,
-            kernel_weights="matrix",
-            compatibility="full",
-            normalization="after",
-            learn_theta=problem.learn_theta,
-            **layer_options(problem),
-        )
+        crf = training_layer(problem)
         unary = problem.unary.detach().requires_grad_()
-        return _backward(crf(unary, problem.image), unary, problem)
+        return backward(crf(unary, problem.image), unary, problem)
 
 
 @final
@@ -161,7 +152,7 @@ class PeerLayer(Path):
     def train(self, problem: Problem) -> Tensor:
         """As `Path.train`."""
         unary = problem.unary.detach().requires_grad_()
-        return _backward(self.logits(problem, unary), unary, problem)
+        return backward(self.logits(problem, unary), unary, problem)
 
 
 @final
@@ -220,6 +211,30 @@ PEERS: tuple[Path, ...] = (PyDenseCrf(), CrfAsRnn(), CrfSeg())
 PATHS: tuple[Path, ...] = (NATIVE, PLAIN, *PEERS)
 
 
+def inference_layer(problem: Problem, **options: Any) -> CrfRnn:
+    """`CrfRnn` as the sweeps over inference use it; options as its own."""
+    crf = CrfRnn(
+        problem.labels,
+        kernel_weights="scalar",
+        compatibility="potts",
+        **layer_options(problem) | options,
+    )
+    return crf.to(problem.device).eval()
+
+
+def training_layer(problem: Problem) -> CrfRnn:
+    """`CrfRnn` as the sweeps over training use it."""
+    crf = CrfRnn(
+        problem.labels,
+        kernel_weights="matrix",
+        compatibility="full",
+        normalization="after",
+        learn_theta=problem.learn_theta,
+        **layer_options(problem),
+    )
+    return crf.to(problem.device)
+
+
 def layer_options(problem: Problem) -> dict[str, Any]:
     """The arguments of `CrfRnn` that both tasks share."""
     alpha, beta = problem.thetas
@@ -234,7 +249,8 @@ def layer_options(problem: Problem) -> dict[str, Any]:
     }
 
 
-def _backward(logits: Tensor, unary: Tensor, problem: Problem) -> Tensor:
+def backward(logits: Tensor, unary: Tensor, problem: Problem) -> Tensor:
+    """What the unary receives from the problem's gradient of the logits."""
     logits.backward(problem.logits_grad)  # type: ignore[no-untyped-call]
     assert unary.grad is not None
     return unary.grad

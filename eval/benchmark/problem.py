@@ -31,6 +31,7 @@ class Problem:
         training: forward and backward, with L x L weights and compatibility; else inference
             with Potts and scalar weights.
         learn_theta: whether the widths learn, too.
+        device: where image, unary and gradient lie, made on the CPU in any case.
     """
 
     shape: Shape
@@ -41,6 +42,7 @@ class Problem:
     batch: int = 1
     training: bool = False
     learn_theta: bool = False
+    device: str = "cpu"
 
     @cached_property
     def image(self) -> Tensor:
@@ -50,7 +52,7 @@ class Problem:
         """
         rows, columns = (_mirrored(n, period) for n, period in zip(self.shape, TILE, strict=True))
         image = _photo()[rows][:, columns].permute(2, 0, 1)
-        return image.expand(self.batch, -1, -1, -1).contiguous()
+        return image.expand(self.batch, -1, -1, -1).contiguous().to(self.device)
 
     @cached_property
     def unary(self) -> Tensor:
@@ -59,13 +61,14 @@ class Problem:
         coarse = [-(-n // STRIDE) for n in self.shape]
         noise = 3 * torch.randn(1, self.labels, *coarse, generator=generator)
         enlarged = F.interpolate(noise, self.shape, mode="bilinear", align_corners=False)
-        return enlarged.expand(self.batch, -1, -1, -1).contiguous()
+        return enlarged.expand(self.batch, -1, -1, -1).contiguous().to(self.device)
 
     @cached_property
     def logits_grad(self) -> Tensor:
         """(B, L, H, W), what a training step sends back."""
         generator = torch.Generator().manual_seed(1)
-        return torch.randn(self.unary.shape, generator=generator) / self.unary.numel()
+        grad = torch.randn(self.unary.shape, generator=generator) / self.unary.numel()
+        return grad.to(self.device)
 
     @property
     def q_bytes(self) -> int:
