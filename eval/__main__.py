@@ -14,7 +14,7 @@ USAGE = """usage: python -m eval run CHECKPOINT [--split SPLIT] [--data.root DIR
        python -m eval export CHECKPOINT --out FILE.safetensors
        python -m eval tune CHECKPOINT [--method METHOD] [--objective OBJECTIVE] [--out DIR]
        python -m eval filters --out FILE [--repeats N]
-       python -m eval benchmark crf --out FILE [--repeats N] [--no-memory]
+       python -m eval benchmark crf --out FILE [--repeats N] [--no-memory] [--device cuda]
        python -m eval benchmark builders --out FILE [--names NAME ...] [--size N] [--limit S]
        python -m eval benchmark models [--out FILE] [--repeats N]
        python -m eval networks --out FILE [--names NAME ...]

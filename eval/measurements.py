@@ -12,6 +12,9 @@ import tyro
 from eval.benchmark import BenchmarkOptions, benchmark
 from eval.benchmark.builders import BuildersOptions, benchmark_builders
 from eval.benchmark.figures import write_figures
+from eval.benchmark.gpu.clock import clock_of
+from eval.benchmark.gpu.run import Plan, benchmark_gpu
+from eval.device import device_named
 from eval.filter_table import markdown_table
 from eval.filters import FiltersOptions, measure
 from eval.network_speed import NetworkSpeedOptions, network_speed, print_speed
@@ -28,8 +31,14 @@ def filters_command(arguments: list[str]) -> None:
 
 
 def benchmark_crf_command(arguments: list[str]) -> None:
-    """Time the CRF beside its peers, and plot the times."""
+    """Time the CRF beside its peers, and plot the times; or on a GPU, beside its ceilings."""
     options = tyro.cli(BenchmarkOptions, prog="python -m eval benchmark crf", args=arguments)
+    if options.device == "cuda":
+        device = device_named("cuda")
+        on_gpu = benchmark_gpu(options, device, clock_of(device), Plan())
+        write_results(options.out, on_gpu)
+        print(block_of(on_gpu))
+        return
     results = benchmark(options)
     write_results(options.out, results)
     write_figures(results, options.out.parent)

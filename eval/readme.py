@@ -21,6 +21,7 @@ import tyro
 from eval import filter_table, network_table, table
 from eval.benchmark import builders_table
 from eval.benchmark import table as benchmark_table
+from eval.benchmark.gpu import table as gpu_table
 from eval.tuning import markdown as tuning_table
 
 
@@ -36,6 +37,7 @@ def block_of(results: Mapping[str, Any]) -> str:
     tables = {
         "filters": filter_table.markdown_block,
         "benchmark": benchmark_table.markdown_block,
+        "benchmark-gpu": gpu_table.markdown_block,
         "networks": network_table.markdown_block,
         "builders": builders_table.markdown_block,
         "tune": tuning_table.markdown_block,

@@ -100,13 +100,16 @@ def inference(segmenter: Segmenter, image: Tensor) -> Callable[[], None]:
     return run
 
 
-def training_step(segmenter: Segmenter, image: Tensor, labels: Tensor) -> Callable[[], None]:
-    """Forward, backward and update."""
+def training_step(
+    segmenter: Segmenter, image: Tensor, labels: Tensor, precision: torch.dtype = torch.float32
+) -> Callable[[], None]:
+    """Forward, backward and update; below float32 the network computes under autocast."""
     optimizer = torch.optim.SGD(segmenter.parameters(), lr=1e-6, momentum=0.9)
 
     def run() -> None:
         optimizer.zero_grad()
-        output = segmenter(image)
+        with torch.autocast(image.device.type, precision, precision != torch.float32):
+            output = segmenter(image)
         maps = [output.unary] if output.crf is None else [output.unary, output.crf]
         loss = torch.stack([F.cross_entropy(logits, labels) for logits in maps]).sum()
         for scale in output.scales:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 Shape = tuple[int, int]  # (H, W)
 Thetas = tuple[float, float]  # theta_alpha in pixels, theta_beta in grey levels
@@ -28,6 +29,8 @@ class BenchmarkOptions:
         train_iterations: T of a training step.
         slowest: seconds; another path that was slower at one size is left out at larger ones.
         memory: whether to measure peak memory, in processes of their own.
+        device: "cpu", or "cuda" for the GPU path beside its ceilings, sparse products and the CPU:
+            threads and memory then have no meaning, and there are no plots.
     """
 
     out: Path
@@ -46,6 +49,7 @@ class BenchmarkOptions:
     train_iterations: int = 5
     slowest: float = 2.5
     memory: bool = True
+    device: Literal["cpu", "cuda"] = "cpu"
 
     def __post_init__(self) -> None:
         for name in ("repeats", "labels", "iterations", "train_iterations"):

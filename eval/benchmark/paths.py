@@ -222,15 +222,15 @@ def inference_layer(problem: Problem, **options: Any) -> CrfRnn:
     return crf.to(problem.device).eval()
 
 
-def training_layer(problem: Problem) -> CrfRnn:
-    """`CrfRnn` as the sweeps over training use it."""
+def training_layer(problem: Problem, **options: Any) -> CrfRnn:
+    """`CrfRnn` as the sweeps over training use it; options as its own."""
     crf = CrfRnn(
         problem.labels,
         kernel_weights="matrix",
         compatibility="full",
         normalization="after",
         learn_theta=problem.learn_theta,
-        **layer_options(problem),
+        **layer_options(problem) | options,
     )
     return crf.to(problem.device)
 

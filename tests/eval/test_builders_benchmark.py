@@ -61,6 +61,17 @@ def test_a_training_step_moves_network_and_crf() -> None:
     assert any(not torch.equal(before[k], v) for k, v in segmenter.named_parameters())
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_the_network_computes_in_the_precision_asked_for(precision: torch.dtype) -> None:
+    segmenter = Segmenter(SegmenterConfig(21, builder(TINY).config, None, freeze_batch_norm=True))
+    found: list[torch.dtype] = []
+    network = segmenter.train().network
+    network.register_forward_hook(lambda module, inputs, output: found.append(output.dtype))
+    image, labels = 255 * torch.rand(1, 3, 65, 65), torch.randint(0, 21, (1, 65, 65))
+    training_step(segmenter, image, labels, precision)()
+    assert found == [precision]
+
+
 def test_the_first_round_counts_only_where_it_is_the_only_one(monkeypatch) -> None:
     ticks = iter([0.0, 0.3, 0.3, 0.5, 0.5, 0.7, 0.0, 9.0])
     monkeypatch.setattr(time, "perf_counter", lambda: next(ticks))
