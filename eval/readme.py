@@ -5,12 +5,16 @@ A block lies between two comments on lines of their own:
     <!-- results:demo -->
     ...
     <!-- /results:demo -->
+
+Where there are no results yet, the same with `awaits` instead of `results` keeps the place, with
+whatever is to be said until then.
 """
 
 from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +47,18 @@ def block_of(results: Mapping[str, Any]) -> str:
         "tune": tuning_table.markdown_block,
     }
     return tables.get(results.get("kind", ""), table.markdown_block)(results)
+
+
+def open_block(text: str, name: str) -> str:
+    """The text with an empty block instead of what stands where its results are awaited.
+
+    Args:
+        text: the whole Markdown text; unchanged if it awaits nothing of that name.
+        name: the block's name, as in `<!-- awaits:NAME -->`.
+    """
+    opening, closing = (re.escape(marker) for marker in _markers(name, "awaits"))
+    block = "\n".join(_markers(name))
+    return re.sub(f"{opening}.*?{closing}", lambda _: block, text, count=1, flags=re.DOTALL)
 
 
 def replace_block(text: str, name: str, block: str) -> str:
@@ -95,8 +111,8 @@ def check_block(text: str, name: str, block: str) -> None:
         )
 
 
-def _markers(name: str) -> tuple[str, str]:
-    return f"<!-- results:{name} -->", f"<!-- /results:{name} -->"
+def _markers(name: str, what: str = "results") -> tuple[str, str]:
+    return f"<!-- {what}:{name} -->", f"<!-- /{what}:{name} -->"
 
 
 def _bounds(text: str, name: str) -> tuple[int, int]:
@@ -135,7 +151,7 @@ def readme(options: ReadmeOptions) -> None:
                 f"{path} is not a results file that `train compare`, `eval filters`, `eval "
                 "benchmark` or `eval networks` wrote."
             ) from error
-        text = replace_block(text, path.stem, block)
+        text = replace_block(open_block(text, path.stem), path.stem, block)
     options.readme.write_text(text, encoding="utf-8")
 
 

@@ -31,7 +31,7 @@ from eval.benchmark.gpu.paths import (
 )
 from eval.benchmark.gpu.run import Plan, agreement, timed
 from eval.benchmark.problem import Problem
-from eval.readme import block_of
+from eval.readme import block_of, check_block
 
 CPU = torch.device("cpu")
 PROBLEM = Problem((20, 24), 3, (10.0, 20.0), 2.0, 2)
@@ -120,6 +120,13 @@ def test_the_block_has_every_table(results: dict[str, Any]) -> None:
         assert part in block
     assert [row["crf"] for row in results["joint"]] == [False, True]
     assert all(row["difference"] < 1e-5 for row in results["spatial"])
+
+
+def test_the_readme_takes_the_block(written: Path, tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- awaits:cuda -->\nNothing yet.\n<!-- /awaits:cuda -->\n")
+    main(["readme", str(written), "--readme", str(readme)])
+    check_block(readme.read_text(), "cuda", block_of(json.loads(written.read_text())))
 
 
 def test_gradients_of_sparse_products_are_the_layers() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from eval.readme import check_block, read_block, replace_block
+from eval.readme import check_block, open_block, read_block, replace_block
 
 TEXT = """# Title
 <!-- results:demo -->
@@ -22,6 +22,14 @@ def test_only_the_named_block_changes() -> None:
     assert changed == TEXT.replace("old", "| a |\n| b |")
     assert read_block(changed, "demo") == "| a |\n| b |"
     assert read_block(changed, "voc") == ""
+
+
+def test_results_take_the_place_that_awaits_them() -> None:
+    awaiting = "before\n<!-- awaits:gpu -->\nNothing yet.\n<!-- /awaits:gpu -->\nbehind\n"
+    filled = replace_block(open_block(awaiting, "gpu"), "gpu", "| a |")
+    assert filled == "before\n<!-- results:gpu -->\n| a |\n<!-- /results:gpu -->\nbehind\n"
+    assert open_block(filled, "gpu") == filled
+    assert open_block(awaiting, "demo") == awaiting
 
 
 def test_replacing_twice_is_replacing_once() -> None:
