@@ -1,5 +1,5 @@
 // Rows of labels in registers. A row of L floats is cut into groups of up to four blocks of 8 (of 4,
-// 2 or 1 for a remainder below 8); the last block overlaps the one before it, so no label is left
+// 3, 2 or 1 for a remainder below 8); the last block overlaps the one before it, so no label is left
 // over for a slow loop. The sums of a group stay in registers while the rows go by.
 //
 // Included once for each instruction set: everything here is in an unnamed namespace.
@@ -16,6 +16,11 @@ struct Block<1> {
     typedef float Lanes;
     typedef int32_t Integers;
 };
+// Vectors of two or three floats are taken apart by compilers; of four, some lanes may be idle.
+template <>
+struct Block<2> : Block<4> {};
+template <>
+struct Block<3> : Block<4> {};
 
 template <int W>
 using Lanes = typename Block<W>::Lanes;
@@ -26,11 +31,29 @@ inline Lanes<W> load(const float* from) {
     std::memcpy(&lanes, from, sizeof lanes);
     return lanes;
 }
+template <>
+inline Lanes<2> load<2>(const float* from) {
+    return Lanes<2>{from[0], from[1]};
+}
+template <>
+inline Lanes<3> load<3>(const float* from) {
+    return Lanes<3>{from[0], from[1], from[2]};
+}
 
 template <int W>
 inline void store(float* to, Lanes<W> lanes) {
     std::memcpy(to, &lanes, sizeof lanes);
 }
+template <>
+inline void store<2>(float* to, Lanes<2> lanes) {
+    for (int k = 0; k < 2; ++k) to[k] = lanes[k];
+}
+template <>
+inline void store<3>(float* to, Lanes<3> lanes) {
+    for (int k = 0; k < 3; ++k) to[k] = lanes[k];
+}
+
+typedef float Pair __attribute__((vector_size(8)));
 
 inline Lanes<8> larger(Lanes<8> a, Lanes<8> b) { return a > b ? a : b; }
 
@@ -39,9 +62,9 @@ inline float sum_of(Lanes<8> lanes) {
     Lanes<4> half[2];
     std::memcpy(half, &lanes, sizeof lanes);
     const Lanes<4> four = half[0] + half[1];
-    Lanes<2> quarter[2];
+    Pair quarter[2];
     std::memcpy(quarter, &four, sizeof four);
-    const Lanes<2> two = quarter[0] + quarter[1];
+    const Pair two = quarter[0] + quarter[1];
     return two[0] + two[1];
 }
 
@@ -50,9 +73,9 @@ inline float largest_of(Lanes<8> lanes) {
     Lanes<4> half[2];
     std::memcpy(half, &lanes, sizeof lanes);
     const Lanes<4> four = half[0] > half[1] ? half[0] : half[1];
-    Lanes<2> quarter[2];
+    Pair quarter[2];
     std::memcpy(quarter, &four, sizeof four);
-    const Lanes<2> two = quarter[0] > quarter[1] ? quarter[0] : quarter[1];
+    const Pair two = quarter[0] > quarter[1] ? quarter[0] : quarter[1];
     return two[0] > two[1] ? two[0] : two[1];
 }
 
@@ -101,7 +124,7 @@ inline void by_groups(int64_t labels, const Body& body) {
     if (left == 8) return body(Group<8, 1>(first, labels));
     if (left > 4) return body(Group<4, 2>(first, labels));
     if (left == 4) return body(Group<4, 1>(first, labels));
-    if (left == 3) return body(Group<2, 2>(first, labels));
+    if (left == 3) return body(Group<3, 1>(first, labels));
     if (left == 2) return body(Group<2, 1>(first, labels));
     if (left == 1) return body(Group<1, 1>(first, labels));
 }
