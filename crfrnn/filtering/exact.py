@@ -27,6 +27,16 @@ def exact_filter(features: Tensor, v: Tensor) -> Tensor:
     return torch.stack([_one_image(f, x) for f, x in zip(features, v, strict=True)])
 
 
+def exact_order(features: Tensor) -> Tensor:
+    """The order in which a faster path takes the pixels, (B, N); here it is their own.
+
+    Args:
+        features: (B, N, d).
+    """
+    batch, num_pixels, _ = features.shape
+    return torch.arange(num_pixels, device=features.device).repeat(batch, 1)
+
+
 def _one_image(features: Tensor, v: Tensor) -> Tensor:
     """K v of one image, (N, L); the order of every sum is fixed by TILE alone.
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
-from crfrnn.checks import check_choice
+from crfrnn.checks import check_between, check_choice
 from crfrnn.filtering import lattice_ops, ops
 from crfrnn.filtering.accuracy import LatticeAccuracyName
 from crfrnn.filtering.lattice import Lattice
@@ -19,16 +20,28 @@ FeaturesGradient = Literal["gaussian", "lattice"]
 class ExactFilter(Filter):
     """K v by the sum over all pairs: O(N^2) time, O(N) memory. K is symmetric.
 
+    On a GPU with Triton, kernels that are surely below epsilon / N are left out, a tile of pixels
+    at a time: an error of at most epsilon mean_j |v_j| (`triton_kernels/exact.py`).
+
     Args:
         features: (B, N, d), already divided by theta.
+        epsilon: in [0, 1), on a GPU; 0 leaves nothing out. None: 2^-14, a sixteenth of what the
+            tensor cores' rounding of v may cost, or for features in float64 2^-53, their rounding.
+
+    Raises:
+        ValueError: epsilon is outside its range.
     """
 
-    def __init__(self, features: Tensor) -> None:
+    def __init__(self, features: Tensor, *, epsilon: float | None = None) -> None:
+        default = 2**-53 if features.dtype == torch.float64 else 2**-14
+        self.epsilon = default if epsilon is None else epsilon
+        check_between("epsilon", self.epsilon, "[0, 1)")
         self.features = features
+        self.order: Tensor = ops.exact_order(features.detach())
 
     def __call__(self, v: Tensor) -> Tensor:
         """K v: (B, N, L)."""
-        result: Tensor = ops.exact_filter(self.features, v.contiguous())
+        result: Tensor = ops.exact_filter(self.features, v.contiguous(), self.order, self.epsilon)
         return result
 
     def transpose(self, v: Tensor) -> Tensor:

@@ -58,36 +58,95 @@ def gaussian_features_grad(
 # exact
 
 
+@operator("crfrnn::exact_order")
+def exact_order(features: Tensor) -> Tensor:
+    """`exact.exact_order`."""
+    return exact.exact_order(features)
+
+
+@exact_order.register_kernel("cuda")
+def _(features: Tensor) -> Tensor:
+    from crfrnn.filtering import cuda_exact
+
+    return cuda_exact.exact_order(features)
+
+
+@exact_order.register_fake
+def _(features: Tensor) -> Tensor:
+    return features.new_empty(features.shape[:2], dtype=torch.int64)
+
+
 @operator("crfrnn::exact_filter")
-def exact_filter(features: Tensor, v: Tensor) -> Tensor:
-    """`exact.exact_filter`."""
+def exact_filter(features: Tensor, v: Tensor, order: Tensor, epsilon: float) -> Tensor:
+    """`exact.exact_filter`, and on the GPU what `filters.ExactFilter` says of order, epsilon."""
     return exact.exact_filter(features, v)
 
 
+@exact_filter.register_kernel("cuda")
+def _(features: Tensor, v: Tensor, order: Tensor, epsilon: float) -> Tensor:
+    from crfrnn.filtering import cuda_exact
+
+    return cuda_exact.exact_filter(features, v, order, epsilon)
+
+
 @exact_filter.register_fake
-def _(features: Tensor, v: Tensor) -> Tensor:
+def _(features: Tensor, v: Tensor, order: Tensor, epsilon: float) -> Tensor:
     return torch.empty_like(v, memory_format=torch.contiguous_format)
 
 
+@operator("crfrnn::exact_features_grad")
+def exact_features_grad(
+    features: Tensor, v: Tensor, grad: Tensor, order: Tensor, epsilon: float
+) -> Tensor:
+    """`gaussian_features_grad` of the exact sum; not differentiable itself."""
+    return gaussian_features_grad(*_exact_both_ways(features, order, epsilon), features, v, grad)
+
+
+@exact_features_grad.register_kernel("cuda")
+def _(features: Tensor, v: Tensor, grad: Tensor, order: Tensor, epsilon: float) -> Tensor:
+    from crfrnn.filtering import cuda_exact
+
+    own = cuda_exact.exact_features_grad(features, v, grad, order, epsilon)
+    if own is not None:
+        return own
+    plain: Tensor = exact_features_grad.function(features, v, grad, order, epsilon)
+    return plain
+
+
+@exact_features_grad.register_fake
+def _(features: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(features, memory_format=torch.contiguous_format)
+
+
+def _exact_both_ways(
+    features: Tensor, order: Tensor, epsilon: float
+) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+    """v -> K v and v -> K' v, which are one."""
+
+    def kernel(x: Tensor) -> Tensor:
+        result: Tensor = exact_filter(features, x, order, epsilon)
+        return result
+
+    return kernel, kernel
+
+
 def _save_exact(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    features, v = inputs
+    features, v, order, ctx.epsilon = inputs
     # v is as large as q and there is one for every iteration: kept only if features learn.
-    ctx.save_for_backward(features, v if ctx.needs_input_grad[0] else None)
+    ctx.save_for_backward(features, v if ctx.needs_input_grad[0] else None, order)
 
 
 def _exact_backward(ctx: Any, grad: Tensor) -> Grads:
-    features, v = ctx.saved_tensors
+    features, v, order = ctx.saved_tensors
     grad = grad.contiguous()
-
-    def kernel(x: Tensor) -> Tensor:
-        result: Tensor = exact_filter(features, x)
-        return result
-
-    to_features, to_v = ctx.needs_input_grad
-    return (
-        gaussian_features_grad(kernel, kernel, features, v, grad) if to_features else None,
-        kernel(grad) if to_v else None,
-    )
+    kernel, transposed = _exact_both_ways(features, order, ctx.epsilon)
+    to_features, to_v = ctx.needs_input_grad[:2]
+    features_grad = None
+    if to_features and torch.is_grad_enabled():  # filter by filter, for a second derivative
+        features_grad = gaussian_features_grad(kernel, transposed, features, v, grad)
+    elif to_features:
+        features_grad = exact_features_grad(features, v, grad, order, ctx.epsilon)
+    return features_grad, transposed(grad) if to_v else None, None, None
 
 
 exact_filter.register_autograd(_exact_backward, setup_context=_save_exact)

@@ -94,6 +94,12 @@ def test_exact_is_the_same_in_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(ExactFilter(features)(v), whole, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("epsilon", [-1e-9, 1.0, float("nan")])
+def test_exact_refuses_an_epsilon_out_of_range(epsilon: float) -> None:
+    with pytest.raises(ValueError, match=r"epsilon must be a number in \[0, 1\)"):
+        ExactFilter(smooth_features(1, 2), epsilon=epsilon)
+
+
 def test_gaussian_keeps_its_accuracy_far_from_the_origin() -> None:
     a = torch.tensor([[1000.0], [1000.5]])
     torch.testing.assert_close(gaussian(a, a)[0, 1].item(), 0.8824969, rtol=1e-6, atol=0)

@@ -18,6 +18,7 @@ from crfrnn.inference import MeanField
 from crfrnn.kernels import KernelConfig
 
 SHAPE = [3, 4]
+ORDER_AND_EPSILON = (torch.arange(12).repeat(2, 1), 0.0)
 
 
 def rows(channels: int, *, learnt: bool = True) -> Tensor:
@@ -41,7 +42,12 @@ def tables(accuracy: str) -> list[Tensor]:
         (rows_ops.rows_product, lambda: (rows(5), torch.ones(5, 3, requires_grad=True))),
         (rows_ops.rows_inner, lambda: (rows(5), rows(3))),
         (rows_ops.rows_softmax, lambda: (rows(5),)),
-        (ops.exact_filter, lambda: (rows(5), rows(3))),
+        (ops.exact_order, lambda: (rows(5, learnt=False),)),
+        (ops.exact_filter, lambda: (rows(5), rows(3), *ORDER_AND_EPSILON)),
+        (
+            ops.exact_features_grad,
+            lambda: (*(rows(n, learnt=False) for n in (5, 3, 3)), *ORDER_AND_EPSILON),
+        ),
         (ops.window_filter, lambda: (rows(5), rows(3), SHAPE, 1, 2)),
         (
             ops.separable_filter,

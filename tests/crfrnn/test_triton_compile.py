@@ -13,6 +13,9 @@ import pytest
 from tests.conftest import REPOSITORY
 from tests.crfrnn.triton_path import needs_triton
 
+# Bytes of a thread: what is kept between chunks of tiles, outside the loop over pairs, so that two
+# programs run beside each other.
+SPILLED = {"exact_filter_kernel": 64}
 SHARED_BYTES = 227 * 1024  # of one program on an H100 or H200
 
 
@@ -36,4 +39,4 @@ def test_every_kernel_compiles_and_fits(tmp_path: Path) -> None:
     assert {row["file"] for row in rows} == kernels
     for row in rows:
         assert row["shared"] <= SHARED_BYTES, row
-        assert row["spilled"] == 0, row
+        assert row["spilled"] <= SPILLED.get(row["kernel"], 0), row

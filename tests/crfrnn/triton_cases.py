@@ -8,7 +8,7 @@ import torch
 
 from crfrnn.filtering.accuracy import ACCURACIES
 from crfrnn.filtering.lattice import build_lattice, split_segments
-from crfrnn.triton_kernels import build, neighbours, rows, segments, separable
+from crfrnn.triton_kernels import build, exact, exact_grad, neighbours, rows, segments, separable
 
 LABELS = 21
 ROWS = (torch.float32, torch.float64, torch.bfloat16)
@@ -64,12 +64,23 @@ def spatial(dtype: torch.dtype, size: int = 20, labels: int = LABELS) -> None:
     separable.theta_grad(theta, v, v, size, labels)
 
 
+def exact_sums(dtype: torch.dtype, num_labels: int, dim: int, num_pixels: int = 300) -> None:
+    """The exact filter and its gradient, of rows that they sum in float32 or float64."""
+    sums = torch.float64 if dtype == torch.float64 else torch.float32
+    features = torch.rand(1, num_pixels, dim, dtype=sums)
+    v = torch.rand(1, num_pixels, num_labels, dtype=dtype)
+    order = torch.arange(num_pixels)[None]
+    exact.exact_filter(features, v, order, 2**-14)
+    exact_grad.exact_features_grad(features, v, v, order, 2**-14)
+
+
 def one_pixel() -> None:
     """Triton compiles anew for an argument of 1, which is then no number of its own."""
     lattice(torch.float32, 1)
     lattice_build(torch.float32, 2, 1)
     updates(2, torch.float32, 1)
     spatial(torch.float32, 1, 1)
+    exact_sums(torch.float32, 2, 1, 1)
 
 
 CASES: dict[str, Callable[[], None]] = {
@@ -83,5 +94,17 @@ CASES: dict[str, Callable[[], None]] = {
     **{
         f"updates {dtype} L = {labels}": lambda dtype=dtype, labels=labels: updates(labels, dtype)  # type: ignore[misc]
         for dtype, labels in ((torch.float32, 21), (torch.bfloat16, 21), (torch.float32, 64))
+    },
+    **{
+        f"exact {case}": lambda case=case: exact_sums(*case)  # type: ignore[misc]
+        for case in (
+            (torch.float32, 21, 5),
+            (torch.float32, 1, 5),
+            (torch.float32, 256, 5),
+            (torch.float32, 21, 8),
+            (torch.float32, 21, 16),
+            (torch.bfloat16, 21, 5),
+            (torch.float64, 21, 3),
+        )
     },
 }
