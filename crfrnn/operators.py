@@ -7,9 +7,11 @@ first call: seconds. The body of an operator that is registered from its schema 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, final
 
 import torch
+from torch import Tensor
 from torch._ops import OpOverload
 
 Function = Callable[..., Any]
@@ -67,6 +69,12 @@ class Operator:
     def register_autograd(self, backward: Function, *, setup_context: Function) -> None:
         """The gradient, and what it saves; without it, a backward pass raises."""
         self._backward, self._setup_context = backward, setup_context
+
+
+def on_device_of(tensor: Tensor) -> AbstractContextManager[None]:
+    """Where the kernels of Triton run, which take the current device, not that of their tensors."""
+    guard: AbstractContextManager[None] = torch.cuda.device_of(tensor)  # type: ignore[no-untyped-call]
+    return guard
 
 
 def operator(name: str, device_types: str = "default") -> Callable[[Function], Operator]:

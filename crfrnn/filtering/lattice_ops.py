@@ -16,7 +16,7 @@ from crfrnn.filtering.accuracy import named
 from crfrnn.filtering.cpu_kernels import Kernel, source_grad
 from crfrnn.filtering.lattice import Lattice
 from crfrnn.filtering.ops import Grads, gaussian_features_grad
-from crfrnn.operators import operator
+from crfrnn.operators import on_device_of, operator
 
 Built = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -38,7 +38,8 @@ def _(features: Tensor, accuracy: str) -> Built:
 def _(features: Tensor, accuracy: str) -> Built:
     from crfrnn.filtering import cuda
 
-    tables, rank = cuda.build_lattice(features, named(accuracy))
+    with on_device_of(features):
+        tables, rank = cuda.build_lattice(features, named(accuracy))
     return *tables, rank
 
 
@@ -133,7 +134,8 @@ def _(features: Tensor, v: Tensor, *rest: Any) -> Tensor:
     from crfrnn.filtering import cuda
 
     *tables, accuracy, transposed = rest
-    return cuda.lattice_filter(Lattice(*tables), v, named(accuracy), transposed=transposed)
+    with on_device_of(v):
+        return cuda.lattice_filter(Lattice(*tables), v, named(accuracy), transposed=transposed)
 
 
 @lattice_filter.register_fake
@@ -175,9 +177,10 @@ def _(v: Tensor, grad: Tensor, *rest: Any) -> Tensor:
     from crfrnn.filtering import cuda
 
     *tables, accuracy, transposed = rest
-    return cuda.lattice_weights_grad(
-        Lattice(*tables), v, grad, named(accuracy), transposed=transposed
-    )
+    with on_device_of(v):
+        return cuda.lattice_weights_grad(
+            Lattice(*tables), v, grad, named(accuracy), transposed=transposed
+        )
 
 
 @lattice_weights_grad.register_fake

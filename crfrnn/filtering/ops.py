@@ -18,7 +18,7 @@ from torch import Tensor
 
 from crfrnn.filtering import cpu, exact, separable, window
 from crfrnn.filtering.cpu_kernels import Kernel, source_grad
-from crfrnn.operators import operator
+from crfrnn.operators import on_device_of, operator
 
 Grads = tuple[Any, ...]
 
@@ -86,7 +86,8 @@ def exact_filter(features: Tensor, v: Tensor, order: Tensor, epsilon: float) -> 
 def _(features: Tensor, v: Tensor, order: Tensor, epsilon: float) -> Tensor:
     from crfrnn.filtering import cuda_exact
 
-    return cuda_exact.exact_filter(features, v, order, epsilon)
+    with on_device_of(v):
+        return cuda_exact.exact_filter(features, v, order, epsilon)
 
 
 @exact_filter.register_fake
@@ -106,7 +107,8 @@ def exact_features_grad(
 def _(features: Tensor, v: Tensor, grad: Tensor, order: Tensor, epsilon: float) -> Tensor:
     from crfrnn.filtering import cuda_exact
 
-    own = cuda_exact.exact_features_grad(features, v, grad, order, epsilon)
+    with on_device_of(v):
+        own = cuda_exact.exact_features_grad(features, v, grad, order, epsilon)
     if own is not None:
         return own
     plain: Tensor = exact_features_grad.function(features, v, grad, order, epsilon)
@@ -212,7 +214,8 @@ def _(theta: Tensor, v: Tensor, shape: Sequence[int]) -> Tensor:
 def _(theta: Tensor, v: Tensor, shape: Sequence[int]) -> Tensor:
     from crfrnn.filtering import cuda_separable
 
-    return cuda_separable.separable_filter(theta, v, shape)
+    with on_device_of(v):
+        return cuda_separable.separable_filter(theta, v, shape)
 
 
 @separable_filter.register_fake
@@ -236,7 +239,8 @@ def _(theta: Tensor, v: Tensor, grad: Tensor, shape: Sequence[int]) -> Tensor:
 def _(theta: Tensor, v: Tensor, grad: Tensor, shape: Sequence[int]) -> Tensor:
     from crfrnn.filtering import cuda_separable
 
-    return cuda_separable.separable_theta_grad(theta, v, grad, shape)
+    with on_device_of(v):
+        return cuda_separable.separable_theta_grad(theta, v, grad, shape)
 
 
 @separable_theta_grad.register_fake

@@ -29,7 +29,7 @@ from crfrnn.filtering.update_composed import (
     source_indices,
 )
 from crfrnn.native import empty_like
-from crfrnn.operators import operator
+from crfrnn.operators import on_device_of, operator
 from crfrnn.rows_ops import rows_softmax
 
 Grads = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -101,7 +101,9 @@ def _(
 
     kernels = flat_kernels(penalties, factors, tensors, accuracies, shape)
     history = _history(unary, iterations, store, storage)
-    return cuda_update.mean_field_updates(start, unary, kernels, iterations, history), history
+    with on_device_of(unary):
+        updated = cuda_update.mean_field_updates(start, unary, kernels, iterations, history)
+    return updated, history
 
 
 @mean_field_updates.register_fake
@@ -164,9 +166,10 @@ def _(
     from crfrnn.filtering import cuda_update
 
     kernels = flat_kernels(penalties, factors, tensors, accuracies, shape)
-    grads = cuda_update.mean_field_updates_grad(
-        grad, history, kernels, to_penalties=to_penalties, learn=learn
-    )
+    with on_device_of(grad):
+        grads = cuda_update.mean_field_updates_grad(
+            grad, history, kernels, to_penalties=to_penalties, learn=learn
+        )
     return _without_repetition(grads, started=started, updates=len(history))
 
 

@@ -176,6 +176,7 @@ def simplices(features: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor, T
         SIZE=size,
         PADDED=padded,
         POINTS=points,
+        enable_fp_fusion=True,
     )
     return weights, ranks, digits, reach.amax()
 
@@ -205,6 +206,7 @@ def packed_keys(
         strides,
         SIZE=size,
         POINTS=ENTRIES,
+        enable_fp_fusion=True,
     )
     return keys
 
@@ -243,5 +245,6 @@ def sorted_tables(
         number.numel(),
         SIZE=keys.shape[1],
         ENTRIES=ENTRIES,
+        enable_fp_fusion=True,
     )
     return slice_vertices, splat_pixels, splat_weights, offsets, vertices, number[-1:]

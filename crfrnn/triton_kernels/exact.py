@@ -45,7 +45,6 @@ Memory: v in its order, 24 MB for 21 labels, and features, 4 MB.
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -130,30 +129,29 @@ def exact_filter(features: Tensor, v: Tensor, order: Tensor, epsilon: float) -> 
     """
     batch, num_pixels, labels = v.shape
     blocks = blocks_of(features, labels)
-    with torch.cuda.device_of(features):  # type: ignore[no-untyped-call]
-        tiles = tiled(features, order, blocks.tile, epsilon)
-        rows = arranged_rows(v, tiles, blocks.labels, labels_first=True)
-        filtered = features.new_empty(v.shape)
-        _, dim, num_padded = tiles.features.shape
-        exact_filter_kernel[num_padded // RECEIVERS, rows.shape[1] // blocks.labels, batch](
-            tiles.features,
-            tiles.boxes,
-            rows,
-            order,
-            filtered,
-            num_pixels,
-            num_padded,
-            num_padded // blocks.tile,
-            tiles.reach_squared,
-            LABELS=labels,
-            DIM=dim,
-            RECEIVERS=RECEIVERS,
-            TILE=blocks.tile,
-            BLOCK=blocks.labels,
-            CHUNK=CHUNK,
-            num_warps=8,
-            num_stages=2,
-            maxnreg=blocks.registers,
-            enable_fp_fusion=True,
-        )
+    tiles = tiled(features, order, blocks.tile, epsilon)
+    rows = arranged_rows(v, tiles, blocks.labels, labels_first=True)
+    filtered = features.new_empty(v.shape)
+    _, dim, num_padded = tiles.features.shape
+    exact_filter_kernel[num_padded // RECEIVERS, rows.shape[1] // blocks.labels, batch](
+        tiles.features,
+        tiles.boxes,
+        rows,
+        order,
+        filtered,
+        num_pixels,
+        num_padded,
+        num_padded // blocks.tile,
+        tiles.reach_squared,
+        LABELS=labels,
+        DIM=dim,
+        RECEIVERS=RECEIVERS,
+        TILE=blocks.tile,
+        BLOCK=blocks.labels,
+        CHUNK=CHUNK,
+        num_warps=8,
+        num_stages=2,
+        maxnreg=blocks.registers,
+        enable_fp_fusion=True,
+    )
     return filtered.to(v.dtype)

@@ -102,31 +102,30 @@ def exact_features_grad(
     """
     batch, num_pixels, labels = v.shape
     blocks = blocks_of(features, labels)
-    with torch.cuda.device_of(features):  # type: ignore[no-untyped-call]
-        tiles = tiled(features, order, blocks.tile, epsilon)
-        rows = [arranged_rows(x, tiles, blocks.grad_labels, labels_first=False) for x in (v, grad)]
-        features_grad = torch.empty_like(features)
-        _, dim, num_padded = tiles.features.shape
-        exact_features_grad_kernel[num_padded // RECEIVERS, batch](
-            tiles.features,
-            tiles.boxes,
-            *rows,
-            order,
-            features_grad,
-            num_pixels,
-            num_padded,
-            num_padded // blocks.tile,
-            tiles.reach_squared,
-            SCALE=1 / UNIT,
-            LABELS=rows[0].shape[2],
-            DIM=dim,
-            RECEIVERS=RECEIVERS,
-            TILE=blocks.tile,
-            BLOCK=blocks.grad_labels,
-            COLUMNS=16 if dim < 16 else 32,
-            CHUNK=CHUNK,
-            num_warps=4 if dim <= 8 else 8,
-            num_stages=2,
-            enable_fp_fusion=True,
-        )
+    tiles = tiled(features, order, blocks.tile, epsilon)
+    rows = [arranged_rows(x, tiles, blocks.grad_labels, labels_first=False) for x in (v, grad)]
+    features_grad = torch.empty_like(features)
+    _, dim, num_padded = tiles.features.shape
+    exact_features_grad_kernel[num_padded // RECEIVERS, batch](
+        tiles.features,
+        tiles.boxes,
+        *rows,
+        order,
+        features_grad,
+        num_pixels,
+        num_padded,
+        num_padded // blocks.tile,
+        tiles.reach_squared,
+        SCALE=1 / UNIT,
+        LABELS=rows[0].shape[2],
+        DIM=dim,
+        RECEIVERS=RECEIVERS,
+        TILE=blocks.tile,
+        BLOCK=blocks.grad_labels,
+        COLUMNS=16 if dim < 16 else 32,
+        CHUNK=CHUNK,
+        num_warps=4 if dim <= 8 else 8,
+        num_stages=2,
+        enable_fp_fusion=True,
+    )
     return features_grad

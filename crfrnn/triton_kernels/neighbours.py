@@ -64,5 +64,6 @@ def stencils(vertices: Tensor, steps: Tensor, *, reach: int) -> Tensor:
         count.bit_length(),
         REACH=reach,
         ENTRIES=ENTRIES,
+        enable_fp_fusion=True,
     )
     return tables

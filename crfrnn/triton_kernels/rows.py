@@ -136,6 +136,7 @@ def messages(
         LABELS=labels,
         ROWS=rows,
         BLOCK=block,
+        enable_fp_fusion=True,
     )
     return sent
 
@@ -170,6 +171,7 @@ def messages_grad(
         LABELS=labels,
         ROWS=rows,
         BLOCK=block,
+        enable_fp_fusion=True,
     )
     return logits_grad, None if sums is None else sums.sum(0)
 

@@ -207,6 +207,7 @@ def segment_sum(
         SUM=sum_type(rows),
         ROWS=ROWS,
         BLOCK=block(labels),
+        enable_fp_fusion=True,
     )
 
 
@@ -224,6 +225,7 @@ def blur(values: Tensor, stencil: Tensor, taps: tuple[float, ...]) -> Tensor:
         SUM=sum_type(values),
         ROWS=ROWS,
         BLOCK=block(labels),
+        enable_fp_fusion=True,
     )
     return blurred
 
@@ -263,6 +265,7 @@ def slice_(
         SUM=sum_type(filtered),
         ROWS=ROWS,
         BLOCK=block(labels),
+        enable_fp_fusion=True,
     )
     return filtered
 
@@ -284,5 +287,6 @@ def corner_products(values: Tensor, vertices: Tensor, rows: Tensor) -> Tensor:
         SUM=sum_type(rows),
         ROWS=ROWS,
         BLOCK=block(labels),
+        enable_fp_fusion=True,
     )
     return products

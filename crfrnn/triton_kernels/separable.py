@@ -152,6 +152,7 @@ def _launch(
         "PRECISION": "ieee" if double else "tf32x3",
         "SUM": tl.float64 if double else tl.float32,
         "BLOCK_X": BLOCK_X, "BLOCK_S": BLOCK_S, "BLOCK_C": BLOCK_C,
+        "enable_fp_fusion": True,
     }  # fmt: skip
     grid = triton.cdiv(size, BLOCK_X) * triton.cdiv(columns, BLOCK_C)
     return (grid,), (size, inner, columns), constants
