@@ -4,8 +4,8 @@ Functions of the same names and meanings as the plain ones, which serve whatever
 not: features of more than 16 dimensions, tables of more than 2^31 entries, no Triton, and the
 build of a lattice with vertices inserted. Every sum has a fixed order: the same bits on every run.
 
-A build reads one number from the GPU, how many vertices there are, because the tables are as
-large as that; an application reads none, so a CUDA graph can capture it.
+A build waits for the GPU once, for the number of vertices, because the tables are as large as
+that; an application does not wait, so a CUDA graph can capture it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from crfrnn.filtering.simplex import largest_precise
 from crfrnn.filtering.vertices import KEY_LIMIT
 
 MAX_DIM = 16  # of the features
-MAX_ENTRIES = 2**31 - 1  # of a table of int32
-SEGMENT = 32  # pixels around a vertex that one program sums: long lists are cut there
+MAX_ENTRIES = 2**30  # of a table of int32: the last program's numbers may go beyond
+# Entries of a list that are summed one after another, and then their sums: up to 13,000 pixels are
+# around a vertex of a photograph at theta 80/13.
+SEGMENT = 128
 
 
 def serves(rows: Tensor) -> bool:
@@ -89,7 +91,7 @@ def lattice_weights_grad(
 
     def received(rows: Tensor, filtered: Tensor, *, transposed: bool) -> Tensor:
         values = splat_and_blur(lattice, filtered, accuracy, transposed=transposed)
-        flat = rows.reshape(-1, rows.shape[-1])
+        flat = rows.reshape(-1, rows.shape[-1]).contiguous()
         return segments.corner_products(values, lattice.slice_vertices, flat)
 
     total = received(grad, v, transposed=transposed) + received(v, grad, transposed=not transposed)
@@ -118,11 +120,11 @@ def splat(lattice: Lattice, v: Tensor) -> Tensor:
     num_vertices = lattice.stencils.shape[1] - 1
     values = v.new_empty(num_vertices + 1, v.shape[1], dtype=_sum_dtype(v))
     if not lattice.splat_segments.numel():
-        segments.segment_sum(v, lattice.splat_offsets, values, entries)
+        segments.segment_sum(v, lattice.splat_offsets, values[:-1], entries)
         return values
     parts = values.new_empty(lattice.splat_offsets.numel(), v.shape[1])
     segments.segment_sum(v, lattice.splat_offsets, parts, entries)
-    segments.segment_sum(parts, lattice.splat_segments, values, None)
+    segments.segment_sum(parts, lattice.splat_segments, values[:-1], None)
     return values
 
 

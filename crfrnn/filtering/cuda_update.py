@@ -51,7 +51,7 @@ def mean_field_updates(
     logits = flat if start is None else start.reshape(-1, labels).contiguous()
     penalties = torch.stack([kernel.penalty for kernel in kernels])
     before = torch.stack([_factor(kernel.before, flat) for kernel in kernels])
-    each = history.view(len(history), -1, labels)
+    each = history.flatten(1, 2)
     q = each[0] if len(each) else torch.empty_like(flat, dtype=history.dtype)
     for t in range(iterations):
         q = each[t] if len(each) else q

@@ -46,7 +46,8 @@ class Lattice(NamedTuple):
         splat_weights: (BN (d + 1),), the same barycentric weights in that order.
         splat_offsets: (M,), where each vertex's pixels begin; or (S,), where each segment of them
             begins, if long lists are cut (`split_segments`).
-        splat_segments: (M,), where each vertex's segments begin; (0,), if a vertex is one segment.
+        splat_segments: (M + 1,), where each vertex's segments begin, and where the last one's end;
+            (0,), if a vertex is one segment.
         stencils: (d + 1, M + 1, 2 reach + 1), the rows that each vertex gathers from, for each
             direction: behind, ahead, ..., itself. A missing neighbour is row M, which stays zero.
     """
@@ -107,15 +108,15 @@ def build_lattice(features: Tensor, accuracy: LatticeAccuracy) -> tuple[Lattice,
 def split_segments(lattice: Lattice, length: int) -> Lattice:
     """The same lattice, its lists of the pixels around a vertex cut to a length.
 
-    As many segments as there could be are made without looking at the lists; those left over
-    are empty, and the last vertex has them.
+    As many segments as there could be are made without looking at the lists, for which a GPU
+    would have to be waited for; those left over are empty and belong to no vertex.
     """
     begin, entries = lattice.splat_offsets.long(), lattice.splat_pixels.numel()
-    counts = torch.diff(begin, append=begin.new_tensor([entries]))
+    counts = torch.diff(F.pad(begin, (0, 1), value=entries))
     segments_of = torch.div(counts + length - 1, length, rounding_mode="floor")
-    first = segments_of.cumsum(0) - segments_of
+    first = F.pad(segments_of.cumsum(0), (1, 0))
     segment = torch.arange(begin.numel() + entries // length, device=begin.device)
-    vertex = torch.searchsorted(first, segment, right=True) - 1
+    vertex = torch.searchsorted(first[:-1], segment, right=True) - 1
     offsets = (begin[vertex] + (segment - first[vertex]) * length).clamp_(max=entries)
     dtype = lattice.splat_offsets.dtype
     return lattice._replace(splat_offsets=offsets.to(dtype), splat_segments=first.to(dtype))
@@ -170,7 +171,9 @@ def splat(lattice: Lattice, v: Tensor) -> Tensor:
     )
     if lattice.splat_segments.numel():
         rows = torch.arange(len(values), device=v.device, dtype=lattice.splat_segments.dtype)
-        values = F.embedding_bag(rows, values, lattice.splat_segments, mode="sum")
+        values = F.embedding_bag(
+            rows, values, lattice.splat_segments, mode="sum", include_last_offset=True
+        )
     return F.pad(values, (0, 0, 0, 1))
 
 

@@ -57,7 +57,7 @@ def _(features: Tensor, accuracy: str) -> Built:
         index.new_empty(pixels * size),
         features.new_empty(pixels * size),
         index.new_empty(segments),
-        index.new_empty(vertices if cut else 0),
+        index.new_empty(vertices + 1 if cut else 0),
         index.new_empty(size, vertices + 1, 2 * named(accuracy).reach + 1),
         index.new_empty(pixels, size, dtype=torch.int8),
     )

@@ -49,7 +49,9 @@ def simplex_kernel(
         elevated = tl.where((axis == DIM - step)[None, :], own[:, None], elevated)
         total += x
     elevated = tl.where((axis == 0)[None, :], total[:, None], elevated)
-    tl.store(reach + tl.program_id(0), tl.max(tl.max(tl.abs(elevated), axis=1), axis=0))
+    # The compiled maximum leaves NaN out.
+    size = tl.where(elevated == elevated, tl.abs(elevated), float("inf"))
+    tl.store(reach + tl.program_id(0), tl.max(tl.max(size, axis=1), axis=0))
 
     down = tl.floor(elevated / SIZE) * SIZE
     up = tl.ceil(elevated / SIZE) * SIZE
@@ -80,7 +82,8 @@ def simplex_kernel(
     tl.store(weights + corner, weight, mask=there[:, None] & real)
 
     last = tl.sum(tl.where((axis == DIM)[None, :], origin, 0.0), axis=1)
-    digit = ((origin - last[:, None]) / SIZE).to(digits.dtype.element_ty)
+    # A whole number, up to the rounding of the division.
+    digit = tl.floor((origin - last[:, None]) / SIZE + 0.5).to(digits.dtype.element_ty)
     place = point.to(tl.int64)[:, None] * DIM + axis[None, :]
     tl.store(digits + place, digit, mask=there[:, None] & (axis < DIM)[None, :])
 

@@ -10,7 +10,7 @@ from torch import Tensor
 ENTRIES = 256  # vertices in one program
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_vertices", "num_halvings"])
 def stencils_kernel(
     vertices,
     steps,

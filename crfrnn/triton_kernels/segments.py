@@ -3,7 +3,8 @@
 Every output row is summed by one program, in the order of its list: no atomics, the same bits on
 every run. Rows are (R, L), row-major, and a program takes a few of them with a block of labels.
 Sums are in float32, or float64 for rows of float64; half-precision rows are read and written as
-they are. `filtering/lattice.py` has the same sums in plain PyTorch.
+they are. `filtering/lattice.py` has the same sums in plain PyTorch. Numbers that change with the
+image are no part of what a kernel is compiled for.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ ROWS = 16  # of the output, in one program
 MAX_BLOCK = 64  # labels in one program
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_segments", "num_offsets", "num_entries"])
 def segment_sum_kernel(
     rows,
     sources,
@@ -25,6 +26,7 @@ def segment_sum_kernel(
     offsets,
     sums,
     num_segments,
+    num_offsets,
     num_entries,
     LABELS: tl.constexpr,
     SUM: tl.constexpr,
@@ -33,14 +35,14 @@ def segment_sum_kernel(
 ):
     """sums[s] = sum of weights[e] rows[sources[e]] over the entries e of segment s.
 
-    Segment s begins at offsets[s] and ends where the next one begins. Without sources and weights
-    the entries are the rows themselves.
+    Segment s begins at offsets[s] and ends at the next offset, or with the entries. Without sources
+    and weights the entries are the rows themselves.
     """
     segment = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     label = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     there, wanted = segment < num_segments, (label < LABELS)[None, :]
     begin = tl.load(offsets + segment, mask=there, other=0)
-    end = tl.load(offsets + segment + 1, mask=segment + 1 < num_segments, other=num_entries)
+    end = tl.load(offsets + segment + 1, mask=segment + 1 < num_offsets, other=num_entries)
     length = tl.where(there, end - begin, 0)
     total = tl.zeros((ROWS, BLOCK), dtype=SUM)
     for k in range(tl.max(length, axis=0)):
@@ -57,7 +59,7 @@ def segment_sum_kernel(
     tl.store(sums + place, total.to(sums.dtype.element_ty), mask=there[:, None] & wanted)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_vertices"])
 def blur_kernel(
     values,
     stencil,
@@ -185,16 +187,16 @@ def grid(num_rows: int, num_labels: int) -> tuple[int, int]:
 def segment_sum(
     rows: Tensor, offsets: Tensor, sums: Tensor, entries: tuple[Tensor, Tensor] | None
 ) -> None:
-    """`segment_sum_kernel` into sums (S, L); rows (R, L), offsets (S,), entries as they are named.
+    """`segment_sum_kernel` into sums.
 
     Args:
         rows: (R, L).
-        offsets: (S,), where each segment begins.
-        sums: (S, L) or with further rows, which are left alone.
+        offsets: (S,), where each segment begins; or (S + 1,), and where the last one ends.
+        sums: (S, L), contiguous.
         entries: sources and weights, (E,) each; None: the rows in order, each once.
     """
     sources, weights = (None, None) if entries is None else entries
-    num_segments, labels = offsets.numel(), rows.shape[1]
+    num_segments, labels = sums.shape
     segment_sum_kernel[grid(num_segments, labels)](
         rows,
         sources,
@@ -202,6 +204,7 @@ def segment_sum(
         offsets,
         sums,
         num_segments,
+        offsets.numel(),
         rows.shape[0] if sources is None else sources.numel(),
         LABELS=labels,
         SUM=sum_type(rows),
@@ -251,6 +254,7 @@ def slice_(
     """
     (pixels, size), labels = vertices.shape, values.shape[1]
     filtered = (values if base is None else base).new_empty(pixels, labels)
+    after = None if after is None else after.contiguous()
     slice_kernel[grid(pixels, labels)](
         values,
         vertices,

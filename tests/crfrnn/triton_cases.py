@@ -21,11 +21,11 @@ def lattice(dtype: torch.dtype, num_pixels: int = 300) -> None:
     for accuracy in ACCURACIES.values():
         tables = split_segments(build_lattice(features, accuracy)[0], 32)
         v = torch.rand(num_pixels, LABELS, dtype=dtype)
-        values = v.new_empty(tables.stencils.shape[1], LABELS)
+        values = v.new_empty(tables.stencils.shape[1], LABELS, dtype=sums)
         parts = v.new_empty(tables.splat_offsets.numel(), LABELS, dtype=sums)
         entries = tables.splat_pixels, tables.splat_weights
         segments.segment_sum(v, tables.splat_offsets, parts, entries)
-        segments.segment_sum(parts, tables.splat_segments, values, None)
+        segments.segment_sum(parts, tables.splat_segments, values[:-1], None)
         segments.blur(values, tables.stencils[0], accuracy.taps)
         gain = accuracy.gain(5)
         segments.slice_(values, tables.slice_vertices, tables.slice_weights, gain)

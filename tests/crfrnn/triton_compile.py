@@ -48,8 +48,9 @@ def compiled(launch: Any) -> list[dict[str, Any]]:
     def stop(self: Any, *args: Any, **options: Any) -> Any:
         kernel = run(self, *args, **{**options, "warmup": True})
         assert kernel is not None
-        own = {"file": Path(self.fn.__code__.co_filename).stem, "kernel": self.fn.__name__}
-        found.append({**own, "shared": kernel.metadata.shared, **usage(kernel)})
+        found.append(
+            {"kernel": self.fn.__name__, "shared": kernel.metadata.shared, **usage(kernel)}
+        )
         return kernel
 
     triton.runtime.driver.set_active(AbsentGpu())
