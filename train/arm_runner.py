@@ -61,6 +61,8 @@ class ArmRunner:
         self.train = data.build(recipe.data, "train")
         self.tune = data.build(recipe.data, "tune")
         self.report = data.build(recipe.data, "report")
+        both = {"tune": self.tune, "report": self.report}
+        self.scored_splits = {split: both[split] for split in recipe.score}
         recipe.check_start()
         check_phases(recipe, len(self.train.classes))
         self.folder = RunFolder(out, self.config, resume=resume)
@@ -87,7 +89,8 @@ class ArmRunner:
         with self._tracker(arm, seed) as tracker:
             result = make(tracker)
             tracker.log_scores(result["metrics"])
-            tracker.log_images(self.load(arm, seed), self.report)
+            *_, last = self.scored_splits.values()
+            tracker.log_images(self.load(arm, seed), last)
             self._log_checkpoints(tracker, self.folder.checkpoint(arm, seed))
         result["wall_seconds"] = time.perf_counter() - began
         if found is not None:
@@ -183,7 +186,7 @@ class ArmRunner:
             "before_crf": {},
             "harm_rate": {},
         }
-        for split, dataset in (("tune", self.tune), ("report", self.report)):
+        for split, dataset in self.scored_splits.items():
             coarse = self._coarse(network_of or arm, seed, dataset, split)
             save_to = self.folder.predictions(arm, seed) if split == "report" else None
             counts = evaluate(segmenter, dataset, coarse, save_to=save_to)
@@ -244,8 +247,8 @@ class ArmRunner:
         self._said.add(key)
         scores = [
             f"{split} mIoU {'–' if miou is None else format(miou, '.4f')}"
-            for split in ("tune", "report")
-            for miou in [result["metrics"][split]["miou"]]
+            for split, metrics in result["metrics"].items()
+            for miou in [metrics["miou"]]
         ]
         self.console.print(f"{key[0]}-seed{key[1]}: {', '.join(scores)}, {remark}")
 

@@ -26,7 +26,15 @@ def compare(name: str, recipe: Recipe, out: Path, *, resume: bool) -> dict[str, 
 
     Returns:
         The contents of results.json.
+
+    Raises:
+        ValueError: the report split, which table and page show, is not to be scored.
     """
+    if "report" not in recipe.score:
+        raise ValueError(
+            "compare shows the report split, and --score leaves it out: give --score tune report, "
+            "or make single arms with `python -m train run`."
+        )
     comparison = Comparison(name, recipe, out, resume=resume)
     runs = [comparison.start()]
     for arm in (comparison.unary, comparison.post_hoc, comparison.crf_only, comparison.joint):

@@ -67,6 +67,8 @@ class Recipe:
         crf: the form of the CRF of every arm; the search finds its widths and weights.
         search: of the post-hoc CRF.
         seeds: one run of every arm but start for each.
+        score: splits that every arm is scored on. ("tune",) while a method is looked for: what is
+            chosen on the report split is not measured there.
         max_corrupt: images that may turn out unreadable in the training of one process, each
             named and replaced by another; one more stops the run.
         workers: processes that load data; 0 loads in the main process.
@@ -85,6 +87,7 @@ class Recipe:
     crf: CrfForm
     search: SearchConfig
     seeds: tuple[int, ...] = (0, 1)
+    score: tuple[Literal["tune", "report"], ...] = ("tune", "report")
     finish: FinishConfig | None = None
     crf_first: FitConfig | None = None
     max_corrupt: int = 10
@@ -98,6 +101,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds must be distinct and at least one, got {self.seeds}.")
+        if not self.score or len(set(self.score)) != len(self.score):
+            raise ValueError(f"score must name tune, report, or both once, got {self.score}.")
         for name, least in (
             ("workers", 0),
             ("max_corrupt", 0),
