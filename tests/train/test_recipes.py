@@ -37,7 +37,8 @@ from train.recipes import RECIPES
 from train.run import Run
 from train.tracker import NoTracker
 
-PAPERS = [name for name in RECIPES if name not in ("collage", "voc12-animals")]
+OURS = ("collage", "voc12-animals", "voc12-animals-imagenet", "camvid")
+PAPERS = [name for name in RECIPES if name not in OURS]
 DEEPLABS = [name for name in PAPERS if name.startswith("deeplab")]
 
 # name: (crop, batch, steps, lr, schedule, head, biases, decay, label stride, scale)

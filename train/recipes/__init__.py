@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from train.recipe import Recipe
+from train.recipes.camvid import camvid
 from train.recipes.collage import collage
 from train.recipes.crf_as_rnn import crf_as_rnn
 from train.recipes.deeplab_v1 import deeplab_v1_largefov, deeplab_v1_msc
@@ -18,10 +19,13 @@ from train.recipes.deeplab_v3 import deeplab_v3_resnet101
 from train.recipes.deeplab_v3plus import deeplab_v3plus_resnet101, deeplab_v3plus_xception65
 from train.recipes.pac_crf import pac_crf
 from train.recipes.voc12_animals import voc12_animals
+from train.recipes.voc12_animals_imagenet import voc12_animals_imagenet
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "collage": collage,
     "voc12-animals": voc12_animals,
+    "voc12-animals-imagenet": voc12_animals_imagenet,
+    "camvid": camvid,
     "deeplab-v1-largefov": deeplab_v1_largefov,
     "deeplab-v1-msc": deeplab_v1_msc,
     "deeplab-v2-vgg16": deeplab_v2_vgg16,

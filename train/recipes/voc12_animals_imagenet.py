@@ -1,0 +1,53 @@
+"""The animals of VOC 2012, from an ImageNet backbone: a weaker start than `voc12-animals`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from data import TransformConfig, VocConfig
+from data.voc import ANIMALS
+from eval.tuning.grid import SearchConfig
+from models import CrfForm, published_network
+from train.fit_config import FitConfig
+from train.recipe import ModelConfig, Recipe
+
+CROP = 257  # 16 k + 1: no padding at stride 16
+
+
+def voc12_animals_imagenet() -> Recipe:
+    """The animal subset of VOC 2012, DeepLabv3 on MobileNetV2 with a head that starts at random.
+
+    Command: python -m train compare voc12-animals-imagenet --data.root VOCdevkit/VOC2012
+             --model.backbone-weights mobilenetv2_100_imagenet.safetensors
+             and, with the lists of `python -m data prepare voc-animals`, --data.train-list
+             animals_train --data.tune-list animals_tune --data.report-list animals_report
+    Cost: TODO
+    Expect: TODO
+    """
+    fit = FitConfig(steps=60, lr=3e-5, head_multiplier=3.0, warmup=5, clip_norm=1.0)
+    return Recipe(
+        data=VocConfig(scored=ANIMALS),
+        model=ModelConfig(
+            # The paper's momentum would leave a fresh head's statistics at their start.
+            network=replace(published_network(), batch_norm_momentum=0.1),
+            min_size=CROP,
+        ),
+        augment=TransformConfig(crop_size=CROP),
+        start=FitConfig(steps=440, lr=3e-4, head_multiplier=5.0, warmup=20),
+        fit=fit,
+        crf_fit=replace(fit, steps=30),
+        crf=CrfForm(
+            kernel_weights="class",
+            normalization="after",
+            learn_output_scale=True,
+            resolution=2,
+        ),
+        search=SearchConfig(
+            num_images=50,
+            theta_gamma=(1.0,),
+            spatial_weight=(3.0,),
+            theta_alpha=(40.0, 80.0),
+            theta_beta=(3.0, 5.0),
+            bilateral_weight=(4.0, 6.0),
+        ),
+    )
