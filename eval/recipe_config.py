@@ -1,7 +1,9 @@
-"""When two run folders hold runs of one recipe."""
+"""When two run folders hold runs of one recipe, and the digest that says so."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +18,15 @@ CHANGES_NO_ARM = (
     "wandb",
 )
 
+DIGEST_LENGTH = 12
+
 
 def what_matters(config: Mapping[str, Any]) -> dict[str, Any]:
     """A config without what changes no arm: more seeds are more arms, not others."""
     return {k: v for k, v in config.items() if k not in CHANGES_NO_ARM}
+
+
+def digest_of(config: Mapping[str, Any]) -> str:
+    """The same for the same values, in any order of the keys, on any machine."""
+    written = json.dumps(config, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(written.encode()).hexdigest()[:DIGEST_LENGTH]

@@ -9,11 +9,12 @@ import pytest
 import yaml
 
 from data import VocConfig
+from eval.recipe_config import digest_of
 from train.__main__ import main
 from train.ablate.ablation import ABLATIONS, SHIPPED, Ablation
 from train.ablate.changes import changed
 from train.ablate.distribute import AGENT_VARIABLES, Shard, leave_sweep
-from train.ablate.expand import digest_of, expand
+from train.ablate.expand import expand
 from train.ablate.sharing import common
 from train.recipe import Recipe
 from train.recipes import RECIPES

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from train.ablate.expand import Variant, digest_of
+from eval.recipe_config import digest_of
+from train.ablate.expand import Variant
 from train.ablate.sharing import common
 from train.wandb_run import PROJECT
 

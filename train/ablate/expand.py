@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from eval.arms import ArmName
-from eval.recipe_config import what_matters
+from eval.recipe_config import digest_of, what_matters
 from train.ablate.ablation import Ablation, Changes
 from train.ablate.changes import changed
 from train.recipe import Recipe
 from train.run_folder import as_json
-
-DIGEST_LENGTH = 12
 
 
 @dataclass(frozen=True)
@@ -83,9 +79,3 @@ def matters(recipe: Recipe) -> dict[str, Any]:
         "network_kind": type(recipe.model.network).__name__,
         "start_seed": recipe.seeds[0],
     }
-
-
-def digest_of(config: dict[str, Any]) -> str:
-    """The same for the same values, in any order of the keys, on any machine."""
-    written = json.dumps(config, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(written.encode()).hexdigest()[:DIGEST_LENGTH]
