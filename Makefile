@@ -13,7 +13,7 @@ override STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test install lint types sanitize survive clean
+.PHONY: help demo test install lint types sanitize survive results-check clean
 
 help:
 	@echo "make demo     set up .venv, then train and compare all arms on the embedded data set"
@@ -23,6 +23,7 @@ help:
 	@echo "make types    mypy"
 	@echo "make sanitize the native code under the address, undefined-behaviour and thread sanitizers"
 	@echo "make survive  kill a training twenty times at random moments, and compare it with a whole one"
+	@echo "make results-check  recompute every number of README.md and RESULTS.md from the stored runs"
 	@echo "make clean    remove .venv, caches and build outputs; runs/ stays"
 	@echo
 	@echo "PYTHON=python3.12 chooses the interpreter of .venv (3.10 or later; now: $(PYTHON))"
@@ -55,6 +56,9 @@ sanitize:
 
 survive: $(STAMP)
 	@$(BIN)/python -m tests.train.kill_loop
+
+results-check: $(STAMP)
+	@$(BIN)/python -m eval results check
 
 # An environment whose pip does not answer (interrupted, or its interpreter is gone) is made anew.
 # A change of the native code builds it anew.

@@ -19,7 +19,10 @@ USAGE = """usage: python -m eval run CHECKPOINT [--split SPLIT] [--data.root DIR
        python -m eval benchmark models [--out FILE] [--repeats N]
        python -m eval networks --out FILE [--names NAME ...]
        python -m eval report RUNS [--out page.html] [--data.root DIR] [--gallery N]
-       python -m eval readme RESULTS.json [RESULTS.json ...] [--readme FILE]"""
+       python -m eval readme RESULTS.json [RESULTS.json ...] [--readme FILE]
+       python -m eval results add RUNS... --study NAME [--label WORDS] [--arms ARM ...]
+       python -m eval results write [--document FILE]
+       python -m eval results check [--document FILE]"""
 
 # Imported when called: one command must not wait for what another needs.
 
@@ -108,6 +111,27 @@ def readme(arguments: list[str]) -> None:
     readme_command(arguments)
 
 
+def results_add(arguments: list[str]) -> None:
+    """Store runs as experiments of the repository."""
+    from eval.results.command import add_command
+
+    add_command(arguments)
+
+
+def results_write(arguments: list[str]) -> None:
+    """Write RESULTS.md."""
+    from eval.results.command import write_command
+
+    write_command(arguments)
+
+
+def results_check(arguments: list[str]) -> None:
+    """Recompute every published number."""
+    from eval.results.command import check_command
+
+    check_command(arguments)
+
+
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "run": run,
     "predict": predict,
@@ -121,6 +145,9 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "networks": networks,
     "report": report,
     "readme": readme,
+    "results add": results_add,
+    "results write": results_write,
+    "results check": results_check,
 }
 """The words of a command, and what takes the arguments behind them."""
 
@@ -135,7 +162,7 @@ def main(arguments: list[str]) -> None:
         print(USAGE)
         return
     try:
-        words = 2 if arguments[0] == "benchmark" else 1
+        words = 2 if arguments[0] in ("benchmark", "results") else 1
         name = chosen("command", " ".join(arguments[:words]), COMMANDS)
         COMMANDS[name](arguments[words:])
     except (OSError, ValueError) as error:

@@ -102,13 +102,19 @@ def check_block(text: str, name: str, block: str) -> None:
     """
     found, expected = read_block(text, name), block.strip()
     if found != expected:
-        difference = difflib.unified_diff(
-            found.splitlines(), expected.splitlines(), "found", "expected", lineterm="", n=0
-        )
         raise ValueError(
             f"the block {name!r} is not what its results give; generate it again:\n"
-            + "\n".join(difference)
+            + differing_lines(found, expected)
         )
+
+
+def differing_lines(found: str, expected: str) -> str:
+    """What two texts differ in, line by line."""
+    return "\n".join(
+        difflib.unified_diff(
+            found.splitlines(), expected.splitlines(), "found", "expected", lineterm="", n=0
+        )
+    )
 
 
 def _markers(name: str, what: str = "results") -> tuple[str, str]:

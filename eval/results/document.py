@@ -1,0 +1,81 @@
+"""RESULTS.md, written wholly from the stored studies."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from eval.metrics import SplitCounts
+from eval.results.store import Store, Study
+from eval.results.table import Load, difference_rows, markdown, run_rows, score_rows
+
+HEADING = """# Results
+
+Written by `python -m eval results write` from the runs in [`experiments/`](experiments); `make
+results-check` recomputes every number from what was counted on the images, and fails where one
+differs. Arms and protocol: [README.md](README.md).
+
+Scores in per cent but for NLL (nats a pixel): mean ± sample standard deviation over n seeds; px:
+mIoU within the trimap of that width; harm: images whose mIoU the CRF lowers, in per cent.
+Differences are paired by image and seed, in points; the brackets are 95 % intervals over the
+images, of 2,000 resamples. They tell how much the choice of the test images matters; what another
+training would change, only the seeds tell.
+"""
+
+
+def document(store: Store) -> str:
+    """The whole text.
+
+    Raises:
+        FileNotFoundError: counts of a run are not stored.
+        ValueError: a study is not what it should be.
+    """
+
+    @cache
+    def load(digest: str) -> SplitCounts:
+        return store.counts(digest)
+
+    return "\n".join([HEADING, *(section(study, load) for study in store.studies())])
+
+
+def section(study: Study, load: Load) -> str:
+    """One study: what was asked, the commands, the tables, and what they say."""
+    lines = [f"## {study.title}", "", study.asked, ""]
+    for title, beginning in study.parts.items():
+        lines += [f"### {title}", ""] if title else []
+        lines += [*scores_of(study, load, beginning), ""]
+    lines += [study.says, "", *made_by(study)]
+    return "\n".join(lines)
+
+
+def scores_of(study: Study, load: Load, beginning: str) -> list[str]:
+    """The two tables of a part of the images."""
+    if not study.records:
+        return ["Not run yet."]
+    label, arm = study.against
+    lines = [
+        f"Scores on the {study.split} split:",
+        "",
+        markdown(score_rows(study, load, beginning)),
+    ]
+    rows = difference_rows(study, load, beginning)
+    if len(rows) > 1:
+        lines += ["", f"Differences to {arm} of “{label}”:", "", markdown(rows)]
+    return lines
+
+
+def made_by(study: Study) -> list[str]:
+    """The commands and the runs, folded."""
+    if not study.records:
+        return []
+    return [
+        f"<details><summary>{len(study.records)} runs and their commands</summary>",
+        "",
+        "```",
+        *dict.fromkeys(record["command"] for record in study.records),
+        "```",
+        "",
+        markdown(run_rows(study)),
+        "",
+        "</details>",
+        "",
+    ]

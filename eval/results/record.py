@@ -1,0 +1,140 @@
+"""One run of a run folder as it is stored: what made it, its scores, and what they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from eval.metrics import SHOWN_WIDTHS, SplitCounts, harm_rate, scores
+from eval.metrics.scores import SCORES
+from eval.recipe_config import digest_of, what_matters
+from eval.results.store import Record, digest_of_counts, read
+
+FORMAT = 1
+
+Split = Literal["tune", "report"]
+
+
+def records_of(
+    folder: Path, label: str, split: Split, arms: Sequence[str] = ()
+) -> list[tuple[Record, dict[str, SplitCounts]]]:
+    """Every run of a folder that is finished or has failed, with its counts by their digest.
+
+    Args:
+        folder: that `python -m train` wrote.
+        label: of the row that the runs belong to.
+        split: whose scores are stored.
+        arms: to take; all if none is named.
+
+    Raises:
+        FileNotFoundError: a file of a run is missing.
+        ValueError: it is damaged, or no run of these arms is finished.
+    """
+    config = read(folder / "config.json")
+    check_paths(config, folder)
+    signed = read(folder / "origin.json")
+    about = {
+        "format": FORMAT,
+        "label": label,
+        "split": split,
+        "recipe": recipe_of(signed[0]["command"]),
+        "command": " && ".join(dict.fromkeys(entry["command"] for entry in signed)),
+        "digest": digest_of(what_matters(config)),
+        "config": config,
+        "commit": ", ".join(dict.fromkeys(entry["commit"] for entry in signed)),
+        "dirty": any(entry["dirty"] for entry in signed),
+        **{key: signed[0][key] for key in ("started", "machine", "versions")},
+    }
+    found = []
+    for arm_folder in sorted((folder / "arms").glob("*-seed*")):
+        arm, _, seed = arm_folder.name.rpartition("-seed")
+        if arms and arm not in arms:
+            continue
+        run = {**about, "arm": arm, "seed": int(seed)}
+        if (arm_folder / "result.json").is_file():
+            found.append(finished(run, arm_folder, split))
+        elif (arm_folder / "failed.json").is_file():
+            found.append(({**run, "failed": read(arm_folder / "failed.json")["error"]}, {}))
+    if not found:
+        raise ValueError(f"{folder} has no finished run of {', '.join(arms) or 'any arm'}.")
+    return found
+
+
+def check_paths(config: Mapping[str, Any], folder: Path) -> None:
+    """Raise ValueError where a path of this machine would be published."""
+    for part, name in (("data", "root"), ("model", "weights"), ("model", "backbone_weights")):
+        path = config.get(part, {}).get(name)
+        if path is not None and Path(path).is_absolute():
+            raise ValueError(
+                f"{folder} was run with --{part}.{name.replace('_', '-')} {path}: run what is "
+                "to be published with paths relative to the repository."
+            )
+
+
+def finished(
+    run: Mapping[str, Any], folder: Path, split: Split
+) -> tuple[Record, dict[str, SplitCounts]]:
+    """The record of one arm's folder, and the counts that its scores come from."""
+    result = read(folder / "result.json")
+    if split not in result["metrics"]:
+        raise ValueError(f"{folder} was not scored on the {split} split.")
+    after = SplitCounts.load(folder / f"counts-{split}.npz")
+    counts = {digest_of_counts(after): after}
+    record = {
+        **run,
+        "network_steps": result["network_steps"],
+        "wall_seconds": result["wall_seconds"],
+        "counts": next(iter(counts)),
+        "scores": kept_scores(after),
+        "crf": crf_in_short(result["crf"]),
+        "crf_start": crf_in_short(result.get("crf_start")),
+    }
+    if result["crf"] is not None:
+        before = SplitCounts.load(folder / f"counts-{split}-before-crf.npz")
+        digest = digest_of_counts(before)
+        counts[digest] = before
+        record |= {
+            "counts_before": digest,
+            "scores_before": kept_scores(before),
+            "harm_rate": harm_rate(before, after),
+        }
+    return record, counts
+
+
+def kept_scores(counts: SplitCounts) -> dict[str, Any]:
+    """Of `eval.metrics.scores`, what is stored."""
+    found = scores(counts)
+    trimap = {width: found["trimap_miou"][width] for width in SHOWN_WIDTHS}
+    kept = {name: found[name] for name in (*SCORES, "iou_per_class")}
+    return {**kept, "trimap_miou": trimap}
+
+
+def crf_in_short(crf: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A CRF's numbers, of each matrix what its diagonal and the rest are on average."""
+    if crf is None:
+        return None
+    matrices = {**crf["kernel_weights"], "compatibility": crf["compatibility"]}
+    return {
+        **{k: v for k, v in crf.items() if not isinstance(v, dict | list) or "theta" in k},
+        **{name: in_short(np.array(values)) for name, values in matrices.items()},
+    }
+
+
+def in_short(matrix: Any) -> dict[str, float]:
+    """Mean on and off the diagonal of an (L, L) matrix."""
+    on = np.eye(len(matrix), dtype=bool)
+    short = {"diagonal": float(matrix[on].mean())}
+    return short | ({"others": float(matrix[~on].mean())} if len(matrix) > 1 else {})
+
+
+def recipe_of(command: str) -> str:
+    """The recipe's name as the command has it."""
+    words = command.split()
+    for before, word in pairwise(words):
+        if before in ("compare", "run", "--recipe"):
+            return word
+    return "collage"  # of `ablate` without --recipe

@@ -1,0 +1,177 @@
+"""What is stored of experiments, and where: everything that RESULTS.md says can be had from it.
+
+experiments/STUDY/study.json     title, split, what the rows are compared with; see `Study`
+experiments/STUDY/asked.md       the question, in words
+experiments/STUDY/says.md        what the table says and what it does not, in words
+experiments/STUDY/runs/*.json    one finished or failed run each, see `eval.results.record`
+experiments/counts/DIGEST.npz    what was counted on every image, named by its content
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from eval.metrics import SplitCounts
+
+Record = Mapping[str, Any]
+
+DIGEST_LENGTH = 16
+
+
+@dataclass(frozen=True)
+class Study:
+    """One question, the runs that answer it, and the words around their table.
+
+    Attributes:
+        name: of its folder.
+        title: heading.
+        split: that is scored: "tune" while a method is looked for, "report" for what came out.
+        against: label and arm that all others are compared with.
+        parts: title -> beginning of the names of its images; a table is made for each.
+        asked, says: Markdown.
+        records: of all runs, in the order of their labels, arms and seeds.
+    """
+
+    name: str
+    title: str
+    split: Literal["tune", "report"]
+    against: tuple[str, str]
+    parts: Mapping[str, str]
+    asked: str
+    says: str
+    records: tuple[Record, ...]
+
+
+class Store:
+    """The folder of all studies.
+
+    Args:
+        root: `experiments`.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def studies(self) -> list[Study]:
+        """All of them, by name.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        folders = sorted(path.parent for path in self.root.glob("*/study.json"))
+        if not folders:
+            raise FileNotFoundError(f"no study in {self.root}: expected {self.root}/*/study.json.")
+        return [self.study(folder.name) for folder in folders]
+
+    def study(self, name: str) -> Study:
+        """One study with its runs.
+
+        Raises:
+            FileNotFoundError: it does not exist.
+            ValueError: its files are not what they should be.
+        """
+        folder = self.root / name
+        if not (folder / "study.json").is_file():
+            raise FileNotFoundError(
+                f"no study {name!r}: write {folder / 'study.json'} with title, split and against, "
+                "and asked.md and says.md beside it."
+            )
+        about = read(folder / "study.json")
+        try:
+            label, arm = about["against"]
+            records = [read(path) for path in sorted((folder / "runs").glob("*.json"))]
+            order = list(dict.fromkeys([*about.get("labels", ()), *(r["label"] for r in records)]))
+            return Study(
+                name,
+                about["title"],
+                about["split"],
+                (label, arm),
+                about.get("parts", {"": ""}),
+                (folder / "asked.md").read_text(encoding="utf-8").strip(),
+                (folder / "says.md").read_text(encoding="utf-8").strip(),
+                tuple(sorted(records, key=lambda r: (order.index(r["label"]), *place(r)))),
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"{folder / 'study.json'} or a file of runs/ lacks {error}: study.json holds "
+                "title, split and against, runs/ what `eval results add` wrote."
+            ) from error
+
+    def put(self, study: str, record: Record, counts: Mapping[str, SplitCounts]) -> Path:
+        """Write a run and what was counted; a run of the same label, arm and seed is replaced."""
+        for digest, of_split in counts.items():
+            path = self.counts_path(digest)
+            if not path.is_file():
+                of_split.save(path)
+        words = "".join(c if c.isalnum() else "-" for c in record["label"].lower())
+        label = "-".join(part for part in words.split("-") if part)
+        path = self.root / study / "runs" / f"{label}.{record['arm']}.seed{record['seed']}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        return path
+
+    def counts(self, digest: str) -> SplitCounts:
+        """What was counted, by the digest of its content.
+
+        Raises:
+            FileNotFoundError: it is not stored.
+            ValueError: its content is another one.
+        """
+        path = self.counts_path(digest)
+        counts = SplitCounts.load(path)
+        found = digest_of_counts(counts)
+        if found != digest:
+            raise ValueError(f"{path} is not what was scored: its content has the digest {found}.")
+        return counts
+
+    def counts_path(self, digest: str) -> Path:
+        """Where counts lie."""
+        return self.root / "counts" / f"{digest}.npz"
+
+
+ARM_ORDER = ("start", "unary", "post-hoc", "crf-only", "joint")
+
+
+def place(record: Record) -> tuple[int, int]:
+    """Arm and seed as numbers to sort by."""
+    return ARM_ORDER.index(record["arm"]), record["seed"]
+
+
+def digest_of_counts(counts: SplitCounts) -> str:
+    """Of the content: the same whatever wrote or compressed the file."""
+    rings = counts.rings.tocoo()
+    order = np.lexsort((rings.coords[1], rings.coords[0]))
+    hashed = hashlib.sha256()
+    about = (counts.names, counts.classes, counts.scored, counts.widths, counts.band)
+    hashed.update(json.dumps(about).encode())
+    for values in (
+        rings.coords[0][order].astype("<i8"),
+        rings.coords[1][order].astype("<i8"),
+        rings.data[order].astype("<i8"),
+        counts.boundary.astype("<i8"),
+        counts.contours.astype("<i8"),
+        counts.likelihood.astype("<f8"),
+        counts.bins.astype("<f8"),
+    ):
+        hashed.update(json.dumps(values.shape).encode())
+        hashed.update(np.ascontiguousarray(values).tobytes())
+    return hashed.hexdigest()[:DIGEST_LENGTH]
+
+
+def read(path: Path) -> Any:
+    """The value of a JSON file.
+
+    Raises:
+        ValueError: it is damaged; names the file.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from error

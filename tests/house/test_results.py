@@ -1,0 +1,17 @@
+"""Every number of README.md and RESULTS.md follows from what is stored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from eval.results.check import Places, problems
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+def test_every_published_number_is_recomputed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert list(problems(Places())) == []
