@@ -43,11 +43,12 @@ def voc12_animals_imagenet() -> Recipe:
             resolution=2,
         ),
         search=SearchConfig(
-            num_images=50,
+            num_images=60,
             theta_gamma=(1.0,),
             spatial_weight=(3.0,),
-            theta_alpha=(40.0, 80.0),
-            theta_beta=(3.0, 5.0),
-            bilateral_weight=(4.0, 6.0),
+            theta_alpha=(30.0, 60.0),
+            theta_beta=(3.0, 6.0),
+            bilateral_weight=(4.0, 8.0),
+            rounds=2,
         ),
     )
