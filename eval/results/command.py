@@ -11,6 +11,7 @@ from rich.console import Console
 
 from eval.results.check import Places, problems
 from eval.results.document import document
+from eval.results.figures import write_figures
 from eval.results.record import records_of
 from eval.results.store import Store, read
 
@@ -78,8 +79,12 @@ def labelled(path: Path, label: str) -> list[tuple[str, Path]]:
 
 
 def write(options: PlacesOptions) -> None:
-    """Write RESULTS.md."""
-    text = document(Store(options.places.experiments))
+    """Draw the figures and write RESULTS.md."""
+    store = Store(options.places.experiments)
+    for study in store.studies():
+        for path in write_figures(store, study, store.counts):
+            print(f"wrote {path}")
+    text = document(store)
     options.places.document.write_text(text, encoding="utf-8")
     print(f"wrote {options.places.document}")
 

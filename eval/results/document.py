@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from eval.metrics import SplitCounts
+from eval.results.figures import figure_lines
 from eval.results.store import Store, Study
 from eval.results.table import Load, difference_rows, markdown, run_rows, score_rows
 
@@ -34,16 +35,16 @@ def document(store: Store) -> str:
     def load(digest: str) -> SplitCounts:
         return store.counts(digest)
 
-    return "\n".join([HEADING, *(section(study, load) for study in store.studies())])
+    return "\n".join([HEADING, *(section(store, study, load) for study in store.studies())])
 
 
-def section(study: Study, load: Load) -> str:
-    """One study: what was asked, the commands, the tables, and what they say."""
+def section(store: Store, study: Study, load: Load) -> str:
+    """One study: what was asked, tables and figures, what they say, and the commands."""
     lines = [f"## {study.title}", "", study.asked, ""]
     for title, beginning in study.parts.items():
         lines += [f"### {title}", ""] if title else []
         lines += [*scores_of(study, load, beginning), ""]
-    lines += [study.says, "", *made_by(study)]
+    lines += [*figure_lines(store, study), study.says, "", *made_by(study)]
     return "\n".join(lines)
 
 

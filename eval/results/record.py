@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +16,7 @@ from eval.recipe_config import digest_of, what_matters
 from eval.results.store import Record, digest_of_counts, read
 
 FORMAT = 1
+HISTORY = 40
 
 Split = Literal["tune", "report"]
 
@@ -92,6 +94,7 @@ def finished(
         "scores": kept_scores(after),
         "crf": crf_in_short(result["crf"]),
         "crf_start": crf_in_short(result.get("crf_start")),
+        "history": history_of(folder / "metrics.jsonl"),
     }
     if result["crf"] is not None:
         before = SplitCounts.load(folder / f"counts-{split}-before-crf.npz")
@@ -129,6 +132,23 @@ def in_short(matrix: Any) -> dict[str, float]:
     on = np.eye(len(matrix), dtype=bool)
     short = {"diagonal": float(matrix[on].mean())}
     return short | ({"others": float(matrix[~on].mean())} if len(matrix) > 1 else {})
+
+
+def history_of(path: Path) -> list[dict[str, float]]:
+    """The CRF's parameters over the training: at most `HISTORY` lines of metrics.jsonl."""
+    if not path.is_file():
+        return []  # of an arm that was found, not trained, or taken over
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [line for line in lines if "step" in line and "crf/theta_alpha" in line]
+    chosen = {round(k) for k in np.linspace(0, len(lines) - 1, min(HISTORY, len(lines)))}
+    return [
+        {
+            key: float(f"{value:.6g}")
+            for key, value in lines[k].items()
+            if key == "step" or (key.startswith("crf/") and isinstance(value, float))
+        }
+        for k in sorted(chosen)
+    ]
 
 
 def recipe_of(command: str) -> str:

@@ -4,6 +4,7 @@ experiments/STUDY/study.json     title, split, what the rows are compared with; 
 experiments/STUDY/asked.md       the question, in words
 experiments/STUDY/says.md        what the table says and what it does not, in words
 experiments/STUDY/runs/*.json    one finished or failed run each, see `eval.results.record`
+experiments/STUDY/*.svg          figures, drawn from the runs
 experiments/counts/DIGEST.npz    what was counted on every image, named by its content
 """
 

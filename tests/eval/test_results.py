@@ -15,26 +15,42 @@ from eval.metrics import Bootstrap, SplitCounts, harm_rate, score_named
 from eval.results.store import Store, digest_of_counts
 
 
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def found_study(root: Path) -> Path:
     """A repository with one study that has no runs, and a README without blocks."""
-    study = tmp_path / "experiments" / "first"
+    study = root / "experiments" / "first"
     study.mkdir(parents=True)
     about = {"title": "A first study", "split": "report", "against": ["recipe", "post-hoc"]}
     (study / "study.json").write_text(json.dumps(about))
     (study / "asked.md").write_text("Is it so?\n")
     (study / "says.md").write_text("It may be.\n")
-    (tmp_path / "README.md").write_text("no blocks\n")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    (root / "README.md").write_text("no blocks\n")
+    return root
 
 
 @pytest.fixture
-def published(place: Path, fake_run) -> Path:
-    """The same with the runs of a comparison, and its RESULTS.md."""
-    main(["results", "add", str(fake_run.run_dir), "--study", "first", "--label", "recipe"])
-    main(["results", "write"])
-    return place
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The study without runs, to work in."""
+    monkeypatch.chdir(tmp_path)
+    return found_study(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def written(fake_run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The study with the runs of a comparison, and its RESULTS.md; not to be modified."""
+    root = found_study(tmp_path_factory.mktemp("written"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        main(["results", "add", str(fake_run.run_dir), "--study", "first", "--label", "recipe"])
+        main(["results", "write"])
+    return root
+
+
+@pytest.fixture
+def published(written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same again, to be damaged."""
+    shutil.copytree(written, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 def row_of(text: str, arm: str, table: int) -> list[str]:
@@ -162,7 +178,8 @@ def test_the_images_of_a_part_have_tables_of_their_own(place: Path, fake_run) ->
     path = place / "experiments" / "first" / "study.json"
     about = json.loads(path.read_text()) | {"parts": {"All": "", "One": "scene-003"}}
     path.write_text(json.dumps(about))
-    main(["results", "add", str(fake_run.run_dir), "--study", "first", "--label", "recipe"])
+    add = ["results", "add", str(fake_run.run_dir), "--study", "first", "--label", "recipe"]
+    main([*add, "--arms", "start"])
     main(["results", "write"])
     text = Path("RESULTS.md").read_text()
     _, first, second = re.split(r"^### .*$", text, flags=re.MULTILINE)
@@ -192,6 +209,22 @@ def test_an_ablation_is_stored_label_by_label_and_failures_with_it(
     assert row_of(text, "joint", 0)[2] == "1"
     assert "post-hoc |" not in text
     main(["results", "check"])
+
+
+def test_figures_are_drawn_from_what_is_stored(published: Path) -> None:
+    text = (published / "RESULTS.md").read_text()
+    for name in ("trimap", "trimap-difference", "learning"):
+        figure = published / "experiments" / "first" / f"{name}.svg"
+        assert f"(experiments/first/{name}.svg)" in text
+        assert "joint" in figure.read_text()
+        assert figure.stat().st_size < 100_000
+    runs = published / "experiments" / "first" / "runs"
+    record = json.loads((runs / "recipe.joint.seed0.json").read_text())
+    assert [line["step"] for line in record["history"]] == list(range(10, 301, 10))
+    shutil.rmtree(runs)
+    main(["results", "write"])
+    assert not list((published / "experiments" / "first").glob("*.svg"))
+    assert ".svg" not in (published / "RESULTS.md").read_text()
 
 
 def test_a_study_may_have_no_runs_yet(place: Path) -> None:

@@ -1,0 +1,86 @@
+"""The figures of a study, drawn from what is stored of it, in the look of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from eval.metrics import scores
+from eval.report.comparison import Comparison
+from eval.report.figures import KINDS, draw
+from eval.report.reading import ArmRun, RunRecord
+from eval.results.store import Record, Store, Study
+from eval.results.table import Load
+
+SHOWN = ("trimap", "trimap-difference", "learning")
+"""Of the report's figures, those of RESULTS.md."""
+
+
+def write_figures(store: Store, study: Study, load: Load) -> list[Path]:
+    """STUDY/NAME.svg of every figure that can be drawn of the arms under the label of `against`.
+
+    Figures that were there are replaced.
+    """
+    folder = store.root / study.name
+    for old in folder.glob("*.svg"):
+        old.unlink()
+    comparison = comparison_of(study, load)
+    written = []
+    for name in SHOWN if comparison is not None else ():
+        drawing = draw(comparison, name, study.name)  # type: ignore[arg-type]
+        if not drawing.reason:
+            path = folder / f"{name}.svg"
+            path.write_text(drawing.svg, encoding="utf-8")
+            written.append(path)
+    return written
+
+
+def comparison_of(study: Study, load: Load) -> Comparison | None:
+    """The arms under the label of `against`, as the report sees a run; None without a run."""
+    label, _ = study.against
+    records = [r for r in study.records if r["label"] == label and "failed" not in r]
+    if not records:
+        return None
+    runs = tuple(run_of(record, load) for record in records)
+    counts = load(records[0]["counts"])
+    config = {"seeds": sorted({record["seed"] for record in records})}
+    return Comparison(
+        [
+            RunRecord(
+                path=Path(study.name),
+                recipe=records[0]["recipe"],
+                config=config,
+                origin={},
+                classes=counts.classes,
+                scored=counts.scored,
+                splits={study.split: len(counts)},
+                runs=runs,
+                lacks=(),
+            )
+        ]
+    )
+
+
+def run_of(record: Record, load: Load) -> ArmRun:
+    """A stored run as the report sees it: what it calls report is the split of the study."""
+    counts = load(record["counts"])
+    result: dict[str, Any] = {
+        **{key: record[key] for key in ("arm", "seed", "network_steps", "wall_seconds")},
+        "metrics": {"report": scores(counts)},
+        "crf": None,
+        "search": None,
+    }
+    before = load(record["counts_before"]) if "counts_before" in record else None
+    history: tuple[Mapping[str, Any], ...] = tuple(record["history"])
+    return ArmRun(record["arm"], record["seed"], result, counts, before, history, Path())
+
+
+def figure_lines(store: Store, study: Study) -> list[str]:
+    """The figures of a study that are there, as Markdown."""
+    lines = []
+    for name in SHOWN:
+        path = store.root / study.name / f"{name}.svg"
+        if path.is_file():
+            lines += [f"![{KINDS[name].label}]({path.as_posix()})", ""]
+    return lines
