@@ -24,7 +24,7 @@ def voc12_animals_imagenet() -> Recipe:
     Cost: TODO
     Expect: TODO
     """
-    fit = FitConfig(steps=60, lr=3e-5, head_multiplier=3.0, warmup=5, clip_norm=1.0)
+    fit = FitConfig(steps=60, lr=2e-4, head_multiplier=3.0, warmup=5, clip_norm=1.0)
     return Recipe(
         data=VocConfig(scored=ANIMALS),
         model=ModelConfig(
