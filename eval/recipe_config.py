@@ -18,12 +18,20 @@ CHANGES_NO_ARM = (
     "wandb",
 )
 
+GAINED: Mapping[str, Any] = {"search_again": False}
+"""Fields that recipes have gained, at the value that changes nothing: left out there, they keep the
+digests of earlier runs, and their folders can be gone on with."""
+
 DIGEST_LENGTH = 12
 
 
 def what_matters(config: Mapping[str, Any]) -> dict[str, Any]:
     """A config without what changes no arm: more seeds are more arms, not others."""
-    return {k: v for k, v in config.items() if k not in CHANGES_NO_ARM}
+    return {
+        k: v
+        for k, v in config.items()
+        if k not in CHANGES_NO_ARM and not (k in GAINED and v == GAINED[k])
+    }
 
 
 def digest_of(config: Mapping[str, Any]) -> str:

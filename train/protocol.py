@@ -8,7 +8,8 @@ number S of network steps:
     post-hoc  unary, and a dense CRF found by search on the tune split
     crf-only  unary, frozen, and a CRF trained by gradient from the post-hoc values
     joint     start, network and CRF trained together for S steps, the CRF started from
-              the post-hoc values found on start
+              the post-hoc values found on start; with `Recipe.search_again`, found once more
+              behind the trained network
 
 Widths and weights are chosen on the tune split; the report split is only scored.
 """
@@ -161,7 +162,13 @@ class Comparison:
             )
             first = self.runner.fit(segmenter, alone, tracker)
             phase = replace(phase, first_step=first)
+        if self.recipe.search_again:
+            phase = replace(phase, folder="trained")
         steps = self.runner.fit(segmenter, phase, tracker)
+        if self.recipe.search_again:
+            self.runner.keep(segmenter, "joint", seed)
+            segmenter = segmenter.with_crf(self.runner.search("joint", seed).best)
+            self.runner.keep(segmenter, "joint", seed)
         result = self.runner.scored("joint", seed, segmenter, steps)
         return {**result, "crf_start": crf_start}
 

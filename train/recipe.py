@@ -66,6 +66,8 @@ class Recipe:
         crf_fit: training of the arm crf-only.
         crf: the form of the CRF of every arm; the search finds its widths and weights.
         search: of the post-hoc CRF.
+        search_again: end the arm joint with the same search behind its trained network: what was
+            found takes the place of what its CRF has learnt, as the arm post-hoc has it.
         seeds: one run of every arm but start for each.
         score: splits that every arm is scored on. ("tune",) while a method is looked for: what is
             chosen on the report split is not measured there.
@@ -90,6 +92,7 @@ class Recipe:
     score: tuple[Literal["tune", "report"], ...] = ("tune", "report")
     finish: FinishConfig | None = None
     crf_first: FitConfig | None = None
+    search_again: bool = False
     max_corrupt: int = 10
     workers: int = 0
     device: DeviceName = "auto"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import yaml
 
 from data import VocConfig
-from eval.recipe_config import digest_of
+from eval.recipe_config import GAINED, digest_of, what_matters
 from train.__main__ import main
 from train.ablate.ablation import ABLATIONS, SHIPPED, Ablation
 from train.ablate.changes import changed
@@ -18,6 +18,7 @@ from train.ablate.expand import expand
 from train.ablate.sharing import common
 from train.recipe import Recipe
 from train.recipes import RECIPES
+from train.run_folder import as_json
 
 
 def ablation(**variants) -> Ablation:
@@ -92,6 +93,14 @@ def test_digests_are_of_what_matters(tiny) -> None:
     assert digest(tiny) == digest(replace(tiny, seeds=(0, 1, 2), workers=3, wandb="offline"))
     assert digest(tiny) != digest(replace(tiny, seeds=(1, 0)))  # start is made with another seed
     assert digest(tiny) != digest(replace(tiny, fit=replace(tiny.fit, lr=2.0)))
+
+
+def test_a_field_that_recipes_have_gained_leaves_earlier_digests(tiny) -> None:
+    config = as_json(asdict(tiny))
+    earlier = {key: value for key, value in config.items() if key not in GAINED}
+    assert what_matters(earlier) == what_matters(config)
+    again = as_json(asdict(replace(tiny, search_again=True)))
+    assert what_matters(again) != what_matters(config)
 
 
 def test_the_recorded_digest() -> None:

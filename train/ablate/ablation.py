@@ -144,6 +144,12 @@ SHIPPED = (
             "fine lattice": {"crf.lattice_accuracy": "fine"},
             "Frank-Wolfe, step 0.5": {"crf.inference": "frank_wolfe", "crf.step": 0.5},
             "rate 9e-5": {"fit.lr": 9e-5},
+            "searched again": {"search_again": True},
+            "CRF held, searched again": {
+                "fit.crf_lr": 1e-12,
+                "fit.compatibility_lr": 1e-12,
+                "search_again": True,
+            },
         },
         arms=("joint",),
     ),

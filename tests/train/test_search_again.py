@@ -1,0 +1,35 @@
+"""The arm joint may end with the search that post-hoc has."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from eval.checkpoint import load_segmenter, read_checkpoint
+from train.protocol import Comparison
+
+
+def test_joint_ends_with_a_searched_crf_behind_its_own_network(tiny, tmp_path) -> None:
+    recipe = replace(tiny, score=("tune",), search_again=True)
+    comparison = Comparison("collage", recipe, tmp_path, resume=False)
+    result = comparison.run("joint", 0)
+    arm = tmp_path / "arms" / "joint-seed0"
+    trained = read_checkpoint(arm / "trained" / "checkpoint.pt")
+    kept = read_checkpoint(arm / "checkpoint.pt")
+    crf = load_segmenter(kept).config.crf
+    assert crf is not None
+    assert (crf.kernel_weights, crf.compatibility) == ("scalar", "potts")
+    found = comparison.runner.search("joint", 0)
+    assert crf == found.best
+    assert load_segmenter(trained).config.crf != crf
+    for name, value in kept["model"].items():
+        if name.startswith("network."):
+            assert torch.equal(value, trained["model"][name])
+    assert result["network_steps"] == 4
+    assert result["search"] is not None
+
+    # interrupted before it was scored, it goes on to the same
+    (arm / "result.json").unlink()
+    again = Comparison("collage", recipe, tmp_path, resume=True).run("joint", 0)
+    assert again["metrics"] == result["metrics"]
