@@ -21,8 +21,11 @@ def voc12_animals_imagenet() -> Recipe:
              --model.backbone-weights mobilenetv2_100_imagenet.safetensors
              and, with the lists of `python -m data prepare voc-animals`, --data.train-list
              animals_train --data.tune-list animals_tune --data.report-list animals_report
-    Cost: TODO
-    Expect: TODO
+    Cost: on one CPU core the start 20 minutes; an arm and seed 3 to 4 for its steps, 4 for the
+        search, and 1 to 2 for the scores of each split.
+    Expect: from one seed, the start has 54.9 mIoU-7 on the tune split and 35.5 within 3 px of the
+        boundaries; the steps of unary add nothing to that, a post-hoc CRF 2.7 and 7.5 points.
+        Paired intervals between two trainings are 3 to 4 points wide to each side: RESULTS.md.
     """
     fit = FitConfig(steps=60, lr=2e-4, head_multiplier=3.0, warmup=5, clip_norm=1.0)
     return Recipe(
