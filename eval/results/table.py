@@ -182,7 +182,7 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
 
 def run_rows(study: Study) -> list[list[str]]:
     """Title and a row for each run: what made it."""
-    rows = [["", "arm", "seed", "digest", "steps", "time", "commit", "machine"]]
+    rows = [["", "arm", "seed", "configuration", "steps", "time", "commit", "machine"]]
     for record in sorted(study.records, key=lambda r: (r["label"], *place(r))):
         finished = "failed" not in record
         rows.append(
