@@ -18,19 +18,24 @@ CHANGES_NO_ARM = (
     "wandb",
 )
 
-GAINED: Mapping[str, Any] = {"search_again": False}
-"""Fields that recipes have gained, at the value that changes nothing: left out there, they keep the
-digests of earlier runs, and their folders can be gone on with."""
+GAINED: Mapping[str, Any] = {"search_again": False, "crf.storage": "float32"}
+"""Fields that recipes have gained, by dotted name, at the value that changes nothing: left out
+there, they keep the digests of earlier runs, and their folders can be gone on with."""
 
 DIGEST_LENGTH = 12
 
 
 def what_matters(config: Mapping[str, Any]) -> dict[str, Any]:
     """A config without what changes no arm: more seeds are more arms, not others."""
+    return without_gained({k: v for k, v in config.items() if k not in CHANGES_NO_ARM}, "")
+
+
+def without_gained(config: Mapping[str, Any], above: str) -> dict[str, Any]:
+    """A config without the fields of `GAINED` that are at their values there."""
     return {
-        k: v
-        for k, v in config.items()
-        if k not in CHANGES_NO_ARM and not (k in GAINED and v == GAINED[k])
+        key: without_gained(value, f"{above}{key}.") if isinstance(value, Mapping) else value
+        for key, value in config.items()
+        if not (f"{above}{key}" in GAINED and value == GAINED[f"{above}{key}"])
     }
 
 

@@ -97,10 +97,16 @@ def test_digests_are_of_what_matters(tiny) -> None:
 
 def test_a_field_that_recipes_have_gained_leaves_earlier_digests(tiny) -> None:
     config = as_json(asdict(tiny))
-    earlier = {key: value for key, value in config.items() if key not in GAINED}
-    assert what_matters(earlier) == what_matters(config)
-    again = as_json(asdict(replace(tiny, search_again=True)))
-    assert what_matters(again) != what_matters(config)
+    for name in GAINED:
+        earlier = as_json(asdict(tiny))
+        *parts, last = name.split(".")
+        holder = earlier
+        for part in parts:
+            holder = holder[part]
+        assert holder.pop(last) == GAINED[name]
+        assert what_matters(earlier) == what_matters(config)
+        holder[last] = "another"
+        assert what_matters(earlier) != what_matters(config)
 
 
 def test_the_recorded_digest() -> None:
