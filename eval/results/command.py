@@ -48,13 +48,25 @@ class PlacesOptions:
 
 
 def add(options: AddOptions) -> None:
-    """Store the runs; a run of the same label, arm and seed is replaced."""
+    """Store the runs; a run of the same label, arm and seed is replaced.
+
+    Raises:
+        ValueError: a path has no finished run of these arms.
+    """
     store = Store(options.experiments)
     study = store.study(options.study)
     for path in options.runs:
-        for label, folder in labelled(path, options.label):
-            for record, counts in records_of(folder, label, study.split, options.arms):
-                print(f"wrote {store.put(study.name, record, counts)}")
+        found = [
+            run
+            for label, folder in labelled(path, options.label)
+            for run in records_of(folder, label, study.split, options.arms)
+        ]
+        if not found:
+            raise ValueError(
+                f"{path} has no finished run of {', '.join(options.arms) or 'any arm'}."
+            )
+        for record, counts in found:
+            print(f"wrote {store.put(study.name, record, counts)}")
 
 
 def labelled(path: Path, label: str) -> list[tuple[str, Path]]:
@@ -75,7 +87,8 @@ def labelled(path: Path, label: str) -> list[tuple[str, Path]]:
         )
     labels = read(path / "results.json")["labels"]
     folders = {name: path.parent / about["digest"] for name, about in labels.items()}
-    return [(name, folder) for name, folder in folders.items() if folder.is_dir()]
+    # What an ablation has not come to yet, or has only begun, has no origin.json.
+    return [(n, folder) for n, folder in folders.items() if (folder / "origin.json").is_file()]
 
 
 def write(options: PlacesOptions) -> None:
