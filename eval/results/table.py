@@ -49,9 +49,15 @@ class Line:
     records: tuple[Record, ...]
     failed: tuple[Record, ...]
 
-    def runs(self, load: Load, beginning: str) -> list[SplitCounts]:
-        """What was counted in every run on the images whose names begin so."""
-        return [part(load(record["counts"]), beginning) for record in self.records]
+    def runs(self, load: Load, beginning: str, key: str = "counts") -> list[SplitCounts]:
+        """What was counted in every run on the images whose names begin so.
+
+        Args:
+            load: counts by their digest.
+            beginning: of the names.
+            key: "counts_before" of a CRF.
+        """
+        return [part(load(record[key]), beginning) for record in self.records]
 
 
 def lines_of(study: Study) -> list[Line]:
@@ -87,6 +93,11 @@ def score_rows(study: Study, load: Load, beginning: str) -> list[list[str]]:
             cells = [scored(score, runs) for score in SCORES]
             cells.append(harmed(line, load, beginning, runs))
             rows.append([line.label, line.arm, str(len(runs)), *cells])
+        if line.arm == "joint" and line.records:
+            # Of the other arms with a CRF it is unary.
+            runs = line.runs(load, beginning, "counts_before")
+            cells = [*(scored(score, runs) for score in SCORES), wording.ABSENT]
+            rows.append([line.label, "joint, before its CRF", str(len(runs)), *cells])
         rows += [[line.label, line.arm, "failed", run["failed"]] for run in line.failed]
     width = len(rows[0])
     return [[*row, *[""] * (width - len(row))] for row in rows]

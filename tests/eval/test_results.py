@@ -74,6 +74,9 @@ def test_the_document_has_the_scores_of_the_counts(published: Path, fake_run) ->
     before = counts_of(fake_run, "joint", "counts-report-before-crf")
     harm = np.mean([harm_rate(b, a) for b, a in zip(before, runs, strict=True)])
     assert row[-1] == f"{100 * harm:.0f}"
+    alone = [100 * score_named("miou")(run, run.all_once())[0] for run in before]
+    row = row_of(text, "joint, before its CRF", 0)
+    assert row[3] == f"{np.mean(alone):.2f} ± {np.std(alone, ddof=1):.2f}"
     assert row_of(text, "start", 0)[2] == "1"
     for word in ("A first study", "Is it so?", "It may be.", "runs/demo", "a processor"):
         assert word in text
