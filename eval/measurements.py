@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ def benchmark_crf_command(arguments: list[str]) -> None:
     options = tyro.cli(BenchmarkOptions, prog="python -m eval benchmark crf", args=arguments)
     if options.device == "cuda":
         device = device_named("cuda")
-        on_gpu = benchmark_gpu(options, device, clock_of(device), Plan())
+        keep = partial(write_results, options.out)
+        on_gpu = benchmark_gpu(options, device, clock_of(device), Plan(), keep=keep)
         write_results(options.out, on_gpu)
         print(block_of(on_gpu))
         return

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+import tyro
 
 from crfrnn import triton_kernels
 from eval import measurements
 from eval.__main__ import main
 from eval.benchmark.gpu.ceilings import Sizes
-from eval.benchmark.gpu.clock import WallClock
+from eval.benchmark.gpu.clock import WallClock, clock_of
 from eval.benchmark.gpu.goals import GOALS, Goal, measure_goals
 from eval.benchmark.gpu.joint import JointStep
 from eval.benchmark.gpu.paths import (
@@ -29,7 +30,8 @@ from eval.benchmark.gpu.paths import (
     Results,
     without_triton,
 )
-from eval.benchmark.gpu.run import Plan, agreement, timed
+from eval.benchmark.gpu.run import Plan, agreement, benchmark_gpu, timed
+from eval.benchmark.options import BenchmarkOptions
 from eval.benchmark.problem import Problem
 from eval.readme import block_of, check_block
 
@@ -96,6 +98,23 @@ def test_every_path_computes_the_same_and_is_told_from_the_exact(results: dict[s
     assert gates.pop(EXACT.name) > 1e-3  # the lattice's own error
     assert set(gates) >= {TRITON.name, SPARSE.name}
     assert all(difference < 1e-5 for difference in gates.values())
+
+
+def test_what_was_measured_stays_when_a_later_part_fails(tmp_path: Path) -> None:
+    kept: list[dict[str, Any]] = []
+
+    def stop(partial: dict[str, Any]) -> None:
+        kept.append(dict(partial))
+        if "goals" in partial:
+            raise KeyboardInterrupt
+
+    options = tyro.cli(
+        BenchmarkOptions, args=[*WORDS.split()[2:], "--out", str(tmp_path / "x.json")]
+    )
+    with pytest.raises(KeyboardInterrupt):
+        benchmark_gpu(options, CPU, clock_of(CPU), PLAN, keep=stop)
+    assert "ceilings" in kept[0]
+    assert len(kept[1]["goals"]) == len(PLAN.goals)
 
 
 def test_goals_are_met_or_not(results: dict[str, Any]) -> None:

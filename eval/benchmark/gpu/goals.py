@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crfrnn.filtering import ops
+from crfrnn.filtering import ExactFilter
 from crfrnn.filtering.exact import exact_filter
 from eval.benchmark.gpu.clock import Clock, Entry, found_memory, rounds
 from eval.benchmark.gpu.paths import (
@@ -108,6 +108,6 @@ def exact_error(crop: Shape, labels: int, device: torch.device) -> float:
     features = bilateral_features(inference_layer(problem), problem)
     v = problem.unary.flatten(2).transpose(1, 2).softmax(2).contiguous()
     expected = exact_filter(features.double(), v.double())
-    found = ops.exact_filter(features.contiguous(), v)
+    found = ExactFilter(features)(v)
     error: Tensor = (found - expected).abs().max() / expected.abs().max()
     return error.item()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
@@ -48,9 +48,21 @@ class Plan:
 
 
 def benchmark_gpu(
-    options: BenchmarkOptions, device: torch.device, clock: Clock, plan: Plan
+    options: BenchmarkOptions,
+    device: torch.device,
+    clock: Clock,
+    plan: Plan,
+    *,
+    keep: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:
     """The content of a results file of the kind "benchmark-gpu".
+
+    Args:
+        options: of the sweeps.
+        device: what is measured.
+        clock: its own.
+        plan: what is measured besides.
+        keep: is given what there is after each part: hours of a GPU are not lost to the last one.
 
     Raises:
         ValueError: a path does not compute what the others do, so that its time would mean nothing.
@@ -73,12 +85,17 @@ def benchmark_gpu(
         "missing": missing,
         "gate": [agreement(path, base) for path in paths if path is not PLAIN],
     }
-    results["ceilings"] = measure_ceilings(device, clock, repeats, plan.sizes)
-    console.print(f"ceilings: {results['ceilings']}")
-    results["goals"] = measure_goals(plan.goals, device, clock, repeats)
-    results["exact_error"] = exact_error(plan.crop, options.labels, device)
-    results["spatial"] = measure_spatial(plan.spatial, options.labels, device, clock, repeats)
-    results["joint"] = measure_joint(plan.joint, device, clock, repeats)
+    parts: dict[str, Callable[[], Any]] = {
+        "ceilings": lambda: measure_ceilings(device, clock, repeats, plan.sizes),
+        "goals": lambda: measure_goals(plan.goals, device, clock, repeats),
+        "exact_error": lambda: exact_error(plan.crop, options.labels, device),
+        "spatial": lambda: measure_spatial(plan.spatial, options.labels, device, clock, repeats),
+        "joint": lambda: measure_joint(plan.joint, device, clock, repeats),
+    }
+    for name, measure in parts.items():
+        results[name] = measure()
+        keep(results)
+        console.print(f"{name}: {results[name]}")
     results["times"], results["late"] = sweeps(options, device, clock, paths, console)
     return results | {"wall_seconds": time.perf_counter() - began}
 
