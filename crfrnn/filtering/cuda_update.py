@@ -18,12 +18,10 @@ from crfrnn.filtering.accuracy import named
 from crfrnn.filtering.lattice import Lattice
 from crfrnn.filtering.update_composed import FlatKernel, composed_kernel_grads
 
-MAX_LABELS = 64  # as in triton_kernels/rows.py, which imports Triton
-
 
 def serves(unary: Tensor) -> bool:
     """Whether the kernels take these rows."""
-    fits = 0 < unary.shape[-1] <= MAX_LABELS and unary.numel() > 0
+    fits = 0 < unary.shape[-1] <= triton_kernels.MAX_LABELS and unary.numel() > 0
     return fits and unary.dtype == torch.float32 and triton_kernels.available()
 
 

@@ -85,21 +85,11 @@ def mean_field_updates(
 
 
 @mean_field_updates.register_kernel("cuda")
-def _(
-    start: Tensor | None,
-    unary: Tensor,
-    penalties: Sequence[Tensor],
-    factors: Sequence[Tensor],
-    tensors: Sequence[Tensor],
-    accuracies: str,
-    shape: Sequence[int],
-    iterations: int,
-    store: bool,
-    storage: str,
-) -> tuple[Tensor, Tensor]:
+def _(start: Tensor | None, unary: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     from crfrnn.filtering import cuda_update
 
-    kernels = flat_kernels(penalties, factors, tensors, accuracies, shape)
+    *flattened, iterations, store, storage = rest
+    kernels = flat_kernels(*flattened)
     history = _history(unary, iterations, store, storage)
     with on_device_of(unary):
         updated = cuda_update.mean_field_updates(start, unary, kernels, iterations, history)
@@ -147,33 +137,23 @@ def mean_field_updates_grad(
     grads = composed_updates_grad(
         grad, history, None, kernels, to_penalties=to_penalties, learn=learn
     )
-    return _without_repetition(grads, started=started, updates=len(history))
+    return without_repetition(grads, started=started, updates=len(history))
 
 
 @mean_field_updates_grad.register_kernel("cuda")
-def _(
-    grad: Tensor,
-    history: Tensor,
-    penalties: Sequence[Tensor],
-    factors: Sequence[Tensor],
-    tensors: Sequence[Tensor],
-    accuracies: str,
-    shape: Sequence[int],
-    started: bool,
-    to_penalties: bool,
-    learn: Sequence[bool],
-) -> Grads:
+def _(grad: Tensor, history: Tensor, *rest: Any) -> Grads:
     from crfrnn.filtering import cuda_update
 
-    kernels = flat_kernels(penalties, factors, tensors, accuracies, shape)
+    *flattened, started, to_penalties, learn = rest
+    kernels = flat_kernels(*flattened)
     with on_device_of(grad):
         grads = cuda_update.mean_field_updates_grad(
             grad, history, kernels, to_penalties=to_penalties, learn=learn
         )
-    return _without_repetition(grads, started=started, updates=len(history))
+    return without_repetition(grads, started=started, updates=len(history))
 
 
-def _without_repetition(grads: Grads, *, started: bool, updates: int) -> Grads:
+def without_repetition(grads: Grads, *, started: bool, updates: int) -> Grads:
     """What the operator returns of the gradients: one tensor for what is the same."""
     start_grad, unary_grad, penalty_grads, factor_grads, source_grads = grads
     if not started:

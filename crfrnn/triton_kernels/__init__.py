@@ -11,6 +11,8 @@ from importlib.util import find_spec
 # Looked up once: a cached function is one that the compiler warns of.
 FOUND = find_spec("triton") is not None
 
+MAX_LABELS = 64  # of `rows.py`: more spill registers
+
 
 def available() -> bool:
     """Whether Triton can be imported, as it can beside PyTorch's builds for GPUs."""

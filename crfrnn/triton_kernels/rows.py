@@ -1,9 +1,9 @@
 """Arithmetic of a mean-field update on pixel rows: what comes before and after the filters.
 
-Rows are (R, L). The labels of a row, at most MAX_LABELS, are in one program, so that softmax and
-the products with (L, L) penalties never leave the registers. A product is three of the tensor
-cores' own, of 11 bits each, which together are as precise as float32. More labels than that do
-not fit into the registers: compiled for an H100, the kernels spill.
+Rows are (R, L). The labels of a row, at most `MAX_LABELS` of this package, are in one program, so
+that softmax and the products with (L, L) penalties never leave the registers. A product is three of
+the tensor cores' own, of 11 bits each, which together are as precise as float32. More labels than
+that do not fit into the registers: compiled for an H100, the kernels spill.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-MAX_LABELS = 64
 MIN_BLOCK = 16  # of a product of blocks
 ELEMENTS = 1024  # rows times labels in one program
 PROGRAMS = 1024  # at most, that each keep a sum over their rows

@@ -14,6 +14,7 @@ from crfrnn.filtering import cpu, cpu_update, cuda, cuda_update
 from crfrnn.filtering.accuracy import ACCURACIES
 from crfrnn.filtering.cpu_kernels import Kernel
 from crfrnn.filtering.update_composed import FlatKernel
+from crfrnn.filtering.update_ops import without_repetition
 
 needs_triton = pytest.mark.skipif(
     not triton_kernels.available(), reason="Triton is not installed: it comes with PyTorch for GPUs"
@@ -59,12 +60,7 @@ def use_triton(monkeypatch: pytest.MonkeyPatch) -> None:
         grad: Tensor, history: Tensor, kernels: Sequence[Kernel], *, started: bool, **options: Any
     ) -> tuple[Tensor, ...]:
         grads = cuda_update.mean_field_updates_grad(grad, history, flat(kernels), **options)
-        start_grad, unary_grad, *others = grads
-        if not started:
-            start_grad, unary_grad = grad.new_empty(0), unary_grad + start_grad
-        elif len(history) == 1:
-            unary_grad = grad.new_empty(0)
-        return start_grad, unary_grad, *others
+        return without_repetition(grads, started=started, updates=len(history))
 
     monkeypatch.setattr(cpu, "build_lattice", cuda.build_lattice)
     monkeypatch.setattr(cpu, "lattice_filter", cuda.lattice_filter)
