@@ -7,7 +7,7 @@ from functools import cache
 from eval.metrics import SplitCounts
 from eval.results.figures import figure_lines
 from eval.results.store import Store, Study
-from eval.results.table import Load, difference_rows, markdown, run_rows, score_rows
+from eval.results.table import Load, class_rows, difference_rows, markdown, run_rows, score_rows
 
 HEADING = """# Results
 
@@ -61,22 +61,21 @@ def scores_of(study: Study, load: Load, beginning: str) -> list[str]:
     rows = difference_rows(study, load, beginning)
     if len(rows) > 1:
         lines += ["", f"Differences to {arm} of “{label}”:", "", markdown(rows)]
+    if any("failed" not in record for record in study.records):
+        table = markdown(class_rows(study, load, beginning))
+        lines += ["", *folded("IoU of each class", table)]
     return lines
+
+
+def folded(summary: str, *content: str) -> list[str]:
+    """Markdown that shows its summary until it is opened."""
+    return [f"<details><summary>{summary}</summary>", "", *content, "", "</details>"]
 
 
 def made_by(study: Study) -> list[str]:
     """The commands and the runs, folded."""
     if not study.records:
         return []
-    return [
-        f"<details><summary>{len(study.records)} runs and their commands</summary>",
-        "",
-        "```",
-        *dict.fromkeys(record["command"] for record in study.records),
-        "```",
-        "",
-        markdown(run_rows(study)),
-        "",
-        "</details>",
-        "",
-    ]
+    commands = dict.fromkeys(record["command"] for record in study.records)
+    content = ["```", *commands, "```", "", markdown(run_rows(study))]
+    return [*folded(f"{len(study.records)} runs and their commands", *content), ""]

@@ -36,6 +36,7 @@ class Study:
         split: that is scored: "tune" while a method is looked for, "report" for what came out.
         against: label and arm that all others are compared with.
         parts: title -> beginning of the names of its images; a table is made for each.
+        published: label -> what the literature has found of it.
         asked, says: Markdown.
         records: of all runs, in the order of their labels, arms and seeds.
     """
@@ -45,6 +46,7 @@ class Study:
     split: Literal["tune", "report"]
     against: tuple[str, str]
     parts: Mapping[str, str]
+    published: Mapping[str, str]
     asked: str
     says: str
     records: tuple[Record, ...]
@@ -95,6 +97,7 @@ class Store:
                 about["split"],
                 (label, arm),
                 about.get("parts", {"": ""}),
+                about.get("published", {}),
                 (folder / "asked.md").read_text(encoding="utf-8").strip(),
                 (folder / "says.md").read_text(encoding="utf-8").strip(),
                 tuple(sorted(records, key=lambda r: (order.index(r["label"]), *place(r)))),

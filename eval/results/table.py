@@ -103,6 +103,19 @@ def score_rows(study: Study, load: Load, beginning: str) -> list[list[str]]:
     return [[*row, *[""] * (width - len(row))] for row in rows]
 
 
+def class_rows(study: Study, load: Load, beginning: str) -> list[list[str]]:
+    """Title and a row for each line: the IoU of each scored class, mean and deviation."""
+    finished = [line for line in lines_of(study) if line.records]
+    counts = load(finished[0].records[0]["counts"])
+    names = [counts.classes[k] for k in counts.scored]
+    rows = [["", "arm", "n", *names]]
+    for line in finished:
+        runs = line.runs(load, beginning)
+        cells = [scored(Row(name, "iou_per_class", name), runs) for name in names]
+        rows.append([line.label, line.arm, str(len(runs)), *cells])
+    return rows
+
+
 def scored(score: Row, runs: Sequence[SplitCounts]) -> str:
     """Mean and sample deviation of a score over the seeds."""
     pick = score_named(score.name, score.within)
@@ -126,12 +139,16 @@ def harmed(line: Line, load: Load, beginning: str, runs: Sequence[SplitCounts]) 
 def difference_rows(study: Study, load: Load, beginning: str) -> list[list[str]]:
     """Title and a row for each line but that of `study.against`: the paired differences to it."""
     rows = [["", "arm", "n", *(score.title for score in DIFFERENCES)]]
+    if study.published:
+        rows[0].append("published")
     for line, found in differences(study, load, beginning):
         pairs = len(found.seeds)
         cells = [
             wording.ABSENT if interval is None else score.change(interval).replace("  ", " ")
             for score, interval in zip(DIFFERENCES, found.intervals, strict=True)
         ]
+        if study.published:
+            cells.append(study.published.get(line.label, wording.ABSENT))
         rows.append([line.label, line.arm, str(pairs), *cells])
     return rows
 

@@ -94,7 +94,27 @@ def test_differences_are_paired_by_image_and_seed(published: Path, fake_run) -> 
         value, low, high = (f"{100 * v:+.2f}" for v in found)
         row = row_of(text, arm, 1)
         assert (row[2], row[5]) == ("2", f"{value} [{low}, {high}]")
-    assert text.count("| recipe | post-hoc | 2 |") == 1
+    assert text.count("| recipe | post-hoc | 2 |") == 2  # not against itself
+
+
+def test_every_scored_class_has_its_iou(published: Path, fake_run) -> None:
+    text = (published / "RESULTS.md").read_text()
+    runs = counts_of(fake_run, "joint")
+    names = [runs[0].classes[k] for k in runs[0].scored]
+    assert f"|  | arm | n | {' | '.join(names)} |" in text
+    score = score_named("iou_per_class", names[-1])
+    values = [100 * score(run, run.all_once())[0] for run in runs]
+    row = row_of(text, "joint", 2)
+    assert row[-1] == f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
+
+
+def test_a_published_effect_stands_beside_its_row(published: Path) -> None:
+    path = published / "experiments" / "first" / "study.json"
+    about = json.loads(path.read_text())
+    path.write_text(json.dumps(about | {"published": {"recipe": "Somebody, 2015: +1.2"}}))
+    main(["results", "write"])
+    row = row_of((published / "RESULTS.md").read_text(), "joint", 1)
+    assert row[-1] == "Somebody, 2015: +1.2"
 
 
 def test_what_was_published_passes_the_check(published: Path, capsys) -> None:
