@@ -21,8 +21,8 @@ class FitConfig:
         lr: of the backbone, at the first step.
         head_multiplier: of the head's learning rate.
         bias_multiplier: of the learning rate of biases, which do not decay.
-        crf_lr: of the CRF's kernel weights, widths and scales.
-        compatibility_lr: of the CRF's compatibility.
+        crf_lr: of the CRF's kernel weights, widths and scales; 0 holds them as they are.
+        compatibility_lr: of the CRF's compatibility; 0 holds it.
         weight_decay: of the network's weights; never of biases, norms or the CRF.
         decay_depthwise: depthwise weights decay like the others.
         frozen: parts of the network that keep their weights and their BN statistics, by the
@@ -75,15 +75,22 @@ class FitConfig:
         for name in ("steps", "batch_size", "accumulate", "step_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        for name in ("warmup", "crf_warmup", "weight_decay", "clip_norm", "eval_every", "patience"):
+        for name in (
+            "crf_lr",
+            "compatibility_lr",
+            "warmup",
+            "crf_warmup",
+            "weight_decay",
+            "clip_norm",
+            "eval_every",
+            "patience",
+        ):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}.")
         for name in (
             "lr",
             "head_multiplier",
             "bias_multiplier",
-            "crf_lr",
-            "compatibility_lr",
             "power",
         ):
             if not getattr(self, name) > 0:

@@ -55,10 +55,11 @@ def build_optimizer(segmenter: Segmenter, arm: Arm, config: FitConfig) -> torch.
             kernel_multiplier=config.crf_lr,
             compatibility_multiplier=config.compatibility_lr,
         )
-    if not groups:
+    if not any(group["lr"] > 0 for group in groups):
         raise ValueError(
             f"arm {arm.name!r} has nothing to learn: it needs parameters that are not frozen "
-            f"(frozen={config.frozen})."
+            f"(frozen={config.frozen}) and a learning rate above 0 (crf_lr={config.crf_lr:g}, "
+            f"compatibility_lr={config.compatibility_lr:g})."
         )
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)

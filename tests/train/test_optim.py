@@ -103,6 +103,21 @@ def test_every_parameter_that_learns_is_in_one_group() -> None:
     assert kinds == [id(p) for p in segmenter.network.parameters()]
 
 
+def test_a_crf_that_is_held_stays_as_it_is_while_the_network_learns() -> None:
+    crf = CrfConfig(learn_output_scale=True, learn_theta=True)
+    segmenter = Segmenter(SegmenterConfig(3, SEPARABLE, crf))
+    held = FitConfig(lr=1e-2, crf_lr=0.0, compatibility_lr=0.0)
+    optimizer = build_optimizer(segmenter, TRAINED["joint"], held)
+    before = {name: p.detach().clone() for name, p in segmenter.named_parameters()}
+    for p in segmenter.parameters():
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    same = {name for name, p in segmenter.named_parameters() if torch.equal(p, before[name])}
+    assert same == {name for name in before if name.startswith("crf.")} != set()
+    with pytest.raises(ValueError, match="crf_lr=0, compatibility_lr=0"):
+        build_optimizer(segmenter, TRAINED["crf-only"], held)
+
+
 def test_collage_learns_in_the_order_and_at_the_rates_that_its_results_were_made_with() -> None:
     """Weights before vectors, the backbone before the head, one rate for the whole network."""
     recipe = RECIPES["collage"]()
