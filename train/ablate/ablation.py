@@ -48,7 +48,7 @@ def iterations(train: int, test: int) -> Changes:
     return {"crf.num_iterations": train, "crf.num_iterations_eval": test}
 
 
-HELD: Changes = {"fit.crf_lr": 1e-12, "fit.compatibility_lr": 1e-12}
+HELD: Changes = {"fit.crf_lr": 0.0, "fit.compatibility_lr": 0.0}
 """The network learns through a CRF that stays as the search found it."""
 
 SHIPPED = (
@@ -89,6 +89,20 @@ SHIPPED = (
         "crf-resolution",
         "What does a CRF on a coarser grid lose?",
         {f"1/{stride}": {"crf.resolution": stride} for stride in (1, 2, 4, 8)},
+        arms=("post-hoc", "joint"),
+    ),
+    Ablation(
+        "filter",
+        "What does an approximate bilateral filter cost, on a grid where the exact one fits?",
+        {
+            name: {"crf.resolution": 4, **changes}
+            for name, changes in (
+                ("lattice", {}),
+                ("fine lattice", {"crf.lattice_accuracy": "fine"}),
+                ("window", {"crf.bilateral_filter": "window"}),
+                ("exact", {"crf.bilateral_filter": "exact"}),
+            )
+        },
         arms=("post-hoc", "joint"),
     ),
     Ablation(
