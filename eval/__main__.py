@@ -21,6 +21,7 @@ USAGE = """usage: python -m eval run CHECKPOINT [--split SPLIT] [--data.root DIR
        python -m eval report RUNS [--out page.html] [--data.root DIR] [--gallery N]
        python -m eval readme RESULTS.json [RESULTS.json ...] [--readme FILE]
        python -m eval results add RUNS... --study NAME [--label WORDS] [--arms ARM ...]
+       python -m eval results gallery RUN --study NAME [--count N]
        python -m eval results write [--document FILE]
        python -m eval results check [--document FILE]"""
 
@@ -118,6 +119,13 @@ def results_add(arguments: list[str]) -> None:
     add_command(arguments)
 
 
+def results_gallery(arguments: list[str]) -> None:
+    """`python -m eval results gallery`."""
+    from eval.results.command import gallery_command
+
+    gallery_command(arguments)
+
+
 def results_write(arguments: list[str]) -> None:
     """Write RESULTS.md."""
     from eval.results.command import write_command
@@ -146,6 +154,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "report": report,
     "readme": readme,
     "results add": results_add,
+    "results gallery": results_gallery,
     "results write": results_write,
     "results check": results_check,
 }

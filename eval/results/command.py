@@ -12,6 +12,7 @@ from rich.console import Console
 from eval.results.check import Places, problems
 from eval.results.document import document
 from eval.results.figures import write_figures
+from eval.results.gallery import GALLERY, write_gallery
 from eval.results.record import records_of
 from eval.results.store import Store, read
 
@@ -34,6 +35,27 @@ class AddOptions:
     label: str = ""
     arms: tuple[str, ...] = ()
     experiments: Path = Path("experiments")
+
+
+@dataclass(frozen=True)
+class GalleryOptions:
+    """Draw what the arms of a run folder predict on the report split, label maps alone.
+
+    Attributes:
+        run: folder that `python -m train compare` wrote.
+        study: name of a folder of `experiments` that holds study.json.
+        count: images: those that joint gains and loses most on, and some between.
+        experiments: the folder of all studies.
+    """
+
+    run: tyro.conf.Positional[Path]
+    study: str
+    count: int = 6
+    experiments: Path = Path("experiments")
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"--count must be at least 1 image, got {self.count}.")
 
 
 @dataclass(frozen=True)
@@ -91,6 +113,19 @@ def labelled(path: Path, label: str) -> list[tuple[str, Path]]:
     return [(n, folder) for n, folder in folders.items() if (folder / "origin.json").is_file()]
 
 
+def gallery(options: GalleryOptions) -> None:
+    """Draw the picture into the study's folder.
+
+    Raises:
+        FileNotFoundError: no such study or run folder, or a prediction is missing.
+        ValueError: the folder has no two arms of one seed.
+    """
+    store = Store(options.experiments)
+    path = store.root / store.study(options.study).name / GALLERY
+    write_gallery(options.run, path, options.count)
+    print(f"wrote {path}")
+
+
 def write(options: PlacesOptions) -> None:
     """Draw the figures and write RESULTS.md."""
     store = Store(options.places.experiments)
@@ -120,6 +155,11 @@ def check(options: PlacesOptions) -> None:
 def add_command(arguments: list[str]) -> None:
     """Parse and store."""
     add(tyro.cli(AddOptions, prog="python -m eval results add", args=arguments))
+
+
+def gallery_command(arguments: list[str]) -> None:
+    """Parse and draw."""
+    gallery(tyro.cli(GalleryOptions, prog="python -m eval results gallery", args=arguments))
 
 
 def write_command(arguments: list[str]) -> None:

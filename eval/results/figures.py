@@ -10,11 +10,15 @@ from eval.metrics import scores
 from eval.report.comparison import Comparison
 from eval.report.figures import KINDS, draw
 from eval.report.reading import ArmRun, RunRecord
+from eval.results.gallery import GALLERY
 from eval.results.store import Record, Store, Study
 from eval.results.table import Load
 
 SHOWN = ("trimap", "trimap-difference", "learning")
 """Of the report's figures, those of RESULTS.md."""
+
+CAPTION = """Predictions of one seed, and the mIoU of each image: a third of the rows are those that
+joint gains most on, a third those that it loses most on, the others lie evenly between."""
 
 
 def write_figures(store: Store, study: Study, load: Load) -> list[Path]:
@@ -83,4 +87,7 @@ def figure_lines(store: Store, study: Study) -> list[str]:
         path = store.root / study.name / f"{name}.svg"
         if path.is_file():
             lines += [f"![{KINDS[name].label}]({path.as_posix()})", ""]
+    path = store.root / study.name / GALLERY
+    if path.is_file():
+        lines += [f"![what the arms predict, image by image]({path.as_posix()})", "", CAPTION, ""]
     return lines

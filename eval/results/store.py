@@ -5,6 +5,7 @@ experiments/STUDY/asked.md       the question, in words
 experiments/STUDY/says.md        what the table says and what it does not, in words
 experiments/STUDY/runs/*.json    one finished or failed run each, see `eval.results.record`
 experiments/STUDY/*.svg          figures, drawn from the runs
+experiments/STUDY/gallery.png    what the arms predict, drawn from a run folder
 experiments/counts/DIGEST.npz    what was counted on every image, named by its content
 """
 

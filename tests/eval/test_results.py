@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from eval.__main__ import main
 from eval.metrics import Bootstrap, SplitCounts, harm_rate, score_named
@@ -248,6 +249,39 @@ def test_figures_are_drawn_from_what_is_stored(published: Path) -> None:
     main(["results", "write"])
     assert not list((published / "experiments" / "first").glob("*.svg"))
     assert ".svg" not in (published / "RESULTS.md").read_text()
+
+
+def test_the_gallery_shows_what_the_arms_predict(published: Path, fake_run) -> None:
+    draw = ["results", "gallery", str(fake_run.run_dir), "--study", "first", "--count"]
+    main([*draw, "3"])
+    path = published / "experiments" / "first" / "gallery.png"
+    pixels = np.asarray(Image.open(path).convert("RGB"))
+    items = sorted((fake_run.run_dir / "predictions" / "joint-seed0").glob("*.png"))
+    colours = {tuple(c) for c in np.unique(pixels.reshape(-1, 3), axis=0)}
+    shown = {tuple(c) for f in items for c in np.asarray(Image.open(f).convert("RGB"))[20]}
+    assert len(shown & colours) > 1
+    main([*draw, "6"])
+    taller = np.asarray(Image.open(path))
+    assert taller.shape[1] == pixels.shape[1]
+    assert taller.shape[0] > 1.6 * pixels.shape[0]
+    main(["results", "write"])
+    assert "(experiments/first/gallery.png)" in (published / "RESULTS.md").read_text()
+    main(["results", "check"])
+
+
+def test_a_gallery_of_nothing_is_refused(place: Path, run_copy: Path, capsys) -> None:
+    draw = ["results", "gallery", str(run_copy), "--study", "first"]
+    with pytest.raises(SystemExit):
+        main([*draw, "--count", "0"])
+    assert "at least 1 image" in capsys.readouterr().err
+    shutil.rmtree(run_copy / "predictions" / "unary-seed0")
+    with pytest.raises(SystemExit, match="no prediction at"):
+        main(draw)
+    for arm in run_copy.glob("arms/*"):
+        if not arm.name.startswith("start"):
+            shutil.rmtree(arm)
+    with pytest.raises(SystemExit, match="two arms of one seed"):
+        main(draw)
 
 
 def test_a_study_may_have_no_runs_yet(place: Path) -> None:
