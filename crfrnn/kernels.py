@@ -27,6 +27,7 @@ from crfrnn.checks import (
     check_theta,
     check_widths,
 )
+from crfrnn.compatibility import KernelWeights
 from crfrnn.filtering import (
     ExactFilter,
     FeaturesGradient,
@@ -52,12 +53,16 @@ class KernelConfig:
             this another spatial kernel, without a guide.
         weight: start value of its kernel weight.
         filter: how it is summed; "separable" goes with a kernel without a guide.
+        kernel_weights: learnable form of its weight; None for that of the other kernels. A
+            "matrix" beside a fixed compatibility can learn which labels exclude each other at
+            this kernel's distance.
     """
 
     theta_position: Theta | None = None
     theta_guide: Theta | None = None
     weight: float = 1.0
     filter: FilterName = "lattice"
+    kernel_weights: KernelWeights | None = None
 
 
 def check_further_kernels(configs: object, reserved: Sequence[str]) -> None:
@@ -84,6 +89,10 @@ def check_further_kernels(configs: object, reserved: Sequence[str]) -> None:
             )
         check_choice(f"filter of kernel {name!r}", config.filter, get_args(FilterName))
         check_finite(f"weight of kernel {name!r}", config.weight)
+        if config.kernel_weights is not None:
+            check_choice(
+                f"kernel_weights of kernel {name!r}", config.kernel_weights, get_args(KernelWeights)
+            )
         for theta, value, unit in (
             ("theta_position", config.theta_position, "pixels"),
             ("theta_guide", config.theta_guide, "units of the guide"),

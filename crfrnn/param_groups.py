@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from torch.nn import Parameter
+
 if TYPE_CHECKING:
     from crfrnn.crf import CrfRnn
 
@@ -14,6 +16,7 @@ def param_groups(
     *,
     kernel_multiplier: float = 1e4,
     compatibility_multiplier: float = 1e3,
+    further_multiplier: float | None = None,
 ) -> list[dict[str, Any]]:
     """Optimiser groups of a CRF's parameters.
 
@@ -29,16 +32,24 @@ def param_groups(
         base_lr: learning rate of the network, for a mean loss.
         kernel_multiplier: of the kernel weights, the widths, the steps and the two scales.
         compatibility_multiplier: of the compatibility.
+        further_multiplier: of the weights of further kernels; None leaves them in the group of
+            the others.
 
     Returns:
         Groups {"name", "params", "lr", "weight_decay": 0}; groups with nothing to learn are
         left out.
     """
     compatibility = list(crf.potentials.compatibility.parameters())
-    own = {id(p) for p in compatibility}
+    further: list[Parameter] = []
+    if further_multiplier is not None:
+        weights = crf.potentials.kernel_weights
+        names = [name for name in weights if name not in ("spatial", "bilateral")]
+        further = [p for name in names for p in weights[name].parameters()]
+    own = {id(p) for p in (*compatibility, *further)}
     others = [p for p in crf.parameters() if id(p) not in own]
     groups = [
         ("crf_kernel_weights", others, base_lr * kernel_multiplier),
+        ("crf_further_weights", further, base_lr * (further_multiplier or 0.0)),
         ("crf_compatibility", compatibility, base_lr * compatibility_multiplier),
     ]
     return [

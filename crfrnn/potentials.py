@@ -80,7 +80,7 @@ class PairwisePotentials(nn.Module):
                 features_gradient=features_gradient,
             )
             self.kernel_weights[name] = build_kernel_weight(
-                kernel_weights,
+                config.kernel_weights or kernel_weights,
                 num_labels,
                 value=config.weight,
                 nonnegative=nonnegative,

@@ -11,7 +11,7 @@ from crfrnn.filtering import LatticeAccuracyName, Normalization
 from crfrnn.filtering.fused import Storage
 from crfrnn.frank_wolfe import FrankWolfe
 from crfrnn.inference import Inference, MeanField
-from crfrnn.kernels import FilterName
+from crfrnn.kernels import FilterName, KernelConfig
 from crfrnn.line_search import Regularizer
 
 OF_MEAN_FIELD = ("damping", "storage")
@@ -27,6 +27,9 @@ class CrfForm:
         damping, storage: of mean field; the latter is the dtype of q and of the messages.
         regularizer, temperature, step: of Frank-Wolfe; as they are here it is mean field.
         resolution: 1, 2, 4 or 8: the CRF runs on a grid that many times coarser.
+        theta_context: width of a third kernel, "context", of positions alone, in pixels of the
+            full-resolution image; None leaves it out. Its weight is an (L, L) matrix that starts
+            at 0: it is not searched, it learns which labels of a picture exclude each other.
     """
 
     kernel_weights: KernelWeights = "class"
@@ -50,10 +53,15 @@ class CrfForm:
     temperature: float = 1.0
     step: float | Literal["decaying", "line_search"] = 1.0
     resolution: int = 1
+    theta_context: float | None = None
 
     def __post_init__(self) -> None:
         if self.resolution not in (1, 2, 4, 8):
             raise ValueError(f"crf.resolution must be 1, 2, 4 or 8, got {self.resolution}.")
+        if self.theta_context is not None and not self.theta_context > 0:
+            raise ValueError(
+                f"crf.theta_context must be above 0 pixels, or None, got {self.theta_context}."
+            )
         others = OF_FRANK_WOLFE if self.inference == "mean_field" else OF_MEAN_FIELD
         defaults = {f.name: f.default for f in fields(CrfForm)}
         changed = [name for name in others if getattr(self, name) != defaults[name]]
@@ -69,8 +77,8 @@ class CrfForm:
 class CrfConfig(CrfForm):
     """Every argument of `crfrnn.CrfRnn`, and the resolution it runs at.
 
-    theta_alpha and theta_gamma are in pixels of the full-resolution image whatever the
-    resolution; `build_crf` is the one place that rescales them.
+    theta_alpha, theta_gamma and theta_context are in pixels of the full-resolution image whatever
+    the resolution; `build_crf` is the one place that rescales them.
     """
 
     theta_alpha: float = 67.0
@@ -97,4 +105,12 @@ def build_crf(config: CrfConfig, num_classes: int) -> CrfRnn:
         del arguments[name]
     arguments["theta_alpha"] /= stride
     arguments["theta_gamma"] /= stride
+    theta_context = arguments.pop("theta_context")
+    if theta_context is not None:
+        arguments["further_kernels"] = {"context": context_kernel(theta_context / stride)}
     return CrfRnn(num_classes, inference=build_inference(config), **arguments)
+
+
+def context_kernel(theta: float) -> KernelConfig:
+    """A wide spatial kernel that is silent until its matrix has learnt something."""
+    return KernelConfig(theta, weight=0.0, filter="separable", kernel_weights="matrix")

@@ -207,6 +207,7 @@ class Segmenter(nn.Module):
             "theta_alpha": rounded(potentials.theta_alpha * self.resolution),
             "theta_beta": rounded(potentials.theta_beta),
             "theta_gamma": rounded(potentials.theta_gamma * self.resolution),
+            **self._theta_of_context(),
             "normalization": potentials.normalization,
             "num_iterations": self.crf.num_iterations_eval,
             "resolution": self.resolution,
@@ -216,6 +217,13 @@ class Segmenter(nn.Module):
             "kernel_weights": {name: w.tolist() for name, w in means.items()},
             "by_iteration": {k: v.tolist() for k, v in sets.items()} if untied else None,
         }
+
+    def _theta_of_context(self) -> dict[str, Any]:
+        assert self.crf is not None
+        if self.config.crf is None or self.config.crf.theta_context is None:
+            return {}
+        theta = self.crf.potentials.kernel("context").log_theta("position").exp()
+        return {"theta_context": rounded(theta * self.resolution)}
 
     def train(self, mode: bool = True) -> Segmenter:
         """Train or eval mode; frozen BN stays in eval mode."""

@@ -23,6 +23,7 @@ class FitConfig:
         bias_multiplier: of the learning rate of biases, which do not decay.
         crf_lr: of the CRF's kernel weights, widths and scales; 0 holds them as they are.
         compatibility_lr: of the CRF's compatibility; 0 holds it.
+        context_lr: of the matrix of its context kernel, where it has one; 0 holds it.
         weight_decay: of the network's weights; never of biases, norms or the CRF.
         decay_depthwise: depthwise weights decay like the others.
         frozen: parts of the network that keep their weights and their BN statistics, by the
@@ -55,6 +56,7 @@ class FitConfig:
     bias_multiplier: float = 1.0
     crf_lr: float = 1e-2
     compatibility_lr: float = 1e-3
+    context_lr: float = 0.1
     weight_decay: float = 1e-4
     decay_depthwise: bool = True
     frozen: tuple[str, ...] = ()
@@ -78,6 +80,7 @@ class FitConfig:
         for name in (
             "crf_lr",
             "compatibility_lr",
+            "context_lr",
             "warmup",
             "crf_warmup",
             "weight_decay",

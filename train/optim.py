@@ -27,6 +27,7 @@ def build_optimizer(segmenter: Segmenter, arm: Arm, config: FitConfig) -> torch.
         head_...               the same x head_multiplier       the same
         crf_kernel_weights     crf_lr                           0       widths and scales, too
         crf_compatibility      compatibility_lr                 0
+        crf_further_weights    context_lr                       0
 
     Depthwise weights are a group of their own only where they do not decay (DeepLab v3+,
     `decay_depthwise=False`); elsewhere they are among the weights. The factors on the head and on
@@ -54,12 +55,13 @@ def build_optimizer(segmenter: Segmenter, arm: Arm, config: FitConfig) -> torch.
             1.0,
             kernel_multiplier=config.crf_lr,
             compatibility_multiplier=config.compatibility_lr,
+            further_multiplier=config.context_lr,
         )
     if not any(group["lr"] > 0 for group in groups):
         raise ValueError(
             f"arm {arm.name!r} has nothing to learn: it needs parameters that are not frozen "
             f"(frozen={config.frozen}) and a learning rate above 0 (crf_lr={config.crf_lr:g}, "
-            f"compatibility_lr={config.compatibility_lr:g})."
+            f"compatibility_lr={config.compatibility_lr:g}, context_lr={config.context_lr:g})."
         )
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)

@@ -175,7 +175,12 @@ class Comparison:
     def _learnable(self, found: CrfConfig) -> CrfConfig:
         """The searched widths and weights in the recipe's learnable form."""
         form = self.recipe.crf
-        return replace(found, kernel_weights=form.kernel_weights, compatibility=form.compatibility)
+        return replace(
+            found,
+            kernel_weights=form.kernel_weights,
+            compatibility=form.compatibility,
+            theta_context=form.theta_context,
+        )
 
     def _from_start(self, crf: CrfConfig | None) -> Segmenter:
         """The starting network, its BN frozen if the recipe says so, with a CRF or none."""

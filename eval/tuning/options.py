@@ -151,6 +151,11 @@ class TuneOptions:
                 )
         if self.crf.untied:
             raise ValueError("--crf.untied: tune finds one set of weights for all iterations.")
+        if self.crf.theta_context is not None:
+            raise ValueError(
+                "--crf.theta-context: the matrix of a context kernel is learnt, not searched: "
+                "train it with `python -m train`, the arms crf-only or joint."
+            )
         plain = self.crf.inference == "mean_field" and self.crf.damping == 0
         if self.label_floor > 0 and not plain:
             raise ValueError(

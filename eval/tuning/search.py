@@ -41,7 +41,8 @@ def search(
 
     Args:
         segmenter: whose network made `coarse`; its CRF, if any, is not used.
-        form: normalisation, iterations, filters and resolution of the CRF.
+        form: normalisation, iterations, filters and resolution of the CRF; a context kernel,
+            whose matrix only learns, is left out.
         dataset: the tune split.
         coarse: the network's logits of its images.
         config: the grid.
@@ -52,7 +53,12 @@ def search(
         wished, a calibrated `output_scale`; and every setting tried with its score, in order.
     """
     chosen = own_share(evenly_spaced(config.num_images, len(dataset)))
-    base = replace(CrfConfig(**asdict(form)), kernel_weights="scalar", compatibility="potts")
+    base = replace(
+        CrfConfig(**asdict(form)),
+        kernel_weights="scalar",
+        compatibility="potts",
+        theta_context=None,
+    )
     scored: dict[CrfConfig, float] = {}
     rows: list[Row] = []
 

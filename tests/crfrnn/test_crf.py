@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor
 from crfrnn import PRESETS, CrfRnn
 from crfrnn.filtering import NORMALIZATIONS
 from crfrnn.frank_wolfe import FrankWolfe
-from crfrnn.kernels import rounded
+from crfrnn.kernels import KernelConfig, rounded
 from tests.crfrnn.small_layers import random_inputs, small_crf
 
 # shape
@@ -156,7 +157,7 @@ def test_edges(shape: tuple[int, ...]) -> None:
 def test_a_constant_image_reduces_to_a_spatial_kernel() -> None:
     unary, _ = random_inputs()
     image = torch.full((2, 3, 7, 6), 90.0, dtype=torch.float64)
-    options: dict[str, Any] = {"bilateral_filter": "exact", "theta_alpha": 1.5, "theta_gamma": 1.5}
+    options: dict[str, Any] = {"kernel_weights": "scalar", "compatibility": "potts"}
     both = small_crf(**options)
     spatial, bilateral = both.potentials.build_kernels(image)
     rows = unary.flatten(2).transpose(1, 2)
@@ -228,3 +229,27 @@ def test_repr() -> None:
         "learn_output_scale=True",
     ):
         assert part in shown
+
+
+def test_a_further_kernel_may_have_weights_of_another_form() -> None:
+    """A context kernel: scalar weights elsewhere, its own a silent matrix that learns."""
+    context = KernelConfig(6.0, weight=0.0, filter="separable", kernel_weights="matrix")
+    options: dict[str, Any] = {"kernel_weights": "scalar", "compatibility": "potts"}
+    unary, image = torch.randn(1, 3, 9, 8), torch.rand(1, 3, 9, 8) * 255
+    crf = CrfRnn(3, further_kernels={"context": context}, **options)
+    assert crf.potentials.weight("context").shape == (3, 3)
+    assert crf.potentials.weight("bilateral").ndim == 0
+    assert torch.equal(crf(unary, image), CrfRnn(3, **options)(unary, image))
+    crf(unary, image).square().sum().backward()
+    grad = crf.potentials.weight("context").grad
+    assert grad is not None
+    assert grad.count_nonzero() == 9
+    groups = {g["name"]: g for g in crf.param_groups(1.0, further_multiplier=7.0)}
+    assert groups["crf_further_weights"]["lr"] == 7.0
+    (weight,) = groups["crf_further_weights"]["params"]
+    assert weight is crf.potentials.weight("context")
+    listed = [p for group in groups.values() for p in group["params"]]
+    assert len(listed) == len({id(p) for p in listed}) == len(list(crf.parameters()))
+    other: Any = "vector"
+    with pytest.raises(ValueError, match="kernel_weights of kernel 'context'"):
+        CrfRnn(3, further_kernels={"context": replace(context, kernel_weights=other)})

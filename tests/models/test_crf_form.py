@@ -46,7 +46,7 @@ def test_defaults_are_those_of_the_library() -> None:
     library = {**MeanField().__dict__, **FrankWolfe().__dict__}
     library |= {name: p.default for name, p in parameters.items() if name not in ("inference",)}
     # These the recipes choose for themselves.
-    own = {"resolution", "inference", "normalization"}
+    own = {"resolution", "inference", "normalization", "theta_context"}
     for field in fields(CrfForm):
         if field.name not in own:
             assert field.default == library[field.name], field.name
@@ -145,3 +145,27 @@ def test_options_out_of_their_range_are_refused_at_once() -> None:
         CrfForm(damping=1.5)
     with pytest.raises(ValueError, match="temperature must be"):
         CrfForm(inference="frank_wolfe", temperature=-1.0)
+
+
+def test_a_context_kernel_is_silent_until_its_matrix_has_learnt() -> None:
+    plain, wide = (CrfConfig(resolution=2, theta_context=theta) for theta in (None, 60.0))
+    unary, image = torch.randn(1, 4, 12, 10), torch.rand(1, 3, 12, 10) * 255
+    crf = build_crf(wide, 4)
+    assert crf.potentials.kernel("context").log_theta("position").exp().item() == pytest.approx(30)
+    assert torch.equal(crf(unary, image), build_crf(plain, 4)(unary, image))
+    with torch.no_grad():
+        crf.potentials.weight("context").copy_(torch.eye(4))
+    assert not torch.equal(crf(unary, image), build_crf(plain, 4)(unary, image))
+    with pytest.raises(ValueError, match="theta_context must be above 0 pixels"):
+        CrfConfig(theta_context=0.0)
+
+
+def test_describe_crf_tells_the_width_of_the_context_in_the_images_pixels() -> None:
+    crf = CrfConfig(resolution=2, theta_context=60.0)
+    with torch.device("meta"):
+        shell = Segmenter(SegmenterConfig(3, crf=crf))
+    shell.crf = build_crf(crf, 3)
+    described = shell.describe_crf()
+    assert described is not None
+    assert described["theta_context"] == pytest.approx(60)
+    assert described["kernel_weights"]["context"] == [[0.0] * 3] * 3

@@ -34,8 +34,9 @@ def common(config: dict[str, Any], arm: ArmName) -> dict[str, Any]:
 
 
 def searched(config: dict[str, Any], arm: ArmName) -> dict[str, Any]:
-    """What the search on that arm's network depends on."""
-    return {**common(config, arm), "crf": config["crf"], "search": config["search"]}
+    """What the search on that arm's network depends on: a context kernel is not searched."""
+    crf = {key: value for key, value in config["crf"].items() if key != "theta_context"}
+    return {**common(config, arm), "crf": crf, "search": config["search"]}
 
 
 def take_over(
