@@ -51,6 +51,9 @@ def iterations(train: int, test: int) -> Changes:
 HELD: Changes = {"fit.crf_lr": 0.0, "fit.compatibility_lr": 0.0}
 """The network learns through a CRF that stays as the search found it."""
 
+TWO_KERNELS: Changes = {"crf.theta_context": None, "crf_first": None}
+"""The CRF of the papers."""
+
 SHIPPED = (
     Ablation(
         "iterations",
@@ -72,6 +75,21 @@ SHIPPED = (
         "Does a weight for each class, or each pair of classes, help?",
         {form: {"crf.kernel_weights": form} for form in ("class", "scalar", "matrix")},
         arms=("crf-only", "joint"),
+    ),
+    Ablation(
+        "context",
+        "What does a wide kernel add that learns which labels exclude each other?",
+        {
+            "context 150 px": {"crf.theta_context": 150.0},
+            "context 60 px": {"crf.theta_context": 60.0},
+            "two kernels, held": {**TWO_KERNELS, **HELD},
+            "two kernels, learnt": {
+                **TWO_KERNELS,
+                "fit.crf_lr": 1e-2,
+                "fit.compatibility_lr": 1e-3,
+            },
+        },
+        arms=("post-hoc", "crf-only", "joint"),
     ),
     Ablation(
         "compatibility",

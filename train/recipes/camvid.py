@@ -24,8 +24,10 @@ def camvid() -> Recipe:
     return replace(
         base,
         data=CamVidConfig(),
+        fit=replace(base.fit, crf_lr=1e-2, compatibility_lr=1e-3),
+        crf_first=None,
         # Full resolution: poles are a few pixels wide.
-        crf=replace(base.crf, resolution=1),
+        crf=replace(base.crf, resolution=1, theta_context=None),
         search=SearchConfig(
             num_images=40,
             theta_gamma=(1.0,),
