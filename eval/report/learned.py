@@ -17,6 +17,7 @@ TITLES = (
     "θα, px",
     "θβ, grey",
     "θγ, px",
+    "θ context, px",
     *KERNELS,
     "normalization",
     "iterations",
@@ -32,8 +33,11 @@ def crf_table(comparison: Comparison) -> str:
             crf = run.result["crf"]
             if crf is not None:
                 thetas = [crf["theta_alpha"], crf["theta_beta"], crf["theta_gamma"]]
+                context = crf.get("theta_context")
                 weights = [_mean_diagonal(crf["kernel_weights"][k]) for k in KERNELS]
-                cells = [run.seed, *(f"{value:.4g}" for value in [*thetas, *weights])]
+                cells = [run.seed, *(f"{value:.4g}" for value in thetas)]
+                cells += [wording.ABSENT if context is None else f"{context:.4g}"]
+                cells += [f"{value:.4g}" for value in weights]
                 cells += [crf["normalization"], crf["num_iterations"]]
                 searched = run.result["search"]
                 cells += [f"{len(searched)} settings" if searched else wording.ABSENT]

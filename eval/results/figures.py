@@ -6,9 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from eval.metrics import scores
 from eval.report.comparison import Comparison
 from eval.report.figures import KINDS, draw
+from eval.report.figures.canvas import canvas, style
+from eval.report.figures.matrices import heat_map
+from eval.report.figures.vector import svg_file
 from eval.report.reading import ArmRun, RunRecord
 from eval.results.gallery import GALLERY
 from eval.results.store import Record, Store, Study
@@ -16,6 +21,9 @@ from eval.results.table import Load
 
 SHOWN = ("trimap", "trimap-difference", "learning")
 """Of the report's figures, those of RESULTS.md."""
+
+CONTEXT = "context.svg"
+CONTEXT_TITLE = "what a label (row) pays for another around it (column)"
 
 CAPTION = """Predictions of one seed, and the mIoU of each image: a third of the rows are those that
 joint gains most on, a third those that it loses most on, the others lie evenly between."""
@@ -30,7 +38,7 @@ def write_figures(store: Store, study: Study, load: Load) -> list[Path]:
     for old in folder.glob("*.svg"):
         old.unlink()
     comparison = comparison_of(study, load)
-    written = []
+    written = write_context(folder, study)
     for name in SHOWN if comparison is not None else ():
         drawing = draw(comparison, name, study.name)  # type: ignore[arg-type]
         if not drawing.reason:
@@ -38,6 +46,26 @@ def write_figures(store: Store, study: Study, load: Load) -> list[Path]:
             path.write_text(drawing.svg, encoding="utf-8")
             written.append(path)
     return written
+
+
+def write_context(folder: Path, study: Study) -> list[Path]:
+    """CONTEXT, the mean over the seeds of what the context kernel of joint has learnt, if any."""
+    label, _ = study.against
+    learnt = [
+        np.array([list(paid.values()) for paid in record["context"].values()])
+        for record in study.records
+        if (record["label"], record["arm"]) == (label, "joint") and record.get("context")
+    ]
+    if not learnt:
+        return []
+    names = next(list(r["context"]) for r in study.records if r.get("context"))
+    size = len(names)
+    with style(study.name):
+        figure, axes = canvas(240 + 34 * size, 120 + 26 * size)
+        heat_map(axes, CONTEXT_TITLE, np.mean(learnt, 0), np.zeros((size, size)), names, "0")
+        path = folder / CONTEXT
+        path.write_text(svg_file(figure), encoding="utf-8")
+    return [path]
 
 
 def comparison_of(study: Study, load: Load) -> Comparison | None:
@@ -87,6 +115,9 @@ def figure_lines(store: Store, study: Study) -> list[str]:
         path = store.root / study.name / f"{name}.svg"
         if path.is_file():
             lines += [f"![{KINDS[name].label}]({path.as_posix()})", ""]
+    path = store.root / study.name / CONTEXT
+    if path.is_file():
+        lines += [f"![{CONTEXT_TITLE}]({path.as_posix()})", ""]
     path = store.root / study.name / GALLERY
     if path.is_file():
         lines += [f"![what the arms predict, image by image]({path.as_posix()})", "", CAPTION, ""]

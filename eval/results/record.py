@@ -92,6 +92,7 @@ def finished(
         "scores": kept_scores(after),
         "crf": crf_in_short(result["crf"]),
         "crf_start": crf_in_short(result.get("crf_start")),
+        "context": context_of(result["crf"], after),
         "history": history_of(folder / "metrics.jsonl"),
     }
     if result["crf"] is not None:
@@ -122,6 +123,27 @@ def crf_in_short(crf: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return {
         **{k: v for k, v in crf.items() if not isinstance(v, dict | list) or "theta" in k},
         **{name: in_short(np.array(values)) for name, values in matrices.items()},
+    }
+
+
+def context_of(
+    crf: Mapping[str, Any] | None, counts: SplitCounts
+) -> dict[str, dict[str, float]] | None:
+    """What each scored label pays for each other one around it, mu W of the context kernel.
+
+    {payer: {other: penalty}}. A penalty that all labels pay alike changes nothing, so the mean over
+    the payers is taken off. None without a context kernel.
+    """
+    if crf is None or "context" not in crf["kernel_weights"]:
+        return None
+    scored = list(counts.scored)
+    penalty = np.array(crf["compatibility"]) @ np.array(crf["kernel_weights"]["context"])
+    penalty = penalty[np.ix_(scored, scored)]
+    penalty -= penalty.mean(axis=0)
+    names = [counts.classes[k] for k in scored]
+    return {
+        payer: {other: float(f"{p:.4g}") for other, p in zip(names, row, strict=True)}
+        for payer, row in zip(names, penalty, strict=True)
     }
 
 

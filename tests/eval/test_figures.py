@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +23,7 @@ from eval.report.figures.canvas import COLOURS, Undrawable, canvas, padded, spre
 from eval.report.figures.matrices import heat_map, learned_matrices
 from eval.report.figures.strength import gain_against_strength
 from eval.report.figures.vector import inline_svg, svg_file
+from eval.report.learned import crf_table
 from eval.report.reading import read_run
 from tests.eval.conftest import FakeRun
 
@@ -236,6 +238,21 @@ def test_start_of_the_weights_is_named(run_copy: Path) -> None:
     for path in run_copy.glob("arms/post-hoc-*/result.json"):
         path.unlink()
     assert "change from zero" in drawn()
+
+
+def test_a_context_kernel_is_drawn_from_zero(run_copy: Path) -> None:
+    for path in run_copy.glob("arms/joint-*/result.json"):
+        result = json.loads(path.read_text())
+        size = len(result["crf"]["compatibility"])
+        result["crf"]["kernel_weights"]["context"] = [[0.25] * size] * size
+        result["crf"]["theta_context"] = 150.0
+        path.write_text(json.dumps(result))
+    comparison = read(run_copy)
+    assert len(learned_matrices(comparison, "joint").axes) == 4
+    assert "context kernel weights" in draw(comparison, "matrices-joint", "c0").inline
+    table = crf_table(comparison)
+    assert table.count("<td>150</td>") == 2
+    assert table.count("<tr") == 7  # the title, and three arms with a CRF of two seeds
 
 
 def test_padding_never_gives_an_empty_range() -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,6 +53,12 @@ def published(written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     shutil.copytree(written, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """The result.json of an arm."""
+    found: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    return found
 
 
 def row_of(text: str, arm: str, table: int) -> list[str]:
@@ -249,6 +256,33 @@ def test_figures_are_drawn_from_what_is_stored(published: Path) -> None:
     main(["results", "write"])
     assert not list((published / "experiments" / "first").glob("*.svg"))
     assert ".svg" not in (published / "RESULTS.md").read_text()
+
+
+def test_what_the_context_kernel_has_learnt_is_drawn(place: Path, run_copy: Path) -> None:
+    result = read_result(run_copy / "arms" / "joint-seed0")
+    crf = result["crf"]
+    size = len(crf["compatibility"])
+    # Label 0 pays 3 for label 1, all pay 2 for label 2: only the first tells them apart.
+    matrix = np.zeros((size, size))
+    matrix[0, 1] = 3.0
+    matrix[:, 2] = 2.0
+    crf["compatibility"] = np.eye(size).tolist()
+    crf["kernel_weights"]["context"] = matrix.tolist()
+    (run_copy / "arms" / "joint-seed0" / "result.json").write_text(json.dumps(result))
+    main(["results", "add", str(run_copy), "--study", "first", "--label", "recipe"])
+    main(["results", "write"])
+    runs = place / "experiments" / "first" / "runs"
+    context = json.loads((runs / "recipe.joint.seed0.json").read_text())["context"]
+    first, second, third, *_ = names = list(context)
+    assert len(names) == size
+    assert context[first][second] == pytest.approx(3 - 3 / size, rel=1e-3)
+    assert context[second][second] == pytest.approx(-3 / size, rel=1e-3)
+    assert not any(paid[third] for paid in context.values())
+    assert json.loads((runs / "recipe.joint.seed1.json").read_text())["context"] is None
+    drawn = (place / "experiments" / "first" / "context.svg").read_text()
+    assert f"{first}, {second}: {3 - 3 / size:.4g}" in drawn
+    assert "(experiments/first/context.svg)" in Path("RESULTS.md").read_text()
+    main(["results", "check"])
 
 
 def test_the_gallery_shows_what_the_arms_predict(published: Path, fake_run) -> None:

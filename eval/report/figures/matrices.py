@@ -41,20 +41,22 @@ def learned_matrices(comparison: Comparison, arm: str) -> Figure:
     size = len(crf["compatibility"])
     names = comparison.classes if len(comparison.classes) == size else list(map(str, range(size)))
     origin, start = _start_of(comparison, run.result)
+    before = start["kernel_weights"] if start else {}
     maps = [
         (
             f"{kernel} kernel weights",
             np.asarray(crf["kernel_weights"][kernel]),
-            np.asarray(start["kernel_weights"][kernel]) if start else np.zeros((size, size)),
-            origin,
+            # A context kernel starts silent; post-hoc has none.
+            np.asarray(before.get(kernel, np.zeros((size, size)))),
+            origin if kernel in before else "zero",
         )
-        for kernel in KERNELS
+        for kernel in (*KERNELS, *(name for name in crf["kernel_weights"] if name not in KERNELS))
     ]
     maps.append(
         ("compatibility (penalty)", np.asarray(crf["compatibility"]), 1 - np.eye(size), "Potts")
     )
     side = 240 + 8 * size
-    figure, axes = panels(3 * side, side + 20, 1, len(maps))
+    figure, axes = panels(len(maps) * side, side + 20, 1, len(maps))
     for axis, (title, matrix, centre, name) in zip(axes, maps, strict=True):
         heat_map(axis, title, matrix, centre, names, name)
     return figure
