@@ -114,9 +114,10 @@ class ArmRunner:
 
     def fit(self, segmenter: Segmenter, phase: Phase, tracker: Tracker) -> int:
         """Train `segmenter`, in place; the steps that were taken."""
+        augment = None if phase.learns.network else self.recipe.crf_augment
         stream = TrainStream(
             self.train,
-            Augment(self.recipe.augment),
+            Augment(augment or self.recipe.augment),
             phase.fit.batch_size,
             phase.seed,
             rank=processes.rank(),

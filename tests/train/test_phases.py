@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import data
+from data import TrainStream, TransformConfig
 from eval.checkpoint import load_segmenter, read_checkpoint
 from models import DeepLabV2Config, Segmenter, SegmenterConfig, VggConfig
 from models.deeplabv1 import DeepLabV1Config
@@ -237,3 +238,24 @@ def test_the_wandb_run_goes_on_where_only_the_checkpoint_was_kept(tiny, tmp_path
         (arm / name).unlink()
     Comparison("collage", tiny, tmp_path / "run", resume=True).start()
     assert (arm / "wandb_id.txt").read_text() == run_id
+
+
+def test_a_crf_behind_a_frozen_network_may_see_other_images(tiny, tmp_path, monkeypatch) -> None:
+    seen = []
+
+    def remembered(dataset, augment, *rest, **named) -> TrainStream:
+        seen.append(augment.config)
+        return TrainStream(dataset, augment, *rest, **named)
+
+    monkeypatch.setattr("train.arm_runner.TrainStream", remembered)
+    whole = TransformConfig()
+    one_by_one = replace(tiny.fit, steps=2, batch_size=1)
+    recipe = replace(
+        tiny, score=("tune",), crf_first=one_by_one, crf_fit=one_by_one, crf_augment=whole
+    )
+    comparison = Comparison("collage", recipe, tmp_path, resume=False)
+    comparison.run("joint", 0)
+    assert seen == [tiny.augment, whole, tiny.augment]  # start, CRF, both
+    seen.clear()
+    comparison.run("crf-only", 0)
+    assert seen == [tiny.augment, whole]  # unary, CRF

@@ -51,7 +51,12 @@ def iterations(train: int, test: int) -> Changes:
 HELD: Changes = {"fit.crf_lr": 0.0, "fit.compatibility_lr": 0.0}
 """The network learns through a CRF that stays as the search found it."""
 
-TWO_KERNELS: Changes = {"crf.theta_context": None, "crf_first": None}
+TWO_KERNELS: Changes = {
+    "crf.theta_context": None,
+    "crf_first": None,
+    "crf_fit.crf_lr": 1e-2,
+    "crf_fit.compatibility_lr": 1e-3,
+}
 """The CRF of the papers."""
 
 SHIPPED = (

@@ -26,6 +26,8 @@ def camvid() -> Recipe:
         data=CamVidConfig(),
         fit=replace(base.fit, crf_lr=1e-2, compatibility_lr=1e-3),
         crf_first=None,
+        crf_fit=replace(base.fit, crf_lr=1e-2, compatibility_lr=1e-3),
+        crf_augment=None,
         # Full resolution: poles are a few pixels wide.
         crf=replace(base.crf, resolution=1, theta_context=None),
         search=SearchConfig(
