@@ -42,7 +42,8 @@ def check_phases(recipe: Recipe, num_classes: int) -> None:
     last = None if recipe.finish is None else recipe.finish.fit
     with torch.device("meta"):
         network = build_network(without_pretrained(recipe.model.network), num_classes)
-    for phase in (recipe.start, last, recipe.fit, recipe.crf_first, recipe.crf_fit):
+    of_crf = (recipe.crf_first, recipe.crf_last, recipe.crf_fit)
+    for phase in (recipe.start, last, recipe.fit, *of_crf):
         if phase is not None:
             check_names(network, phase.frozen)
             check_class_weights(phase.loss.class_weights, num_classes)

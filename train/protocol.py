@@ -9,7 +9,7 @@ number S of network steps:
     crf-only  unary, frozen, and a CRF trained by gradient from the post-hoc values
     joint     start, network and CRF trained together for S steps, the CRF started from
               the post-hoc values found on start; with `Recipe.search_again`, found once more
-              behind the trained network
+              behind the trained network; with `Recipe.crf_last`, trained once more there
 
 Widths and weights are chosen on the tune split; the report split is only scored.
 """
@@ -152,22 +152,24 @@ class Comparison:
     def _joint(self, seed: int, found: Found, tracker: Tracker) -> Result:
         segmenter = self._from_start(crf=self._learnable(found.best))
         crf_start = segmenter.describe_crf()
-        phase = Phase("joint", seed, self.recipe.fit, TRAINED["joint"])
-        if self.recipe.crf_first is not None:
-            alone = replace(
-                phase,
-                fit=self.recipe.crf_first,
-                learns=replace(phase.learns, network=False),
-                folder="first",
-            )
-            first = self.runner.fit(segmenter, alone, tracker)
-            phase = replace(phase, first_step=first)
-        if self.recipe.search_again:
-            phase = replace(phase, folder="trained")
+        recipe = self.recipe
+        phase = Phase("joint", seed, recipe.fit, TRAINED["joint"])
+        alone = replace(phase, learns=replace(phase.learns, network=False))
+        taken = 0
+        if recipe.crf_first is not None:
+            first = replace(alone, fit=recipe.crf_first, folder="first")
+            taken = self.runner.fit(segmenter, first, tracker)
+        ends = recipe.crf_last is None and not recipe.search_again
+        phase = replace(phase, folder="" if ends else "trained", first_step=taken)
         steps = self.runner.fit(segmenter, phase, tracker)
-        if self.recipe.search_again:
+        if recipe.search_again:
             self.runner.keep(segmenter, "joint", seed)
-            segmenter = segmenter.with_crf(self.runner.search("joint", seed).best)
+            best = self.runner.search("joint", seed).best
+            segmenter = segmenter.with_crf(self._learnable(best) if recipe.crf_last else best)
+        if recipe.crf_last is not None:
+            last = replace(alone, fit=recipe.crf_last, folder="last", first_step=taken + steps)
+            self.runner.fit(segmenter, last, tracker)
+        if not ends:
             self.runner.keep(segmenter, "joint", seed)
         result = self.runner.scored("joint", seed, segmenter, steps)
         return {**result, "crf_start": crf_start}

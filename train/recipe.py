@@ -65,9 +65,10 @@ class Recipe:
         crf_first: training of the CRF alone before that of the arm joint, the network frozen.
         crf_fit: training of the arm crf-only.
         crf: the form of the CRF of every arm; the search finds its widths and weights.
+        crf_last: training of the CRF alone after that of the arm joint, the network frozen.
         crf_augment: what a training image goes through where the CRF learns behind a frozen
-            network, in crf_first and crf_fit; as `augment` if not given. Whole images keep the
-            distances and neighbours that the CRF will meet.
+            network, in crf_first, crf_last and crf_fit; as `augment` if not given. Whole images
+            keep the distances and neighbours that the CRF will meet.
         search: of the post-hoc CRF.
         search_again: end the arm joint with the same search behind its trained network: what was
             found takes the place of what its CRF has learnt, as the arm post-hoc has it.
@@ -95,6 +96,7 @@ class Recipe:
     score: tuple[Literal["tune", "report"], ...] = ("tune", "report")
     finish: FinishConfig | None = None
     crf_first: FitConfig | None = None
+    crf_last: FitConfig | None = None
     crf_augment: TransformConfig | None = None
     search_again: bool = False
     max_corrupt: int = 10

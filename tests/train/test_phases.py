@@ -259,3 +259,26 @@ def test_a_crf_behind_a_frozen_network_may_see_other_images(tiny, tmp_path, monk
     seen.clear()
     comparison.run("crf-only", 0)
     assert seen == [tiny.augment, whole]  # unary, CRF
+
+
+def test_the_crf_of_joint_may_learn_last(tiny, tmp_path) -> None:
+    last = replace(tiny.fit, steps=2)
+    for again in (False, True):
+        recipe = replace(tiny, score=("tune",), crf_last=last, search_again=again)
+        folder = tmp_path / str(again)
+        comparison = Comparison("collage", recipe, folder, resume=False)
+        result = comparison.run("joint", 0)
+        assert result["network_steps"] == tiny.fit.steps
+        arm = folder / "arms" / "joint-seed0"
+        trained, after = (
+            load_segmenter(read_checkpoint(arm / name / "checkpoint.pt"))
+            for name in ("trained", "last")
+        )
+        joint = comparison.runner.load("joint", 0)
+        assert changed(after, weights(trained), "network.") == []
+        assert changed(after, weights(trained), "crf.")
+        assert changed(joint, weights(after)) == []
+        # interrupted before it was scored, it goes on to the same
+        (arm / "result.json").unlink()
+        resumed = Comparison("collage", recipe, folder, resume=True).run("joint", 0)
+        assert resumed["metrics"] == result["metrics"]

@@ -54,6 +54,7 @@ HELD: Changes = {"fit.crf_lr": 0.0, "fit.compatibility_lr": 0.0}
 TWO_KERNELS: Changes = {
     "crf.theta_context": None,
     "crf_first": None,
+    "crf_last": None,
     "crf_fit.crf_lr": 1e-2,
     "crf_fit.compatibility_lr": 1e-3,
 }

@@ -21,7 +21,10 @@ from eval.arms import ArmName
 from train.ablate.expand import Variant
 from train.run_folder import read_json, write_json
 
-AFTER_UNARY = ("crf_first", "crf_fit", "crf_augment", "crf", "search", "search_again")
+AFTER_UNARY = (
+    *("crf_first", "crf_last", "crf_fit", "crf_augment"),
+    *("crf", "search", "search_again"),
+)
 AFTER_START = ("fit", *AFTER_UNARY)
 FILES = ("checkpoint.pt", "result.json")  # the result last: what has one is finished
 

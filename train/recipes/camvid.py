@@ -25,7 +25,7 @@ def camvid() -> Recipe:
         base,
         data=CamVidConfig(),
         fit=replace(base.fit, crf_lr=1e-2, compatibility_lr=1e-3),
-        crf_first=None,
+        crf_last=None,
         crf_fit=replace(base.fit, crf_lr=1e-2, compatibility_lr=1e-3),
         crf_augment=None,
         # Full resolution: poles are a few pixels wide.
