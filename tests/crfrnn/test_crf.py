@@ -157,7 +157,7 @@ def test_edges(shape: tuple[int, ...]) -> None:
 def test_a_constant_image_reduces_to_a_spatial_kernel() -> None:
     unary, _ = random_inputs()
     image = torch.full((2, 3, 7, 6), 90.0, dtype=torch.float64)
-    options: dict[str, Any] = {"kernel_weights": "scalar", "compatibility": "potts"}
+    options: dict[str, Any] = {"bilateral_filter": "exact", "theta_alpha": 1.5, "theta_gamma": 1.5}
     both = small_crf(**options)
     spatial, bilateral = both.potentials.build_kernels(image)
     rows = unary.flatten(2).transpose(1, 2)
