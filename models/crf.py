@@ -112,5 +112,9 @@ def build_crf(config: CrfConfig, num_classes: int) -> CrfRnn:
 
 
 def context_kernel(theta: float) -> KernelConfig:
-    """A wide spatial kernel that is silent until its matrix has learnt something."""
-    return KernelConfig(theta, weight=0.0, filter="separable", kernel_weights="matrix")
+    """A wide spatial kernel that is silent until its matrix has learnt something.
+
+    On a lattice: this wide it has few vertices, on which the matrix is applied, where the exact
+    filter would take hundreds of taps and the matrix at every pixel.
+    """
+    return KernelConfig(theta, weight=0.0, filter="lattice", kernel_weights="matrix")
