@@ -73,7 +73,7 @@ def evaluate(
     use_crf = use_crf and segmenter.crf is not None
     for sample in samples(dataset):
         logits = final_logits(segmenter, sample, coarse[sample.name], use_crf=use_crf)
-        prediction = logits.argmax(0).cpu()
+        prediction = logits.max(0).indices.cpu()  # argmax takes six times as long
         scorer.update(sample.name, prediction, sample.mask, logits)
         if save_to is not None:
             write_mask(save_to / f"{sample.name}.png", prediction.numpy(), dataset.palette)

@@ -103,7 +103,7 @@ def count(
         for (_, sample), output in zip(batch, outputs, strict=True):
             for kind, scorer in scorers.items():
                 logits: Tensor = getattr(output, kind)[0]
-                scorer.update(sample.name, logits.argmax(0).cpu(), sample.mask, logits)
+                scorer.update(sample.name, logits.max(0).indices.cpu(), sample.mask, logits)
     return {
         kind: joined(processes.gathered(scorer.counts()), dataset.names)
         for kind, scorer in scorers.items()
