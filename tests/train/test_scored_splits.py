@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from eval.metrics import SplitCounts, scores
 from train.compare import compare
 from train.protocol import Comparison
 
@@ -22,6 +23,17 @@ def test_an_arm_is_scored_on_the_chosen_split_alone(tiny, tmp_path, capsys) -> N
     ]
     assert not (tmp_path / "predictions").exists()
     assert "report" not in capsys.readouterr().out
+
+
+def test_what_was_counted_ahead_of_the_crf_is_the_networks_own_arm(tiny, tmp_path) -> None:
+    results = Comparison("collage", tiny, tmp_path, resume=False)
+    searched, network = results.run("post-hoc", 0), results.run("unary", 0)
+    assert searched["before_crf"] == network["metrics"]
+    first, second = (
+        SplitCounts.load(tmp_path / "arms" / name)
+        for name in ("post-hoc-seed0/counts-report-before-crf.npz", "unary-seed0/counts-report.npz")
+    )
+    assert scores(first) == scores(second)
 
 
 def test_a_comparison_without_the_report_split_is_refused(tiny, tmp_path) -> None:
