@@ -33,7 +33,8 @@ def voc12_animals_imagenet() -> Recipe:
     # in size.
     fit = FitConfig(
         steps=60,
-        lr=2e-4,
+        # Two trainings at 1e-4 differ by four points of mIoU, at this rate by one.
+        lr=5e-5,
         head_multiplier=3.0,
         crf_lr=0.0,
         compatibility_lr=0.0,
