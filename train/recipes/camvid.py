@@ -24,12 +24,8 @@ def camvid() -> Recipe:
     return replace(
         base,
         data=CamVidConfig(),
-        fit=replace(base.fit, crf_lr=1e-2, compatibility_lr=1e-3),
-        crf_last=None,
-        crf_fit=replace(base.fit, steps=30, crf_lr=1e-2, compatibility_lr=1e-3),
-        crf_augment=None,
         # Full resolution: poles are a few pixels wide.
-        crf=replace(base.crf, resolution=1, theta_context=None),
+        crf=replace(base.crf, resolution=1),
         search=SearchConfig(
             num_images=40,
             theta_gamma=(1.0,),
