@@ -195,10 +195,11 @@ class ArmRunner:
             result["metrics"][split] = scores(counts)
             if segmenter.crf is not None:
                 # Of the same network, wherever it came from: what the CRF itself did.
+                counted = self.folder.counts(network_of or arm, seed, split)
                 before = (
-                    evaluate(segmenter, dataset, coarse, use_crf=False)
-                    if network_of is None
-                    else SplitCounts.load(self.folder.counts(network_of, seed, split))
+                    SplitCounts.load(counted)
+                    if network_of is not None and counted.is_file()
+                    else evaluate(segmenter, dataset, coarse, use_crf=False)
                 )
                 self._keep_counts(before, self.folder.counts(arm, seed, f"{split}-before-crf"))
                 result["before_crf"][split] = scores(before)

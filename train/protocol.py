@@ -16,14 +16,14 @@ Widths and weights are chosen on the tune split; the report split is only scored
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from urllib.error import URLError
 
 import torch
 
 from eval.arms import ArmName
-from models import CrfConfig, Segmenter, load_backbone_weights, load_weights
+from models import CrfConfig, CrfForm, Segmenter, load_backbone_weights, load_weights
 from train.arm_runner import ArmRunner, Result
 from train.arms import TRAINED
 from train.phase import Phase
@@ -175,14 +175,9 @@ class Comparison:
         return {**result, "crf_start": crf_start}
 
     def _learnable(self, found: CrfConfig) -> CrfConfig:
-        """The searched widths and weights in the recipe's learnable form."""
-        form = self.recipe.crf
-        return replace(
-            found,
-            kernel_weights=form.kernel_weights,
-            compatibility=form.compatibility,
-            theta_context=form.theta_context,
-        )
+        """The searched widths and weights in the recipe's form."""
+        form = {field.name: getattr(self.recipe.crf, field.name) for field in fields(CrfForm)}
+        return replace(found, **form)
 
     def _from_start(self, crf: CrfConfig | None) -> Segmenter:
         """The starting network, its BN frozen if the recipe says so, with a CRF or none."""

@@ -133,6 +133,7 @@ def fill(out: Path, variant: Variant, name: str, *, search: bool = False) -> Pat
     write_json(folder / "result.json", {"from": variant.digest})
     (folder / "checkpoint.pt").write_bytes(variant.digest.encode())
     (folder / "metrics.jsonl").touch()
+    (folder / "counts-tune.npz").touch()
     if search:
         write_json(folder / "search.json", {"from": variant.digest})
     return folder
@@ -143,6 +144,10 @@ def fill(out: Path, variant: Variant, name: str, *, search: bool = False) -> Pat
     [
         ({"crf_fit.steps": 7}, True, True, True),
         ({"crf.resolution": 2}, True, True, False),
+        ({"crf.num_iterations": 3}, True, True, True),
+        ({"crf.num_iterations_eval": 3}, True, True, False),
+        ({"crf.kernel_weights": "matrix", "crf.untied": True}, True, True, True),
+        ({"crf.learn_output_scale": False}, True, True, False),
         ({"search.num_images": 1}, True, True, False),
         ({"fit.steps": 7}, True, False, True),
         ({"fit.loss.unary": 7.0}, True, False, True),
@@ -168,7 +173,7 @@ def test_what_a_change_leaves_alone_is_taken_over(
             assert (arms / name / "checkpoint.pt").read_bytes() == base.digest.encode()
             assert read_json(arms / name / "taken_over.json") == {"from": base.digest}
             found = {path.name for path in (arms / name).iterdir()}
-            expected = {"checkpoint.pt", "result.json", "taken_over.json"}
+            expected = {"checkpoint.pt", "result.json", "counts-tune.npz", "taken_over.json"}
             assert found == (expected | {"search.json"} if search else expected)
     assert not (arms / "unary-seed1").exists()  # the base has not finished it
 

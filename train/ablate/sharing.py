@@ -27,6 +27,11 @@ AFTER_UNARY = (
 )
 AFTER_START = ("fit", *AFTER_UNARY)
 FILES = ("checkpoint.pt", "result.json")  # the result last: what has one is finished
+# Fields of the CRF that no search acts on: it has scalar weights, Potts and no context.
+NOT_SEARCHED = (
+    *("kernel_weights", "compatibility", "nonnegative", "theta_context", "num_iterations"),
+    *("learn_unary_scale", "learn_theta", "untied"),
+)
 
 LATER: dict[ArmName, tuple[str, ...]] = {"start": AFTER_START, "unary": AFTER_UNARY}
 
@@ -37,8 +42,8 @@ def common(config: dict[str, Any], arm: ArmName) -> dict[str, Any]:
 
 
 def searched(config: dict[str, Any], arm: ArmName) -> dict[str, Any]:
-    """What the search on that arm's network depends on: a context kernel is not searched."""
-    crf = {key: value for key, value in config["crf"].items() if key != "theta_context"}
+    """What the search on that arm's network depends on."""
+    crf = {key: value for key, value in config["crf"].items() if key not in NOT_SEARCHED}
     return {**common(config, arm), "crf": crf, "search": config["search"]}
 
 
@@ -70,7 +75,8 @@ def take_over(
             if common(other.config, arm) != common(variant.config, arm):
                 continue
             if not (target / "result.json").is_file():
-                for file in FILES:
+                counts = sorted(path.name for path in source.glob("counts-*.npz"))
+                for file in (*counts, *FILES):
                     copy(source / file, target / file)
                 write_json(target / "taken_over.json", {"from": other.digest})
                 copied.append(f"{name} of {other.digest}")
