@@ -61,8 +61,9 @@ def write_context(folder: Path, study: Study) -> list[Path]:
     names = next(list(r["context"]) for r in study.records if r.get("context"))
     size = len(names)
     with style(study.name):
-        figure, axes = canvas(240 + 34 * size, 120 + 26 * size)
-        heat_map(axes, CONTEXT_TITLE, np.mean(learnt, 0), np.zeros((size, size)), names, "0")
+        figure, axes = canvas(240 + 34 * size, 138 + 26 * size)
+        title = CONTEXT_TITLE.replace(" pays", "\npays")  # as wide as seven labels are
+        heat_map(axes, title, np.mean(learnt, 0), np.zeros((size, size)), names, "0")
         path = folder / CONTEXT
         path.write_text(svg_file(figure), encoding="utf-8")
     return [path]
