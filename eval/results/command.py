@@ -44,7 +44,7 @@ class GalleryOptions:
     Attributes:
         run: folder that `python -m train compare` wrote.
         study: name of a folder of `experiments` that holds study.json.
-        count: images: those that joint gains and loses most on, and some between.
+        count: images: those that one arm gains and loses most on against another, and some between.
         experiments: the folder of all studies.
     """
 

@@ -25,8 +25,8 @@ SHOWN = ("trimap", "trimap-difference", "learning")
 CONTEXT = "context.svg"
 CONTEXT_TITLE = "what a label (row) pays for another around it (column)"
 
-CAPTION = """Predictions of one seed, and the mIoU of each image: a third of the rows are those that
-joint gains most on, a third those that it loses most on, the others lie evenly between."""
+CAPTION = """Predictions of one seed, and the mIoU of each image. A third of the rows are where the
+difference on the left is largest, a third where it is smallest, the others lie evenly between."""
 
 
 def write_figures(store: Store, study: Study, load: Load) -> list[Path]:

@@ -2,7 +2,7 @@
 
 The photographs of most data sets are not ours to publish; `python -m eval report` shows them where
 the data set lies. Nobody picks the images: they are those that joint gains and loses most on
-against post-hoc, and some evenly between.
+against post-hoc, or the later of two other arms, and some evenly between.
 """
 
 from __future__ import annotations
