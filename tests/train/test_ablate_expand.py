@@ -130,6 +130,20 @@ def test_most_bases_are_the_recipe_itself() -> None:
     assert set(others.values()) == {plain}
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["iterations", "kernel-weights", "compatibility", "learnable-theta", "untied-iterations"],
+)
+def test_what_a_crf_learns_is_asked_where_it_learns(name) -> None:
+    # This recipe holds what the search has found.
+    for variant in expand(ABLATIONS[name], RECIPES["voc12-animals-imagenet"]()):
+        recipe = variant.recipe
+        assert recipe.fit.crf_lr == recipe.crf_fit.crf_lr == 1e-2
+        assert recipe.fit.compatibility_lr == recipe.crf_fit.compatibility_lr == 1e-3
+        assert recipe.crf.theta_context is None
+        assert recipe.crf_last is None
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 20])
 def test_shards_are_a_partition_and_keep_starts_together(tiny, count) -> None:
     labels = {

@@ -60,12 +60,15 @@ TWO_KERNELS: Changes = {
 }
 """The CRF of the papers."""
 
+LEARNT: Changes = {**TWO_KERNELS, "fit.crf_lr": 1e-2, "fit.compatibility_lr": 1e-3}
+"""That CRF, and its weights and compatibility learn with the network, as in CRF-as-RNN."""
+
 SHIPPED = (
     Ablation(
         "iterations",
         "How many mean-field iterations in training, and how many at test (CRF-as-RNN, 7.1)?",
         {
-            f"train {train}, test {test}": iterations(train, test)
+            f"train {train}, test {test}": {**LEARNT, **iterations(train, test)}
             for train, test in (
                 # The paper's choice first: the base.
                 *((5, 10), (5, 5), (5, 1)),
@@ -79,7 +82,7 @@ SHIPPED = (
     Ablation(
         "kernel-weights",
         "Does a weight for each class, or each pair of classes, help?",
-        {form: {"crf.kernel_weights": form} for form in ("class", "scalar", "matrix")},
+        {form: {**LEARNT, "crf.kernel_weights": form} for form in ("class", "scalar", "matrix")},
         arms=("crf-only", "joint"),
     ),
     Ablation(
@@ -89,24 +92,26 @@ SHIPPED = (
             "context 150 px": {"crf.theta_context": 150.0},
             "context 60 px": {"crf.theta_context": 60.0},
             "two kernels, held": {**TWO_KERNELS, **HELD},
-            "two kernels, learnt": {
-                **TWO_KERNELS,
-                "fit.crf_lr": 1e-2,
-                "fit.compatibility_lr": 1e-3,
-            },
+            "two kernels, learnt": LEARNT,
         },
         arms=("post-hoc", "crf-only", "joint"),
     ),
     Ablation(
         "compatibility",
         "Does a learnt compatibility help, and which form of it?",
-        {form: {"crf.compatibility": form} for form in ("full", "potts", "diagonal", "symmetric")},
+        {
+            form: {**LEARNT, "crf.compatibility": form}
+            for form in ("full", "potts", "diagonal", "symmetric")
+        },
         arms=("crf-only", "joint"),
     ),
     Ablation(
         "learnable-theta",
         "Does it help to learn the widths after the search?",
-        {"searched": {"crf.learn_theta": False}, "learnt": {"crf.learn_theta": True}},
+        {
+            name: {**LEARNT, "crf.learn_theta": learn}
+            for name, learn in (("searched", False), ("learnt", True))
+        },
         arms=("crf-only", "joint"),
     ),
     Ablation(
@@ -139,7 +144,10 @@ SHIPPED = (
     Ablation(
         "untied-iterations",
         "Do parameters of their own for each iteration help?",
-        {"tied": {"crf.untied": False}, "untied": {"crf.untied": True}},
+        {
+            name: {**LEARNT, "crf.untied": untied}
+            for name, untied in (("tied", False), ("untied", True))
+        },
         arms=("crf-only", "joint"),
     ),
     Ablation(
