@@ -255,6 +255,33 @@ def test_a_context_kernel_is_drawn_from_zero(run_copy: Path) -> None:
     assert table.count("<tr") == 7  # the title, and three arms with a CRF of two seeds
 
 
+def held(run_copy: Path, **learns: float) -> Drawing:
+    """The learning figure, after trainings that moved nothing but `learns`, by so much a step."""
+    for path in run_copy.glob("arms/*/metrics.jsonl"):
+        theta = 30.0 if "crf-only" in path.parent.name else 60.0
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        for line in lines:
+            if "crf/theta_alpha" not in line:
+                continue
+            kept = {key: value for key, value in line.items() if not key.startswith("crf/")}
+            moved = {f"crf/{key}": slope * line["step"] for key, slope in learns.items()}
+            line.clear()
+            line.update(kept | {"crf/theta_alpha": theta} | moved)
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return draw(read(run_copy), "learning", "c0")
+
+
+def test_the_learning_of_a_context_kernel_is_drawn_beside_what_was_held(run_copy: Path) -> None:
+    inline = held(run_copy, context_weight_mean=0.1).inline
+    assert "context weight for itself" in inline
+    assert "not moved: θα 30 to 60 px" in inline
+
+
+def test_a_training_that_moves_nothing_is_not_drawn(run_copy: Path) -> None:
+    drawing = held(run_copy)
+    assert drawing.reason == "No training has moved a parameter of its CRF."
+
+
 def test_padding_never_gives_an_empty_range() -> None:
     assert padded([5.0, 5.0]) == (4.0, 6.0)
     assert padded([0.0, 100.0, float("nan")]) == (-6.0, 106.0)

@@ -14,6 +14,7 @@ QUANTITIES = {
     "theta_gamma": ("θγ", "px"),
     "bilateral_weight_mean": ("bilateral weight", ""),
     "spatial_weight_mean": ("spatial weight", ""),
+    "context_weight_mean": ("a label's context weight for itself", ""),
     "compatibility_off_diagonal": ("compatibility off the diagonal", ""),
     "unary_scale": ("scale of the unary", ""),
     "output_scale": ("scale of the output", ""),
@@ -26,10 +27,10 @@ COLUMNS = 3
 def learning_curves(comparison: Comparison) -> Figure:
     """Widths, weights and scales by step, a line for each arm and seed; of weights their range.
 
-    What no training moved is in one line above, as a number.
+    What no training moved is in one line above, as a number or a range.
 
     Raises:
-        Undrawable: no arm has logged a training of its CRF.
+        Undrawable: no arm has logged a training of its CRF, or none has moved anything.
     """
     trained = [
         run
@@ -44,12 +45,14 @@ def learning_curves(comparison: Comparison) -> Figure:
         for key in QUANTITIES
     }
     moved = {key: rows for key, rows in series.items() if any(_moves(v) for _, _, v in rows)}
+    if not moved:
+        raise Undrawable("No training has moved a parameter of its CRF.")
     constant = [
-        f"{QUANTITIES[key][0]} {rows[0][2][0]:.4g} {QUANTITIES[key][1]}".strip()
+        f"{QUANTITIES[key][0]} {_range([v[0] for _, _, v in rows])} {QUANTITIES[key][1]}".strip()
         for key, rows in series.items()
         if rows and key not in moved
     ]
-    rows_of_axes = max(1, -(-len(moved) // COLUMNS))
+    rows_of_axes = -(-len(moved) // COLUMNS)
     figure, axes = panels(1020, 40 + 230 * rows_of_axes, rows_of_axes, COLUMNS)
     for axis, (key, rows) in zip(axes, moved.items(), strict=False):
         for run, steps, values in rows:
@@ -62,10 +65,9 @@ def learning_curves(comparison: Comparison) -> Figure:
         axis.grid(visible=False, axis="x")
     for axis in axes[len(moved) :]:
         axis.set_axis_off()
-    if moved:
-        handles, labels = axes[0].get_legend_handles_labels()
-        named = dict(zip(labels, handles, strict=True))
-        axes[0].legend(list(named.values()), list(named), labelcolor="linecolor")
+    handles, labels = axes[0].get_legend_handles_labels()
+    named = dict(zip(labels, handles, strict=True))
+    axes[0].legend(list(named.values()), list(named), labelcolor="linecolor")
     if constant:
         text = f"not moved: {', '.join(constant)}"
         figure.suptitle(text, x=0.01, ha="left", fontsize=10.5, color=COLOURS["soft"])
@@ -75,6 +77,11 @@ def learning_curves(comparison: Comparison) -> Figure:
 def _series(run: ArmRun, key: str) -> tuple[list[int], list[float]]:
     lines = [line for line in run.history if "step" in line and f"crf/{key}" in line]
     return [int(line["step"]) for line in lines], [float(line[f"crf/{key}"]) for line in lines]
+
+
+def _range(values: list[float]) -> str:
+    low, high = (f"{end(values):.4g}" for end in (min, max))
+    return low if low == high else f"{low} to {high}"
 
 
 def _moves(values: list[float]) -> bool:
