@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 from eval.metrics import SplitCounts
@@ -52,15 +53,15 @@ def scores_of(study: Study, load: Load, beginning: str) -> list[str]:
     """The two tables of a part of the images."""
     if not study.records:
         return ["Not run yet."]
-    label, arm = study.against
     lines = [
         f"Scores on the {study.split} split:",
         "",
         markdown(score_rows(study, load, beginning)),
     ]
-    rows = difference_rows(study, load, beginning)
-    if len(rows) > 1:
-        lines += ["", f"Differences to {arm} of “{label}”:", "", markdown(rows)]
+    for label, arm in (study.against, *study.also):
+        rows = difference_rows(replace(study, against=(label, arm)), load, beginning)
+        if len(rows) > 1:
+            lines += ["", f"Differences to {arm} of “{label}”:", "", markdown(rows)]
     if any("failed" not in record for record in study.records):
         table = markdown(class_rows(study, load, beginning))
         lines += ["", *folded("IoU of each class", table)]

@@ -36,6 +36,7 @@ class Study:
         title: heading.
         split: that is scored: "tune" while a method is looked for, "report" for what came out.
         against: label and arm that all others are compared with.
+        also: other pairs of label and arm, each with a table of its own.
         parts: title -> beginning of the names of its images; a table is made for each.
         published: label -> what the literature has found of it.
         asked, says: Markdown.
@@ -46,6 +47,7 @@ class Study:
     title: str
     split: Literal["tune", "report"]
     against: tuple[str, str]
+    also: tuple[tuple[str, str], ...]
     parts: Mapping[str, str]
     published: Mapping[str, str]
     asked: str
@@ -97,6 +99,7 @@ class Store:
                 about["title"],
                 about["split"],
                 (label, arm),
+                tuple((label, arm) for label, arm in about.get("also", ())),
                 about.get("parts", {"": ""}),
                 about.get("published", {}),
                 (folder / "asked.md").read_text(encoding="utf-8").strip(),

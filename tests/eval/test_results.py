@@ -116,6 +116,21 @@ def test_every_scored_class_has_its_iou(published: Path, fake_run) -> None:
     assert row[-1] == f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
 
 
+def test_a_study_may_be_compared_with_more_than_one_arm(published: Path, fake_run) -> None:
+    path = published / "experiments" / "first" / "study.json"
+    about = json.loads(path.read_text())
+    path.write_text(json.dumps(about | {"also": [["recipe", "crf-only"]]}))
+    main(["results", "write"])
+    text = (published / "RESULTS.md").read_text()
+    _, first, second = re.split("Differences to .* of “recipe”:", text)
+    runs, base = counts_of(fake_run, "joint"), counts_of(fake_run, "crf-only")
+    found = Bootstrap(len(base[0])).difference(runs, base, score_named("miou"))
+    assert found is not None
+    cell = "{:+.2f} [{:+.2f}, {:+.2f}]".format(*(100 * value for value in found))
+    assert f"| recipe | joint | 2 | {cell} |" in second
+    assert cell not in first
+
+
 def test_a_published_effect_stands_beside_its_row(published: Path) -> None:
     path = published / "experiments" / "first" / "study.json"
     about = json.loads(path.read_text())
