@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from textwrap import fill
+
 from matplotlib.figure import Figure
 
 from eval.report.comparison import Comparison
@@ -52,8 +54,12 @@ def learning_curves(comparison: Comparison) -> Figure:
         for key, rows in series.items()
         if rows and key not in moved
     ]
-    rows_of_axes = -(-len(moved) // COLUMNS)
-    figure, axes = panels(1020, 40 + 230 * rows_of_axes, rows_of_axes, COLUMNS)
+    columns = min(COLUMNS, len(moved))
+    rows_of_axes = -(-len(moved) // columns)
+    width = max(510, 340 * columns)
+    held = fill(f"not moved: {', '.join(constant)}", width // 7) if constant else ""
+    height = 25 + 15 * len(held.splitlines()) + 230 * rows_of_axes
+    figure, axes = panels(width, height, rows_of_axes, columns)
     for axis, (key, rows) in zip(axes, moved.items(), strict=False):
         for run, steps, values in rows:
             axis.plot(steps, values, color=COLOURS[run.arm], linewidth=1.8, label=run.arm)
@@ -68,9 +74,8 @@ def learning_curves(comparison: Comparison) -> Figure:
     handles, labels = axes[0].get_legend_handles_labels()
     named = dict(zip(labels, handles, strict=True))
     axes[0].legend(list(named.values()), list(named), labelcolor="linecolor")
-    if constant:
-        text = f"not moved: {', '.join(constant)}"
-        figure.suptitle(text, x=0.01, ha="left", fontsize=10.5, color=COLOURS["soft"])
+    if held:
+        figure.suptitle(held, x=0.01, ha="left", fontsize=10.5, color=COLOURS["soft"])
     return figure
 
 
