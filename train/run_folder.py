@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -95,7 +97,7 @@ class RunFolder:
             raise ValueError(f"nothing was run in {self.path}.")
         return {
             **{k: signed[0][k] for k in ("started", "versions", "machine")},
-            "command": " && ".join(dict.fromkeys(entry["command"] for entry in signed)),
+            "command": " && ".join(as_whole([entry["command"] for entry in signed])),
             "commit": ", ".join(dict.fromkeys(entry["commit"] for entry in signed)),
             "dirty": any(entry["dirty"] for entry in signed),
             "wall_seconds": sum(entry["seconds"] for entry in signed),
@@ -141,3 +143,22 @@ def write_json(path: Path, value: Any) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def as_whole(commands: Sequence[str]) -> list[str]:
+    """The commands without repetition; single arms of one recipe and options as one comparison.
+
+    `python -m train run` makes the same arms as `compare`, in any order and on several machines.
+    """
+    whole = []
+    for command in commands:
+        words = shlex.split(command)
+        if words[:4] == ["python", "-m", "train", "run"]:
+            for option in ("--arm", "--seed"):
+                if option in words:
+                    at = words.index(option)
+                    del words[at : at + 2]
+            words[3] = "compare"
+            words = [word for word in words if word != "--resume"]
+        whole.append(shlex.join(words))
+    return list(dict.fromkeys(whole if len(set(whole)) == 1 else commands))

@@ -34,6 +34,7 @@ from train.__main__ import choose_kinds
 from train.__main__ import main as train_main
 from train.compare import compare
 from train.protocol import Comparison
+from train.run_folder import as_whole
 
 ARMS = ["start", "unary", "post-hoc", "crf-only", "joint"]
 
@@ -326,3 +327,12 @@ def test_checkpoints_of_other_versions(tiny, tmp_path, change, message) -> None:
     torch.save({k: v for k, v in checkpoint.items() if v is not None}, path)
     with pytest.raises(SystemExit, match=message):
         eval_main(["run", str(path)])
+
+
+def test_arms_made_one_by_one_are_told_as_the_comparison_they_make() -> None:
+    run = "python -m train run collage --resume --seeds 1 2 --out 'my run'"
+    arms = [f"{run} --arm start", f"{run} --arm joint --seed 2", f"{run} --arm joint --seed 1"]
+    assert as_whole(arms) == ["python -m train compare collage --seeds 1 2 --out 'my run'"]
+    other = f"{run} --arm joint --seed 1 --fit.lr 1"
+    assert as_whole([*arms, other, other]) == [*arms, other]
+    assert as_whole(["python -m train compare collage"]) == ["python -m train compare collage"]
