@@ -21,12 +21,11 @@ def voc12_animals_imagenet() -> Recipe:
              --model.backbone-weights mobilenetv2_100_imagenet.safetensors
              and, with the lists of `python -m data prepare voc-animals`, --data.train-list
              animals_train --data.tune-list animals_tune --data.report-list animals_report
-    Cost: on one CPU core the start 12 minutes, its search 8; of a seed, unary 5, post-hoc 12,
-        crf-only and joint 12 to 18 each, with their scores.
-    Expect: from one seed, the start has 52.7 mIoU-7 on the tune split and 31.7 within 3 px of the
-        boundaries, unary 55.1 and 34.1, post-hoc 58.0 and 42.2, crf-only, which learns the
-        context, 60.4 and 47.9. Paired intervals between two trainings are 2 points wide to each
-        side and more: RESULTS.md.
+    Cost: on one CPU core the start 12 minutes, its search 9; of a seed, scored on report alone,
+        unary 4, post-hoc 11, crf-only 6 and joint 14.
+    Expect: on report, from three seeds, start 55.8 mIoU-7 and 32.8 within 3 px of borders, unary
+        55.3 and 32.4, post-hoc 57.6 and 38.9, crf-only 61.0 and 44.1, joint 61.5 and 45.0. From
+        seed to seed all arms move by two to three points together.
     """
     # What the search has found stays. The network learns through it, on crops; then, of the CRF,
     # the context kernel's matrix alone, behind the frozen network and on whole images, which differ
