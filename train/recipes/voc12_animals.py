@@ -19,8 +19,10 @@ def voc12_animals() -> Recipe:
              --model.weights deeplabv3_mobilenetv2_voc.safetensors
              and, with the lists of `python -m data prepare voc-animals`, --data.train-list
              animals_train --data.tune-list animals_tune --data.report-list animals_report
-    Cost: under 90 minutes on 2 CPU cores.
-    Expect: see the table in README.md.
+    Cost: on one CPU core, of a seed scored on report alone, unary 6 minutes, post-hoc 9, crf-only 7
+        and joint 14; once the search on start, 5.
+    Expect: on report, from three seeds, start 83.5 mIoU-7 and 62.6 within 3 px of borders, unary
+        84.0 and 63.4, post-hoc 85.2 and 69.5, crf-only 85.3 and 70.2, joint 85.4 and 70.2.
     """
     # Whole images: a crop would change what image pooling sees. One by one, because they differ
     # in size; BN is frozen. The CRF learns as in voc12-animals-imagenet, where the tune split chose
