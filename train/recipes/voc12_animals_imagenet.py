@@ -32,7 +32,8 @@ def voc12_animals_imagenet() -> Recipe:
     # in size.
     fit = FitConfig(
         steps=60,
-        # Two trainings at 1e-4 differ by four points of mIoU, at this rate by one.
+        # On the tune split two trainings of unary at 1e-4 differ by 4.2 points of mIoU, three at
+        # this rate by 2.0.
         lr=5e-5,
         head_multiplier=3.0,
         crf_lr=0.0,
