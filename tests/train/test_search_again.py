@@ -1,4 +1,4 @@
-"""The arm joint may end with the search that post-hoc has."""
+"""The searches of the arm joint: what it starts from, and what it may end with."""
 
 from __future__ import annotations
 
@@ -36,12 +36,11 @@ def test_joint_ends_with_a_searched_crf_behind_its_own_network(tiny, tmp_path) -
 
 
 def test_a_search_taken_over_starts_a_crf_of_the_recipes_own_form(tiny, tmp_path) -> None:
-    found = Comparison("collage", tiny, tmp_path / "one", resume=False).runner
-    crf = replace(tiny.crf, num_iterations=2, untied=True, kernel_weights="matrix")
-    other = Comparison("collage", replace(tiny, crf=crf), tmp_path / "two", resume=False)
-    one = Comparison("collage", tiny, tmp_path / "one", resume=True)
+    one = Comparison("collage", tiny, tmp_path / "one", resume=False)
     one.run("start", 0)
-    searched = found.search("start", 0).best
+    searched = one.runner.search("start", 0).best
+    crf = replace(tiny.crf, num_iterations=3, untied=True, kernel_weights="matrix")
+    other = Comparison("collage", replace(tiny, crf=crf), tmp_path / "two", resume=False)
     for name in ("checkpoint.pt", "result.json", "search.json"):
         target = tmp_path / "two" / "arms" / "start-seed0" / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -49,5 +48,5 @@ def test_a_search_taken_over_starts_a_crf_of_the_recipes_own_form(tiny, tmp_path
     other.run("joint", 0)
     kept = load_segmenter(read_checkpoint(other.runner.folder.checkpoint("joint", 0))).config.crf
     assert kept is not None
-    assert (kept.num_iterations, kept.untied, kept.kernel_weights) == (2, True, "matrix")
+    assert (kept.num_iterations, kept.untied, kept.kernel_weights) == (3, True, "matrix")
     assert kept.theta_alpha == searched.theta_alpha
