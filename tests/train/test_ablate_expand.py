@@ -217,6 +217,11 @@ def test_the_list_names_every_ablation_and_every_change(capsys, tmp_path, monkey
     for variant in expand(ABLATIONS["crf-resolution"], RECIPES["collage"]()):
         row = f"crf.resolution {variant.recipe.crf.resolution}  "
         assert any(row in line and variant.digest in line for line in printed.splitlines())
+    main(["ablate", "untied-iterations", "--list", "--out", str(tmp_path / "out")])
+    printed = capsys.readouterr().out
+    assert printed.count("crf.theta_context None") == 1  # once for all labels
+    rows = [line.split() for line in printed.splitlines()]
+    assert any(row[:3] == ["untied", "crf.untied", "True"] for row in rows)
     assert not (tmp_path / "out").exists()
 
 

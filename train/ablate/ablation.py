@@ -42,6 +42,16 @@ class Ablation:
         """The first label."""
         return next(iter(self.variants))
 
+    @property
+    def common(self) -> Changes:
+        """The changes that all labels make alike."""
+        first, *others = self.variants.values()
+        return {
+            path: value
+            for path, value in first.items()
+            if all(path in other and other[path] == value for other in others)
+        }
+
 
 def iterations(train: int, test: int) -> Changes:
     """T in train mode and in eval mode."""

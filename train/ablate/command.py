@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from eval.choices import chosen
-from train.ablate.ablation import ABLATIONS, Ablation
+from train.ablate.ablation import ABLATIONS, Ablation, Changes
 from train.ablate.distribute import Shard, leave_sweep, write_sweep
 from train.ablate.execute import comparison_of, execute, jobs_of
 from train.ablate.expand import Variant, expand
@@ -144,9 +144,13 @@ def select(variants: Sequence[Variant], options: AblateOptions) -> list[Variant]
 def plan(ablation: Ablation, variants: Sequence[Variant], out: Path) -> Table:
     """What will be run: a row for each label, with how many runs are finished and failed."""
     seeds = ", ".join(map(str, variants[0].recipe.seeds))
+    caption = [f"arms {', '.join(ablation.arms)}; seeds {seeds}"]
+    common = ablation.common if len(ablation.variants) > 1 else {}
+    if common:
+        caption.append(f"in every label: {written(common)}")
     table = Table(
         title=Text(f"{ablation.name}: {ablation.question}"),
-        caption=Text(f"arms {', '.join(ablation.arms)}; seeds {seeds}"),
+        caption=Text("\n".join(caption)),
         box=SIMPLE_HEAD,
         pad_edge=False,
         show_edge=False,
@@ -160,13 +164,19 @@ def plan(ablation: Ablation, variants: Sequence[Variant], out: Path) -> Table:
         finished = sum(job.result.is_file() for job in jobs)
         failed = sum(job.failure.is_file() and not job.result.is_file() for job in jobs)
         for label in variant.labels:
-            changes = ", ".join(f"{k} {v}" for k, v in ablation.variants[label].items())
+            of_label = ablation.variants[label].items()
+            changes = written({k: v for k, v in of_label if k not in common})
             counts = [str(n) for n in (len(jobs), finished, failed)]
             if label != variant.labels[0]:
                 counts = [f"as {variant.labels[0]}", "", ""]
             cells = [label, changes or "none", variant.digest, *counts]
             table.add_row(*(Text(cell) for cell in cells))
     return table
+
+
+def written(changes: Changes) -> str:
+    """Changes on one line."""
+    return ", ".join(f"{path} {value}" for path, value in changes.items())
 
 
 def repeated(arguments: list[str]) -> list[str]:
