@@ -73,11 +73,16 @@ def evaluate(
     use_crf = use_crf and segmenter.crf is not None
     for sample in samples(dataset):
         logits = final_logits(segmenter, sample, coarse[sample.name], use_crf=use_crf)
-        prediction = logits.max(0).indices.cpu()  # argmax takes six times as long
+        prediction = labels_of(logits)
         scorer.update(sample.name, prediction, sample.mask, logits)
         if save_to is not None:
             write_mask(save_to / f"{sample.name}.png", prediction.numpy(), dataset.palette)
     return joined(processes.gathered(scorer.counts()), dataset.names)
+
+
+def labels_of(logits: Tensor) -> Tensor:
+    """The most likely label of every pixel of one image, (L, H, W) to (H, W), on the CPU."""
+    return logits.max(0).indices.cpu()  # argmax takes six times as long
 
 
 def samples(dataset: SegmentationDataset) -> Iterator[Sample]:

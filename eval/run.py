@@ -16,7 +16,7 @@ from eval import processes
 from eval.checkpoint import load_segmenter, read_checkpoint
 from eval.data_root import split_of
 from eval.device import DeviceName, device_named
-from eval.inference import image_of, samples
+from eval.inference import image_of, labels_of, samples
 from eval.metrics import Scorer, SplitCounts, harm_rate, joined, scores
 from eval.metrics.trimap import Band
 from eval.score_table import as_json, differences, score_table
@@ -103,7 +103,7 @@ def count(
         for (_, sample), output in zip(batch, outputs, strict=True):
             for kind, scorer in scorers.items():
                 logits: Tensor = getattr(output, kind)[0]
-                scorer.update(sample.name, logits.max(0).indices.cpu(), sample.mask, logits)
+                scorer.update(sample.name, labels_of(logits), sample.mask, logits)
     return {
         kind: joined(processes.gathered(scorer.counts()), dataset.names)
         for kind, scorer in scorers.items()

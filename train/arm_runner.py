@@ -195,16 +195,19 @@ class ArmRunner:
             result["metrics"][split] = scores(counts)
             if segmenter.crf is not None:
                 # Of the same network, wherever it came from: what the CRF itself did.
-                counted = self.folder.counts(network_of or arm, seed, split)
-                before = (
-                    SplitCounts.load(counted)
-                    if network_of is not None and counted.is_file()
-                    else evaluate(segmenter, dataset, coarse, use_crf=False)
-                )
+                before = self._counted(network_of, seed, split)
+                if before is None:
+                    before = evaluate(segmenter, dataset, coarse, use_crf=False)
                 self._keep_counts(before, self.folder.counts(arm, seed, f"{split}-before-crf"))
                 result["before_crf"][split] = scores(before)
                 result["harm_rate"][split] = harm_rate(before, counts)
         return result
+
+    def _counted(self, arm: ArmName | None, seed: int, split: str) -> SplitCounts | None:
+        """What was counted when that arm was scored, if it was."""
+        if arm is None or not self.folder.counts(arm, seed, split).is_file():
+            return None
+        return SplitCounts.load(self.folder.counts(arm, seed, split))
 
     def _keep_counts(self, counts: SplitCounts, path: Path) -> None:
         if processes.is_first():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def write_context(folder: Path, study: Study) -> list[Path]:
     size = len(names)
     with style(study.name):
         figure, axes = canvas(240 + 34 * size, 138 + 26 * size)
-        title = CONTEXT_TITLE.replace(" pays", "\npays")  # as wide as seven labels are
+        title = textwrap.fill(CONTEXT_TITLE, 36)  # as wide as seven labels are
         heat_map(axes, title, np.mean(learnt, 0), np.zeros((size, size)), names, "0")
         path = folder / CONTEXT
         path.write_text(svg_file(figure), encoding="utf-8")

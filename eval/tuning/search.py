@@ -16,7 +16,7 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from data import VOID, Sample, SegmentationDataset
 from eval import processes
-from eval.inference import Coarse, image_of, own_share
+from eval.inference import Coarse, image_of, labels_of, own_share
 from eval.metrics import mean_iou
 from eval.tuning.filtered import filtered
 from eval.tuning.grid import Grid, SearchConfig, evenly_spaced
@@ -122,8 +122,8 @@ def score_image(
     """The confusion matrix of one image under every setting."""
     for setting, logits in refined(segmenter, sample, coarse, settings):
         counts = multiclass_confusion_matrix(
-            logits.max(1).indices.cpu(),  # argmax takes six times as long
-            sample.mask[None],
+            labels_of(logits[0]),
+            sample.mask,
             num_classes=logits.shape[1],
             ignore_index=VOID,
             validate_args=False,
