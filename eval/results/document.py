@@ -7,7 +7,7 @@ from functools import cache
 
 from eval.metrics import SplitCounts
 from eval.results.figures import figure_lines
-from eval.results.store import Store, Study
+from eval.results.store import Store, Study, named
 from eval.results.table import Load, class_rows, difference_rows, markdown, run_rows, score_rows
 
 HEADING = """# Results
@@ -58,10 +58,10 @@ def scores_of(study: Study, load: Load, beginning: str) -> list[str]:
         "",
         markdown(score_rows(study, load, beginning)),
     ]
-    for label, arm in (study.against, *study.also):
-        rows = difference_rows(replace(study, against=(label, arm)), load, beginning)
+    for base in (study.against, *study.also):
+        rows = difference_rows(replace(study, against=base), load, beginning)
         if len(rows) > 1:
-            lines += ["", f"Differences to {arm} of “{label}”:", "", markdown(rows)]
+            lines += ["", f"Differences to {named(base)}:", "", markdown(rows)]
     if any("failed" not in record for record in study.records):
         table = markdown(class_rows(study, load, beginning))
         lines += ["", *folded("IoU of each class", table)]

@@ -16,13 +16,15 @@ from eval.report.figures.canvas import canvas, style
 from eval.report.figures.matrices import heat_map
 from eval.report.figures.vector import svg_file
 from eval.report.reading import ArmRun, RunRecord
+from eval.results.forest import forest
 from eval.results.gallery import GALLERY
-from eval.results.store import Record, Store, Study
+from eval.results.store import Record, Store, Study, named
 from eval.results.table import Load
 
 SHOWN = ("trimap", "trimap-difference", "learning")
 """Of the report's figures, those of RESULTS.md."""
 
+FOREST = "labels.svg"
 CONTEXT = "context.svg"
 CONTEXT_TITLE = "what a label (row) pays for another around it (column)"
 
@@ -39,7 +41,7 @@ def write_figures(store: Store, study: Study, load: Load) -> list[Path]:
     for old in folder.glob("*.svg"):
         old.unlink()
     comparison = comparison_of(study, load)
-    written = write_context(folder, study)
+    written = [*write_context(folder, study), *write_forest(folder, study, load)]
     for name in SHOWN if comparison is not None else ():
         drawing = draw(comparison, name, study.name)  # type: ignore[arg-type]
         if not drawing.reason:
@@ -47,6 +49,17 @@ def write_figures(store: Store, study: Study, load: Load) -> list[Path]:
             path.write_text(drawing.svg, encoding="utf-8")
             written.append(path)
     return written
+
+
+def write_forest(folder: Path, study: Study, load: Load) -> list[Path]:
+    """FOREST, where there are labels to compare."""
+    with style(study.name):
+        figure = forest(study, load)
+        if figure is None:
+            return []
+        path = folder / FOREST
+        path.write_text(svg_file(figure), encoding="utf-8")
+    return [path]
 
 
 def write_context(folder: Path, study: Study) -> list[Path]:
@@ -113,6 +126,10 @@ def run_of(record: Record, load: Load) -> ArmRun:
 def figure_lines(store: Store, study: Study) -> list[str]:
     """The figures of a study that are there, as Markdown."""
     lines = []
+    path = store.root / study.name / FOREST
+    if path.is_file():
+        title = f"differences to {named(study.against)}, with their intervals"
+        lines += [f"![{title}]({path.as_posix()})", ""]
     for name in SHOWN:
         path = store.root / study.name / f"{name}.svg"
         if path.is_file():

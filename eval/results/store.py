@@ -23,6 +23,7 @@ import numpy as np
 from eval.metrics import SplitCounts
 
 Record = Mapping[str, Any]
+Base = tuple[str, str | None]  # label, and arm
 
 DIGEST_LENGTH = 16
 
@@ -35,8 +36,9 @@ class Study:
         name: of its folder.
         title: heading.
         split: that is scored: "tune" while a method is looked for, "report" for what came out.
-        against: label and arm that all others are compared with.
-        also: other pairs of label and arm, each with a table of its own.
+        against: label and arm that all others are compared with; of a label alone, every arm is
+            compared with itself under that label.
+        also: others of the kind, each with a table of its own.
         parts: title -> beginning of the names of its images; a table is made for each.
         published: label -> what the literature has found of it.
         asked, says: Markdown.
@@ -46,8 +48,8 @@ class Study:
     name: str
     title: str
     split: Literal["tune", "report"]
-    against: tuple[str, str]
-    also: tuple[tuple[str, str], ...]
+    against: Base
+    also: tuple[Base, ...]
     parts: Mapping[str, str]
     published: Mapping[str, str]
     asked: str
@@ -91,15 +93,14 @@ class Store:
             )
         about = read(folder / "study.json")
         try:
-            label, arm = about["against"]
             records = [read(path) for path in sorted((folder / "runs").glob("*.json"))]
             order = list(dict.fromkeys([*about.get("labels", ()), *(r["label"] for r in records)]))
             return Study(
                 name,
                 about["title"],
                 about["split"],
-                (label, arm),
-                tuple((label, arm) for label, arm in about.get("also", ())),
+                base_of(about["against"]),
+                tuple(map(base_of, about.get("also", ()))),
                 about.get("parts", {"": ""}),
                 about.get("published", {}),
                 (folder / "asked.md").read_text(encoding="utf-8").strip(),
@@ -142,6 +143,26 @@ class Store:
     def counts_path(self, digest: str) -> Path:
         """Where counts lie."""
         return self.root / "counts" / f"{digest}.npz"
+
+
+def base_of(named: Any) -> Base:
+    """Label and arm of ["recipe", "post-hoc"]; of ["recipe"] alone the arm is None.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if not isinstance(named, list) or not 1 <= len(named) <= 2:
+        raise ValueError(
+            f'study.json: "against" is ["LABEL", "ARM"] or ["LABEL"], and "also" a list of such; '
+            f"got {named!r}."
+        )
+    return named[0], named[1] if len(named) == 2 else None
+
+
+def named(base: Base) -> str:
+    """What rows are compared with, in words."""
+    label, arm = base
+    return f"{'the same arm' if arm is None else arm} of “{label}”"
 
 
 ARM_ORDER = ("start", "unary", "post-hoc", "crf-only", "joint")

@@ -137,7 +137,7 @@ def harmed(line: Line, load: Load, beginning: str, runs: Sequence[SplitCounts]) 
 
 
 def difference_rows(study: Study, load: Load, beginning: str) -> list[list[str]]:
-    """Title and a row for each line but that of `study.against`: the paired differences to it."""
+    """Title and a row for each line with its paired differences to that of `study.against`."""
     rows = [["", "arm", "n", *(score.title for score in DIFFERENCES)]]
     if study.published:
         rows[0].append("published")
@@ -167,22 +167,24 @@ class Found:
 
 
 def differences(study: Study, load: Load, beginning: str) -> Iterator[tuple[Line, Found]]:
-    """Every line but that of `study.against` with its paired differences.
+    """Every line that has another to be compared with, as `study.against` says, and how it differs.
 
     Runs are paired by seed. The one run of start stands against every seed.
     """
     lines = lines_of(study)
-    base = next((line for line in lines if (line.label, line.arm) == study.against), None)
-    if base is None or not base.records:
-        return
-    of_base = {record["seed"]: record for record in base.records}
+    finished = {(line.label, line.arm): line for line in lines if line.records}
+    label, arm = study.against
     bootstrap: Bootstrap | None = None
     for line in lines:
+        base = finished.get((label, arm or line.arm))
+        if base is None or line is base:
+            continue
+        of_base = {record["seed"]: record for record in base.records}
         of_line = {record["seed"]: record for record in line.records}
         if line.arm == "start" and line.records:
             of_line = dict.fromkeys(of_base, line.records[0])
         seeds = tuple(sorted(of_line.keys() & of_base.keys()))
-        if line is base or not seeds:
+        if not seeds:
             continue
         runs, others = (
             [part(load(records[seed]["counts"]), beginning) for seed in seeds]

@@ -1,0 +1,118 @@
+"""Studies of several labels, and what their rows are compared with."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eval.__main__ import main
+from eval.metrics import Bootstrap, score_named
+from tests.eval.results_study import counts_of, found_study, row_of
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The study without runs, to work in."""
+    monkeypatch.chdir(tmp_path)
+    return found_study(tmp_path)
+
+
+@pytest.fixture
+def published(place: Path, fake_run) -> Path:
+    """The study with the runs of a comparison."""
+    main(["results", "add", str(fake_run.run_dir), "--study", "first", "--label", "recipe"])
+    return place
+
+
+def change_study(root: Path, **values: Any) -> None:
+    """Other values in study.json."""
+    path = root / "experiments" / "first" / "study.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def exchange(run: Path, one: str, other: str) -> None:
+    """Let two arms of a run folder have each other's results."""
+    for seed in (0, 1):
+        folders = [run / "arms" / f"{arm}-seed{seed}" for arm in (one, other)]
+        aside = run / "aside"
+        for source, target in zip((*folders, aside), (aside, *folders), strict=True):
+            source.rename(target)
+        for folder, arm in zip(folders, (one, other), strict=True):
+            result = json.loads((folder / "result.json").read_text())
+            (folder / "result.json").write_text(json.dumps(result | {"arm": arm}))
+
+
+def test_a_study_may_be_compared_with_more_than_one_arm(published: Path, fake_run) -> None:
+    change_study(published, also=[["recipe", "crf-only"]])
+    main(["results", "write"])
+    text = (published / "RESULTS.md").read_text()
+    _, first, second = re.split("Differences to .* of “recipe”:", text)
+    runs, base = counts_of(fake_run, "joint"), counts_of(fake_run, "crf-only")
+    found = Bootstrap(len(base[0])).difference(runs, base, score_named("miou"))
+    assert found is not None
+    cell = "{:+.2f} [{:+.2f}, {:+.2f}]".format(*(100 * value for value in found))
+    assert f"| recipe | joint | 2 | {cell} |" in second
+    assert cell not in first
+
+
+def test_arms_may_be_compared_with_themselves_under_another_label(
+    published: Path, fake_run, run_copy: Path
+) -> None:
+    exchange(run_copy, "joint", "crf-only")
+    for label in ("exchanged", "again"):
+        add = ["results", "add", str(run_copy), "--study", "first", "--label", label]
+        main([*add, "--arms", "joint", "crf-only"])
+    change_study(published, against=["recipe"])
+    main(["results", "write"])
+    text = (published / "RESULTS.md").read_text()
+    _, table = text.split("Differences to the same arm of “recipe”:")
+    runs, base = counts_of(fake_run, "crf-only"), counts_of(fake_run, "joint")
+    found = Bootstrap(len(base[0])).difference(runs, base, score_named("miou"))
+    assert found is not None
+    cell = "{:+.2f} [{:+.2f}, {:+.2f}]".format(*(100 * value for value in found))
+    assert f"| exchanged | joint | 2 | {cell} |" in table
+    assert f"| again | joint | 2 | {cell} |" in table
+    assert "| recipe | joint | 2 | +" not in table
+    assert "| recipe | joint | 2 | -" not in table
+    figure = (published / "experiments" / "first" / "labels.svg").read_text()
+    assert f"exchanged, joint: {cell.replace(' ', '  ', 1)}" in figure
+    assert "exchanged, unary" not in figure
+    assert "(experiments/first/labels.svg)" in text
+    main(["results", "check"])
+
+
+@pytest.mark.parametrize("against", ["recipe", [], ["recipe", "joint", "unary"]])
+def test_what_cannot_be_compared_with_is_refused(published: Path, against: Any, capsys) -> None:
+    change_study(published, against=against)
+    with pytest.raises(SystemExit, match=r'"against" is \["LABEL", "ARM"\] or \["LABEL"\]'):
+        main(["results", "write"])
+
+
+def test_a_published_effect_stands_beside_its_row(published: Path) -> None:
+    change_study(published, published={"recipe": "Somebody, 2015: +1.2"})
+    main(["results", "write"])
+    row = row_of((published / "RESULTS.md").read_text(), "joint", 1)
+    assert row[-1] == "Somebody, 2015: +1.2"
+
+
+def test_an_ablation_is_stored_label_by_label_and_failures_with_it(
+    place: Path, run_copy: Path
+) -> None:
+    ablation = run_copy.parent / "ablation"
+    ablation.mkdir()
+    labels = {"recipe": {"digest": "demo"}, "other": {"digest": "never run"}}
+    (ablation / "results.json").write_text(json.dumps({"labels": labels}))
+    failed = run_copy / "arms" / "joint-seed1"
+    (failed / "result.json").unlink()
+    (failed / "failed.json").write_text(json.dumps({"error": "ValueError: no"}))
+    main(["results", "add", str(ablation), "--study", "first", "--arms", "joint"])
+    main(["results", "write"])
+    text = Path("RESULTS.md").read_text()
+    assert "| recipe | joint | failed | ValueError: no |" in text
+    assert row_of(text, "joint", 0)[2] == "1"
+    assert "post-hoc |" not in text
+    main(["results", "check"])
