@@ -15,10 +15,9 @@ from train.ablate.ablation import ABLATIONS, Ablation
 from train.ablate.execute import RunArm, execute, jobs_of
 from train.ablate.expand import Variant, expand
 from train.ablate.results import difference, gather, interval, spread
-from train.ablate.sharing import take_over
 from train.ablate.table import markdown, rows
 from train.recipes import RECIPES
-from train.run_folder import read_json, write_json
+from train.run_folder import write_json
 
 MINE = Ablation(
     "mine",
@@ -126,70 +125,6 @@ def test_an_interrupt_ends_all(world, tmp_path) -> None:
     assert len(runner.ran) == 2
     missing = gather(MINE, "tiny", variants, tmp_path)["missing"]
     assert len(missing) == 17
-
-
-def fill(out: Path, variant: Variant, name: str, *, search: bool = False) -> Path:
-    folder = out / variant.digest / "arms" / name
-    write_json(folder / "result.json", {"from": variant.digest})
-    (folder / "checkpoint.pt").write_bytes(variant.digest.encode())
-    (folder / "metrics.jsonl").touch()
-    (folder / "counts-tune.npz").touch()
-    if search:
-        write_json(folder / "search.json", {"from": variant.digest})
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("changes", "start", "unary", "search"),
-    [
-        ({"crf_fit.steps": 7}, True, True, True),
-        ({"crf.resolution": 2}, True, True, False),
-        ({"crf.num_iterations": 3}, True, True, True),
-        ({"crf.num_iterations_eval": 3}, True, True, False),
-        ({"crf.kernel_weights": "matrix", "crf.untied": True}, True, True, True),
-        ({"crf.learn_output_scale": False}, True, True, False),
-        ({"search.num_images": 1}, True, True, False),
-        ({"fit.steps": 7}, True, False, True),
-        ({"fit.loss.unary": 7.0}, True, False, True),
-        ({"start.steps": 7}, False, False, None),
-        ({"data.num_train": 7}, False, False, None),
-        ({"augment.flip": False}, False, False, None),
-        ({"model.min_size": 65}, False, False, None),
-        ({"start.lr": 1e-4}, False, False, None),
-    ],
-)
-def test_what_a_change_leaves_alone_is_taken_over(
-    tiny, tmp_path, changes, start, unary, search
-) -> None:
-    pair = Ablation("mine", "", {"base": {}, "other": changes}, arms=("post-hoc", "joint"))
-    base, other = expand(pair, tiny)
-    for name in ("start-seed0", "unary-seed0"):
-        fill(tmp_path, base, name, search=True)
-    take_over(other, pair.arms, [base, other], tmp_path)
-    arms = tmp_path / other.digest / "arms"
-    for name, taken in (("start-seed0", start), ("unary-seed0", unary)):
-        assert (arms / name / "result.json").is_file() == taken
-        if taken:
-            assert (arms / name / "checkpoint.pt").read_bytes() == base.digest.encode()
-            assert read_json(arms / name / "taken_over.json") == {"from": base.digest}
-            found = {path.name for path in (arms / name).iterdir()}
-            expected = {"checkpoint.pt", "result.json", "counts-tune.npz", "taken_over.json"}
-            assert found == (expected | {"search.json"} if search else expected)
-    assert not (arms / "unary-seed1").exists()  # the base has not finished it
-
-
-def test_only_what_is_needed_and_finished_is_taken_over(tiny, tmp_path) -> None:
-    pair = Ablation("mine", "", {"base": {}, "other": {"crf.resolution": 2}}, arms=("joint",))
-    base, other = expand(pair, tiny)
-    fill(tmp_path, base, "unary-seed0")
-    (tmp_path / base.digest / "arms" / "start-seed0").mkdir()
-    (tmp_path / base.digest / "arms" / "start-seed0" / "checkpoint.pt").touch()  # in training
-    assert take_over(other, pair.arms, [base, other], tmp_path) == []
-    assert not (tmp_path / other.digest).exists()
-    fill(tmp_path, base, "start-seed0")
-    own = fill(tmp_path, other, "start-seed0")
-    assert take_over(other, pair.arms, [base, other], tmp_path) == []
-    assert (own / "checkpoint.pt").read_bytes() == other.digest.encode()
 
 
 def test_the_table_has_the_numbers_of_the_results(world, tmp_path) -> None:

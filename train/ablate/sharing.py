@@ -6,6 +6,7 @@ A recipe's fields act in order: `start` is made from everything but the phases a
     start     may be taken over where all agrees but AFTER_START
     unary     where all agrees but AFTER_UNARY
     a search  of either network, where besides `crf` and `search` agree
+    post-hoc  where the search on unary does: it is what was found there
 
 Fields that a recipe gains count as acting on start until they are named here.
 """
@@ -52,7 +53,7 @@ def take_over(
 ) -> list[str]:
     """Copy what a sibling has finished and this variant would make again.
 
-    A search is copied beside the network where the same would be found.
+    A search is copied beside the network where the same would be found, and post-hoc with it.
 
     Args:
         variant: that is to be run.
@@ -64,26 +65,39 @@ def take_over(
         What was copied, from whom: "start-seed0 of 0123456789ab".
     """
     copied = []
+    post_hoc = {"post-hoc", "crf-only"} & set(arms)
     for arm, seed in networks(variant, arms):
-        name = f"{arm}-seed{seed}"
-        target = out / variant.digest / "arms" / name
         for other in others:
-            source = out / other.digest / "arms" / name
-            kept = all((source / file).is_file() for file in FILES)
-            if other.digest == variant.digest or not kept:
+            same = common(other.config, arm) == common(variant.config, arm)
+            if other.digest == variant.digest or not same:
                 continue
-            if common(other.config, arm) != common(variant.config, arm):
+            source, target = (out / v.digest / "arms" for v in (other, variant))
+            name = f"{arm}-seed{seed}"
+            if not is_finished(source / name):
                 continue
-            if not (target / "result.json").is_file():
-                counts = sorted(path.name for path in source.glob("counts-*.npz"))
-                for file in (*counts, *FILES):
-                    copy(source / file, target / file)
-                write_json(target / "taken_over.json", {"from": other.digest})
-                copied.append(f"{name} of {other.digest}")
+            copied += take(other, source, target, name)
             same = searched(other.config, arm) == searched(variant.config, arm)
-            if same and read_json(source / "search.json") is not None:
-                copy(source / "search.json", target / "search.json")
+            if same and read_json(source / name / "search.json") is not None:
+                copy(source / name / "search.json", target / name / "search.json")
+                if arm == "unary" and post_hoc and is_finished(source / f"post-hoc-seed{seed}"):
+                    copied += take(other, source, target, f"post-hoc-seed{seed}")
     return copied
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether all that is taken over of an arm is there."""
+    return all((folder / file).is_file() for file in FILES)
+
+
+def take(other: Variant, source: Path, target: Path, name: str) -> list[str]:
+    """Copy an arm from the folder of all arms of `other`, unless it is there; say so."""
+    if (target / name / "result.json").is_file():
+        return []
+    counts = sorted(path.name for path in (source / name).glob("counts-*.npz"))
+    for file in (*counts, *FILES):
+        copy(source / name / file, target / name / file)
+    write_json(target / name / "taken_over.json", {"from": other.digest})
+    return [f"{name} of {other.digest}"]
 
 
 def networks(variant: Variant, arms: Sequence[ArmName]) -> list[tuple[ArmName, int]]:
