@@ -222,6 +222,8 @@ def test_the_list_names_every_ablation_and_every_change(capsys, tmp_path, monkey
     assert printed.count("crf.theta_context None") == 1  # once for all labels
     rows = [line.split() for line in printed.splitlines()]
     assert any(row[:3] == ["untied", "crf.untied", "True"] for row in rows)
+    main(["ablate", "solver", "--arms", "joint", "--list", "--out", str(tmp_path / "out")])
+    assert "arms joint; seeds" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
 
 
@@ -230,6 +232,8 @@ def test_the_list_names_every_ablation_and_every_change(capsys, tmp_path, monkey
     [
         (["solvr"], "unknown ablation 'solvr': .*Did you mean 'solver'"),
         (["solver", "--recipe", "colage"], "unknown recipe 'colage': .*Did you mean 'collage'"),
+        (["solver", "--arms", "unary"], "unknown arm of solver 'unary': choose one of post-hoc,"),
+        (["frozen-network", "--arms", "joint"], ".*compares with an arm that it does not run"),
         (["solver", "--only", "0123"], "unknown digest '0123': choose one of "),
         (["solver", "--shard", "3/2"], "--shard must be i/n"),
         (["solver", "--shard", "1/2", "--only", "0123"], ".*give one of them"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from eval.arms import ArmName
 from eval.choices import chosen
 from train.ablate.ablation import ABLATIONS, Ablation, Changes
 from train.ablate.distribute import Shard, leave_sweep, write_sweep
@@ -38,6 +39,7 @@ class AblateOptions:
         settings: everything that the labels do not change.
         out: holds a run folder for each digest, and the tables; runs/ablate/RECIPE by default.
             Ablations of one folder share what they have in common.
+        arms: of the ablation's, to run and show these alone; all if none is named.
         shard: i/n: run the i-th of n parts, from 1.
         only: run these digests alone.
         as_sweep: write a W&B sweep to this file and run nothing.
@@ -47,6 +49,7 @@ class AblateOptions:
 
     settings: Annotated[Recipe, tyro.conf.arg(name="")]
     out: Path
+    arms: tuple[ArmName, ...] = ()
     shard: str | None = None
     only: tuple[str, ...] = ()
     as_sweep: Path | None = None
@@ -98,6 +101,7 @@ def ablate_command(arguments: list[str], choose_network: ChooseNetwork) -> None:
 def ablate(ablation: Ablation, name: str, options: AblateOptions, arguments: list[str]) -> None:
     """Do what the options say; `arguments` are those that a sweep's agents repeat."""
     console = Console()
+    ablation = with_arms(ablation, options.arms)
     variants = expand(ablation, options.settings)
     selected = select(variants, options)
     console.print(plan(ablation, variants, options.out))
@@ -123,6 +127,18 @@ def ablate(ablation: Ablation, name: str, options: AblateOptions, arguments: lis
     failed = [run for run in results["failed"] if run["digest"] in digests]
     if failed and not options.table_only:
         raise SystemExit(1)
+
+
+def with_arms(ablation: Ablation, arms: Sequence[ArmName]) -> Ablation:
+    """The ablation with these of its arms, in its own order; with all where none is named.
+
+    Raises:
+        ValueError: it does not have one of them, or compares with one that is not among them.
+    """
+    for arm in arms:
+        chosen(f"arm of {ablation.name}", arm, ablation.arms)
+    kept = tuple(arm for arm in ablation.arms if arm in arms)
+    return replace(ablation, arms=kept or ablation.arms)
 
 
 def select(variants: Sequence[Variant], options: AblateOptions) -> list[Variant]:
