@@ -28,6 +28,11 @@ def export(options: ExportOptions) -> None:
     """Write the network's weights, and say which network they are of."""
     checkpoint = read_checkpoint(options.checkpoint)
     segmenter = load_segmenter(checkpoint)
+    if segmenter.config.label_bias:
+        raise ValueError(
+            f"{options.checkpoint} takes a bias from its logits, which a file of weights cannot "
+            "hold: export the checkpoint that `python -m train bias` read."
+        )
     options.out.parent.mkdir(parents=True, exist_ok=True)
     state = {name: value.contiguous() for name, value in segmenter.network.state_dict().items()}
     save_file(state, options.out)

@@ -37,6 +37,8 @@ class SegmenterConfig:
         min_size: pad images smaller than this with grey to this size, in training as in
             evaluation, so that image pooling sees one window throughout. 0 pads as little
             as the stride allows.
+        label_bias: L numbers, nats, that are taken from the network's logits; () for none. See
+            `python -m train bias`.
     """
 
     num_classes: int = 21
@@ -44,6 +46,14 @@ class SegmenterConfig:
     crf: CrfConfig | None = None
     freeze_batch_norm: bool = False
     min_size: int = 0
+    label_bias: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.label_bias) not in (0, self.num_classes):
+            raise ValueError(
+                f"label_bias must have one number for each of the {self.num_classes} labels, or "
+                f"none; got {len(self.label_bias)}."
+            )
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> SegmenterConfig:
@@ -131,7 +141,7 @@ class Segmenter(nn.Module):
         return padded_size(size, self.network.size_step, self.config.min_size)
 
     def enlarge(self, coarse: Tensor, size: torch.Size) -> Tensor:
-        """Coarse logits at the size (H, W) of the image they came from, padding cut off.
+        """Coarse logits at the size (H, W) of the image, padding cut off, less `label_bias`.
 
         They sit at every stride-th pixel, corners included: align_corners is exact. In
         float32 also under autocast: the CRF computes in float32.
@@ -139,7 +149,18 @@ class Segmenter(nn.Module):
         stride = self.network.logit_stride
         padded = [(n - 1) * stride + 1 for n in coarse.shape[2:]]
         logits = F.interpolate(coarse.float(), padded, mode="bilinear", align_corners=True)
-        return logits[..., : size[0], : size[1]]
+        logits = logits[..., : size[0], : size[1]]
+        if self.config.label_bias:
+            logits = logits - logits.new_tensor(self.config.label_bias)[:, None, None]
+        return logits
+
+    def set_label_bias(self, taken: Sequence[float]) -> None:
+        """Take a number from the logits of each label, from now on and in checkpoints.
+
+        Raises:
+            ValueError: it is not one for each label.
+        """
+        self.config = replace(self.config, label_bias=tuple(taken))
 
     def refine(self, unary: Tensor, image: Tensor) -> Tensor:
         """The CRF's logits at the size of the image, run at its own resolution.

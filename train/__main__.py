@@ -1,4 +1,4 @@
-"""Command line: `python -m train compare`, `run`, `ablate` and `sync`."""
+"""Command line: `python -m train compare`, `run`, `ablate`, `bias` and `sync`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from eval.device import device_named
 from models import backbone_named, builder, with_backbone
 from train.ablate.command import ablate_command
 from train.batches import WorkerDied
+from train.bias import bias_command
 from train.compare import compare
 from train.protocol import Comparison
 from train.recipe import Recipe
@@ -29,6 +30,7 @@ from train.sync import sync_command
 
 OTHERS: dict[str, Callable[[list[str]], None]] = {
     "ablate": lambda arguments: ablate_command(arguments, choose_kinds),
+    "bias": bias_command,
     "sync": sync_command,
 }
 """The commands that do not begin with a recipe."""
@@ -36,6 +38,7 @@ OTHERS: dict[str, Callable[[list[str]], None]] = {
 USAGE = f"""usage: python -m train compare RECIPE [--out DIR] [--resume] [--any.option VALUE]
        python -m train run RECIPE --arm ARM --seed N [--out DIR] [--resume] [--any.option VALUE]
        python -m train ablate NAME [--recipe RECIPE] [--any.option VALUE]
+       python -m train bias RUN --out DIR [--direction background|prior]
        python -m train sync FOLDER [--run]
 
 the data set, before any other option of it:

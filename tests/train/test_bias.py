@@ -1,0 +1,116 @@
+"""One number that is taken from the logits of every finished arm."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data import VOID
+from eval.checkpoint import load_segmenter, read_checkpoint
+from eval.data_root import split_of
+from eval.inference import coarse_unaries, evaluate
+from eval.metrics import SplitCounts, mean_iou
+from eval.results.record import records_of
+from models import CrfConfig, Segmenter, SegmenterConfig
+from tests.train.tiny import tiny_recipe
+from train.__main__ import main
+from train.bias import BiasOptions, direction_of, tried
+from train.protocol import Comparison
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A run folder with start, unary and post-hoc of one seed; not to be modified."""
+    out: Path = tmp_path_factory.mktemp("run") / "tiny"
+    Comparison("collage", replace(tiny_recipe(), seeds=(0,)), out, resume=False).run("post-hoc", 0)
+    return out
+
+
+def test_the_bias_is_taken_in_front_of_the_crf(tiny) -> None:
+    config = SegmenterConfig(3, tiny.model.network, CrfConfig(resolution=2))
+    segmenter = Segmenter(config).eval()
+    image = torch.rand(1, 3, 33, 35) * 255
+    with torch.no_grad():
+        before = segmenter(image)
+        segmenter.set_label_bias([2.0, 0.0, -1.0])
+        after = segmenter(image)
+        taken = torch.tensor([2.0, 0.0, -1.0])[:, None, None]
+        torch.testing.assert_close(after.unary, before.unary - taken)
+        torch.testing.assert_close(after.crf, segmenter.refine(before.unary - taken, image))
+    assert segmenter.config.label_bias == (2.0, 0.0, -1.0)
+    with pytest.raises(ValueError, match="one number for each of the 3 labels, or none; got 2"):
+        segmenter.set_label_bias([1.0, 2.0])
+
+
+def test_every_arm_is_scored_with_its_best_bias(run: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "biased"
+    arguments = ["bias", str(run), "--out", str(out), "--values", "-30", "0", "0.7"]
+    main([*arguments, "--num-images", "3", "--arms", "unary-seed0", "post-hoc-seed0"])
+    assert capsys.readouterr().out.count("b = ") == 2
+    assert not (out / "arms" / "start-seed0").exists()
+    for arm in ("unary", "post-hoc"):
+        folder = out / "arms" / f"{arm}-seed0"
+        result = json.loads((folder / "result.json").read_text())
+        rows = {row["bias"]: row["miou"] for row in result["label_bias"]["tried"]}
+        best = result["label_bias"]["bias"]
+        assert list(rows) == [-30, 0, 0.7]
+        # Behind a network that knows nothing yet, to say background everywhere is best.
+        assert rows[best] == max(rows.values()) == rows[-30] > rows[0]
+        checkpoint = read_checkpoint(folder / "checkpoint.pt")
+        segmenter = load_segmenter(checkpoint)
+        assert segmenter.config.label_bias == pytest.approx((best, *[0.0] * 8))
+        report = split_of(checkpoint["data"], "report", None)
+        counts = evaluate(segmenter, report, coarse_unaries(segmenter, report))
+        kept = SplitCounts.load(folder / "counts-report.npz")
+        np.testing.assert_array_equal(counts.confusions, kept.confusions)
+        assert not kept.confusions[:, :, 1:].any()
+        assert not (tmp_path / "biased" / "arms" / f"{arm}-seed0" / "search.json").exists()
+    before = SplitCounts.load(out / "arms" / "post-hoc-seed0" / "counts-report-before-crf.npz")
+    unary = SplitCounts.load(run / "arms" / "unary-seed0" / "counts-report.npz")
+    np.testing.assert_array_equal(before.confusions, unary.confusions)
+    # It can be stored beside the run, and gone on with.
+    digests = {r["digest"] for p in (run, out) for r, _ in records_of(p, "x", "report")}
+    assert len(digests) == 2
+    stamp = (out / "arms" / "unary-seed0" / "result.json").stat().st_mtime_ns
+    main([*arguments, "--num-images", "3"])
+    assert capsys.readouterr().out.count("b = ") == 1
+    assert (out / "arms" / "unary-seed0" / "result.json").stat().st_mtime_ns == stamp
+
+
+@pytest.mark.parametrize("arm", ["unary", "post-hoc"])
+def test_what_is_tried_is_what_is_scored(run: Path, arm: str) -> None:
+    checkpoint = read_checkpoint(run / "arms" / f"{arm}-seed0" / "checkpoint.pt")
+    segmenter = load_segmenter(checkpoint)
+    tune = split_of(checkpoint["data"], "tune", None)
+    taken = torch.linspace(-0.5, 0.8, len(tune.classes))
+    plain, shifted = tried(segmenter, tune, range(len(tune)), [torch.zeros(9), taken])
+    for bias, found in ((torch.zeros(9), plain), (taken, shifted)):
+        segmenter.set_label_bias(bias.tolist())
+        counts = evaluate(segmenter, tune, coarse_unaries(segmenter, tune))
+        assert found == pytest.approx(float(mean_iou(counts.confusions.sum(0), tune.scored)))
+
+
+def test_the_prior_is_that_of_the_training_pixels(run: Path) -> None:
+    train = split_of(read_checkpoint(run / "arms/start-seed0/checkpoint.pt")["data"], "train", None)
+    masks = np.concatenate([train[k].mask.numpy().ravel() for k in range(len(train))])
+    pixels = np.bincount(masks[masks != VOID], minlength=len(train.classes))
+    rarest = pixels[pixels > 0].min()
+    expected = np.log(np.maximum(pixels, rarest) / rarest)
+    np.testing.assert_allclose(direction_of("prior", train).numpy(), expected, rtol=1e-6)
+    assert direction_of("background", train).tolist() == [1.0, *[0.0] * 8]
+
+
+def test_what_cannot_be_biased_is_named(run: Path, tmp_path: Path) -> None:
+    out = ["--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit, match="has no finished arm joint-seed0: expected one of post-"):
+        main(["bias", str(run), *out, "--arms", "joint-seed0"])
+    with pytest.raises(SystemExit, match="expected one of a run folder"):
+        main(["bias", str(tmp_path), *out])
+    with pytest.raises(ValueError, match="need one at least"):
+        BiasOptions(run, tmp_path / "out", num_images=0)
+    assert not (tmp_path / "out").exists()
