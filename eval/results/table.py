@@ -30,6 +30,9 @@ DIFFERENCES = (
 )
 """The columns of the second table."""
 
+BY_SEED = (Row("mIoU", "miou"), Row("3 px", "trimap_miou", "3"))
+"""Of these the second table has each seed's difference, too."""
+
 Load = Callable[[str], SplitCounts]
 """Counts by their digest."""
 
@@ -116,10 +119,14 @@ def class_rows(study: Study, load: Load, beginning: str) -> list[list[str]]:
     return rows
 
 
+def value(score: Row, run: SplitCounts) -> float:
+    """A score of one run."""
+    return float(score_named(score.name, score.within)(run, run.all_once())[0])
+
+
 def scored(score: Row, runs: Sequence[SplitCounts]) -> str:
     """Mean and sample deviation of a score over the seeds."""
-    pick = score_named(score.name, score.within)
-    values = [float(pick(run, run.all_once())[0]) for run in runs]
+    values = [value(score, run) for run in runs]
     text = score.written(statistics.fmean(values))
     deviation = Spread(tuple(values)).deviation
     return text if deviation is None else f"{text} ± {score.written(deviation)}"
@@ -139,6 +146,7 @@ def harmed(line: Line, load: Load, beginning: str, runs: Sequence[SplitCounts]) 
 def difference_rows(study: Study, load: Load, beginning: str) -> list[list[str]]:
     """Title and a row for each line with its paired differences to that of `study.against`."""
     rows = [["", "arm", "n", *(score.title for score in DIFFERENCES)]]
+    rows[0] += [f"{score.title} by seed" for score in BY_SEED]
     if study.published:
         rows[0].append("published")
     for line, found in differences(study, load, beginning):
@@ -147,6 +155,7 @@ def difference_rows(study: Study, load: Load, beginning: str) -> list[list[str]]
             wording.ABSENT if interval is None else score.change(interval).replace("  ", " ")
             for score, interval in zip(DIFFERENCES, found.intervals, strict=True)
         ]
+        cells += [", ".join(f"{100 * v:+.2f}" for v in of_score) for of_score in found.by_seed]
         if study.published:
             cells.append(study.published.get(line.label, wording.ABSENT))
         rows.append([line.label, line.arm, str(pairs), *cells])
@@ -160,10 +169,12 @@ class Found:
     Attributes:
         seeds: that both have.
         intervals: of `DIFFERENCES`.
+        by_seed: the difference of each seed, of `BY_SEED`.
     """
 
     seeds: tuple[int, ...]
     intervals: tuple[Interval | None, ...]
+    by_seed: tuple[tuple[float, ...], ...]
 
 
 def differences(study: Study, load: Load, beginning: str) -> Iterator[tuple[Line, Found]]:
@@ -198,6 +209,12 @@ def differences(study: Study, load: Load, beginning: str) -> Iterator[tuple[Line
                 tuple(
                     bootstrap.difference(runs, others, score_named(score.name, score.within))
                     for score in DIFFERENCES
+                ),
+                tuple(
+                    tuple(
+                        value(score, a) - value(score, b) for a, b in zip(runs, others, strict=True)
+                    )
+                    for score in BY_SEED
                 ),
             ),
         )

@@ -79,6 +79,10 @@ def test_differences_are_paired_by_image_and_seed(published: Path, fake_run) -> 
         value, low, high = (f"{100 * v:+.2f}" for v in found)
         row = row_of(text, arm, 1)
         assert (row[2], row[5]) == ("2", f"{value} [{low}, {high}]")
+        each = [
+            score(a, a.all_once()) - score(b, b.all_once()) for a, b in zip(runs, base, strict=True)
+        ]
+        assert row[-1] == ", ".join(f"{100 * difference[0]:+.2f}" for difference in each)
     assert text.count("| recipe | post-hoc | 2 |") == 2  # not against itself
 
 
