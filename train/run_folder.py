@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from eval import processes
 from eval.arms import ArmName
@@ -71,11 +72,11 @@ class RunFolder:
             write_json(path / "config.json", config)
         # Asked now: by the end, an edit may have changed what git says.
         started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        self._invocation = {**provenance(), "started": started}
+        self._invocation = {**provenance(), "started": started, "id": uuid4().hex}
         self._began = time.perf_counter()
-        # Of a run that left nothing, what it was called is of no interest either.
-        earlier = None if kept is None else read_json(path / "origin.json")
-        self._earlier: list[dict[str, Any]] = earlier or []
+        if kept is None and processes.is_first():
+            # Of a run that left nothing, what it was called is of no interest either.
+            (path / "origin.json").unlink(missing_ok=True)
 
     @property
     def name(self) -> str:
@@ -83,12 +84,16 @@ class RunFolder:
         return self.path.name
 
     def sign(self) -> None:
-        """Write down that this invocation did work here, and how long it has taken so far."""
+        """Write down that this invocation did work here, and how long it has taken so far.
+
+        Others may do so at the same time, each with an arm of its own: their lines stay.
+        """
         if not processes.is_first():
             return
         seconds = time.perf_counter() - self._began
-        signed = [*self._earlier, {**self._invocation, "seconds": seconds}]
-        write_json(self.path / "origin.json", signed)
+        signed: list[dict[str, Any]] = read_json(self.path / "origin.json") or []
+        others = [entry for entry in signed if entry.get("id") != self._invocation["id"]]
+        write_json(self.path / "origin.json", [*others, {**self._invocation, "seconds": seconds}])
 
     def origin(self) -> dict[str, Any]:
         """What made this folder, over every invocation that did work in it."""
