@@ -93,6 +93,9 @@ def bias(options: BiasOptions) -> None:
     chosen = {"direction": options.direction, "values": options.values}
     about = {**chosen, "num_images": options.num_images}
     folder = RunFolder(options.out, as_json({**config, "label_bias": about}), resume=True)
+    # What made the run made this, too, and names the recipe.
+    before, own = (read_json(path / "origin.json") or [] for path in (options.run, options.out))
+    write_json(options.out / "origin.json", [*(e for e in before if e not in own), *own])
     for name in options.arms or finished:
         if not (options.out / "arms" / name / "result.json").is_file():
             biased(options, config, finished[name], folder)

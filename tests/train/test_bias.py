@@ -73,6 +73,8 @@ def test_every_arm_is_scored_with_its_best_bias(run: Path, tmp_path: Path, capsy
     before = SplitCounts.load(out / "arms" / "post-hoc-seed0" / "counts-report-before-crf.npz")
     unary = SplitCounts.load(run / "arms" / "unary-seed0" / "counts-report.npz")
     np.testing.assert_array_equal(before.confusions, unary.confusions)
+    made = json.loads((out / "origin.json").read_text())
+    assert made[0] == json.loads((run / "origin.json").read_text())[0]
     # It can be stored beside the run, and gone on with.
     digests = {r["digest"] for p in (run, out) for r, _ in records_of(p, "x", "report")}
     assert len(digests) == 2
@@ -80,6 +82,9 @@ def test_every_arm_is_scored_with_its_best_bias(run: Path, tmp_path: Path, capsy
     main([*arguments, "--num-images", "3"])
     assert capsys.readouterr().out.count("b = ") == 1
     assert (out / "arms" / "unary-seed0" / "result.json").stat().st_mtime_ns == stamp
+    again = json.loads((out / "origin.json").read_text())
+    assert again[:2] == made
+    assert len(again) == 3
 
 
 @pytest.mark.parametrize("arm", ["unary", "post-hoc"])
