@@ -20,7 +20,8 @@ Scores in per cent but for NLL (nats a pixel): mean ± sample standard deviation
 mIoU within the trimap of that width; harm: images whose mIoU the CRF lowers, in per cent.
 Differences are paired by image and seed, in points; the brackets are 95 % intervals over the
 images, of 2,000 resamples. They tell how much the choice of the test images matters; what another
-training would change, only the seeds tell.
+training would change, only the seeds tell, so that some columns give the difference of each. A row
+begins with its label; “recipe” is the recipe of the command without a change.
 """
 
 
