@@ -34,6 +34,7 @@ def fill(out: Path, variant: Variant, name: str, *, search: bool = False) -> Pat
         ({"crf.learn_output_scale": False}, True, True, False),
         ({"search.num_images": 1}, True, True, False),
         ({"fit.steps": 7}, True, False, True),
+        ({"fit.crf_lr": 0.0, "fit.context_lr": 0.5}, True, True, True),
         ({"fit.loss.unary": 7.0}, True, False, True),
         ({"start.steps": 7}, False, False, None),
         ({"data.num_train": 7}, False, False, None),

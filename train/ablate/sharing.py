@@ -4,7 +4,7 @@ A recipe's fields act in order: `start` is made from everything but the phases a
 `unary` adds the training `fit`, a search adds the CRF's form and the grid. So
 
     start     may be taken over where all agrees but AFTER_START
-    unary     where all agrees but AFTER_UNARY
+    unary     where all agrees but AFTER_UNARY and, in `fit`, OF_CRF
     a search  of either network, where besides `crf` and `search` agree
     post-hoc  where the search on unary does: it is what was found there
 
@@ -27,6 +27,7 @@ AFTER_UNARY = (
     *("crf", "search", "search_again"),
 )
 AFTER_START = ("fit", *AFTER_UNARY)
+OF_CRF = ("crf_lr", "compatibility_lr", "context_lr")  # of `fit`: unary has no CRF to learn
 FILES = ("checkpoint.pt", "result.json")  # the result last: what has one is finished
 # Fields of the CRF that no search acts on: it has scalar weights, Potts and no context.
 NOT_SEARCHED = (
@@ -39,7 +40,10 @@ LATER: dict[ArmName, tuple[str, ...]] = {"start": AFTER_START, "unary": AFTER_UN
 
 def common(config: dict[str, Any], arm: ArmName) -> dict[str, Any]:
     """What the arm start or unary depends on."""
-    return {key: value for key, value in config.items() if key not in LATER[arm]}
+    kept = {key: value for key, value in config.items() if key not in LATER[arm]}
+    if arm == "unary":
+        kept["fit"] = {key: value for key, value in kept["fit"].items() if key not in OF_CRF}
+    return kept
 
 
 def searched(config: dict[str, Any], arm: ArmName) -> dict[str, Any]:
