@@ -79,7 +79,7 @@ def bias(options: BiasOptions) -> None:
 
     Raises:
         FileNotFoundError: the run has no such finished arm.
-        ValueError: the folder to write holds something else.
+        ValueError: its arms have a bias already, or the folder to write holds something else.
     """
     config = read_json(options.run / "config.json")
     found = sorted((options.run / "arms").glob("*-seed*/result.json"))
@@ -90,6 +90,8 @@ def bias(options: BiasOptions) -> None:
             f"{options.run} has no finished arm {', '.join(missing)}".rstrip()
             + f": expected one of {', '.join(finished) or 'a run folder'}."
         )
+    if "label_bias" in config:
+        raise ValueError(f"the arms of {options.run} have a bias already: give the run they are of")
     chosen = {"direction": options.direction, "values": options.values}
     about = {**chosen, "num_images": options.num_images}
     folder = RunFolder(options.out, as_json({**config, "label_bias": about}), resume=True)
@@ -127,7 +129,6 @@ def biased(options: BiasOptions, config: Any, source: Path, folder: RunFolder) -
             # The network as it was: what CRF and bias did together.
             before = SplitCounts.load(source / f"counts-{split}-before-crf.npz")
             result["harm_rate"][split] = harm_rate(before, counts)
-            target.mkdir(parents=True, exist_ok=True)
             before.save(folder.counts(arm, seed, f"{split}-before-crf"))
         counts.save(folder.counts(arm, seed, split))
     save_checkpoint(
@@ -144,7 +145,8 @@ def biased(options: BiasOptions, config: Any, source: Path, folder: RunFolder) -
     result |= {"label_bias": {"bias": best, "tried": rows}, "wall_seconds": seconds}
     write_json(target / "result.json", result)
     said = ", ".join(f"{row['bias']:g}: {100 * row['miou']:.2f}" for row in rows)
-    print(f"{arm}-seed{seed}: b = {best:g} of tune mIoU {said}; {seconds:.0f} s")
+    edge = ", the end of --values: more may be better" if best == max(options.values) else ""
+    print(f"{arm}-seed{seed}: b = {best:g}{edge}; tune mIoU {said}; {seconds:.0f} s")
 
 
 def direction_of(direction: Direction, train: SegmentationDataset) -> Tensor:

@@ -85,6 +85,8 @@ def test_every_arm_is_scored_with_its_best_bias(run: Path, tmp_path: Path, capsy
     again = json.loads((out / "origin.json").read_text())
     assert again[:2] == made
     assert len(again) == 3
+    with pytest.raises(SystemExit, match="have a bias already: give the run they are of"):
+        main(["bias", str(out), "--out", str(tmp_path / "twice")])
 
 
 @pytest.mark.parametrize("arm", ["unary", "post-hoc"])
