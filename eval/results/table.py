@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from eval import wording
 from eval.metrics import Bootstrap, Interval, SplitCounts, harm_rate, score_named
+from eval.metrics.bootstrap import interval_of
+from eval.metrics.confusion import Floats
 from eval.results.store import Record, Study, place
 from eval.score_table import Row
 from eval.summary import Spread
@@ -202,12 +204,18 @@ def differences(study: Study, load: Load, beginning: str) -> Iterator[tuple[Line
             for records in (of_line, of_base)
         )
         bootstrap = bootstrap or Bootstrap(len(runs[0]))
+        keys = [
+            (beginning, *(records[k]["counts"] for k in seeds)) for records in (of_line, of_base)
+        ]
         yield (
             line,
             Found(
                 seeds,
                 tuple(
-                    bootstrap.difference(runs, others, score_named(score.name, score.within))
+                    interval_of(
+                        resampled(bootstrap, keys[0], runs, score)
+                        - resampled(bootstrap, keys[1], others, score)
+                    )
                     for score in DIFFERENCES
                 ),
                 tuple(
@@ -218,6 +226,22 @@ def differences(study: Study, load: Load, beginning: str) -> Iterator[tuple[Line
                 ),
             ),
         )
+
+
+Resampled = dict[tuple[tuple[str, ...], Row], Floats]
+
+RESAMPLED: Resampled = {}
+"""By part, digests of the counts, and score: most lines stand in several tables and figures."""
+
+
+def resampled(
+    bootstrap: Bootstrap, key: tuple[str, ...], runs: Sequence[SplitCounts], score: Row
+) -> Floats:
+    """`Bootstrap.values`, computed once; `key` names the runs by their content."""
+    if (key, score) not in RESAMPLED:
+        values = bootstrap.values(runs, score_named(score.name, score.within))
+        RESAMPLED[key, score] = values
+    return RESAMPLED[key, score]
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
