@@ -31,9 +31,10 @@ from data import VOID, Sample, SegmentationDataset
 from eval.checkpoint import load_segmenter, read_checkpoint, save_checkpoint
 from eval.data_root import split_of
 from eval.device import DeviceName, device_named
-from eval.inference import coarse_unaries, evaluate, image_of, labels_of
+from eval.inference import coarse_unaries, evaluate, image_of
 from eval.metrics import SplitCounts, harm_rate, mean_iou, scores
 from eval.tuning.grid import evenly_spaced
+from eval.tuning.search import confusion_of
 from models import Segmenter
 from models.resize import shrink, shrink_image, stretch
 from train.run_folder import RunFolder, as_json, read_json, write_json
@@ -176,18 +177,17 @@ def tried(
     confusions = np.zeros((len(biases), labels, labels), dtype=np.int64)
     for position in positions:
         sample = dataset[position]
-        counted = sample.mask != VOID
-        truth = sample.mask[counted]
-        for confusion, prediction in zip(
-            confusions, predictions(segmenter, sample, biases), strict=True
+        for confusion, logits in zip(
+            confusions, biased_logits(segmenter, sample, biases), strict=True
         ):
-            pairs = labels * truth + prediction[counted]
-            confusion += torch.bincount(pairs, minlength=labels**2).view(labels, labels).numpy()
+            confusion += confusion_of(logits, sample.mask)
     return [float(np.nan_to_num(value)) for value in mean_iou(confusions, dataset.scored)]
 
 
-def predictions(segmenter: Segmenter, sample: Sample, biases: Sequence[Tensor]) -> Iterator[Tensor]:
-    """The labels of one image under every bias; network and kernels are computed once."""
+def biased_logits(
+    segmenter: Segmenter, sample: Sample, biases: Sequence[Tensor]
+) -> Iterator[Tensor]:
+    """The logits (L, H, W) of one image under every bias; network and kernels, once for all."""
     image = image_of(sample, segmenter.device)
     unary = segmenter.unary(image)
     if segmenter.crf is not None:
@@ -198,7 +198,7 @@ def predictions(segmenter: Segmenter, sample: Sample, biases: Sequence[Tensor]) 
         logits = unary - taken.to(unary.device)[:, None, None]
         if segmenter.crf is not None:
             logits = stretch(segmenter.crf.infer(logits, kernels), image.shape[2:])
-        yield labels_of(logits[0])
+        yield logits[0]
 
 
 def bias_command(arguments: list[str]) -> None:

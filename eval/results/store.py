@@ -145,18 +145,18 @@ class Store:
         return self.root / "counts" / f"{digest}.npz"
 
 
-def base_of(named: Any) -> Base:
+def base_of(entry: Any) -> Base:
     """Label and arm of ["recipe", "post-hoc"]; of ["recipe"] alone the arm is None.
 
     Raises:
         ValueError: it is neither.
     """
-    if not isinstance(named, list) or not 1 <= len(named) <= 2:
+    if not isinstance(entry, list) or not 1 <= len(entry) <= 2:
         raise ValueError(
             f'study.json: "against" is ["LABEL", "ARM"] or ["LABEL"], and "also" a list of such; '
-            f"got {named!r}."
+            f"got {entry!r}."
         )
-    return named[0], named[1] if len(named) == 2 else None
+    return entry[0], entry[1] if len(entry) == 2 else None
 
 
 def named(base: Base) -> str:

@@ -121,14 +121,16 @@ def score_image(
 ) -> Iterator[tuple[CrfConfig, np.ndarray[Any, np.dtype[np.int64]]]]:
     """The confusion matrix of one image under every setting."""
     for setting, logits in refined(segmenter, sample, coarse, settings):
-        counts = multiclass_confusion_matrix(
-            labels_of(logits[0]),
-            sample.mask,
-            num_classes=logits.shape[1],
-            ignore_index=VOID,
-            validate_args=False,
-        )
-        yield setting, counts.numpy()
+        yield setting, confusion_of(logits[0], sample.mask)
+
+
+def confusion_of(logits: Tensor, mask: Tensor) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The confusion matrix (L, L) of one image, truth in its rows, from its logits (L, H, W)."""
+    counts = multiclass_confusion_matrix(
+        labels_of(logits), mask, num_classes=len(logits), ignore_index=VOID, validate_args=False
+    )
+    found: np.ndarray[Any, np.dtype[np.int64]] = counts.numpy()
+    return found
 
 
 @torch.no_grad()
