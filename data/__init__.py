@@ -9,6 +9,7 @@ from data.collage import Collage, CollageConfig
 from data.dataset import SegmentationDataset, Split
 from data.folder import Folder, FolderConfig
 from data.kinds import DataConfig, RootedConfig, build, config_from_dict, config_to_dict
+from data.label_pixels import label_pixels
 from data.pascal_context import PascalContext, PascalContextConfig
 from data.person_part import PersonPart, PersonPartConfig
 from data.sample import VOID, CorruptSample, Sample
@@ -47,4 +48,5 @@ __all__ = [
     "build",
     "config_from_dict",
     "config_to_dict",
+    "label_pixels",
 ]

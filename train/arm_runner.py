@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from eval.tuning.search import search
 from models import CrfConfig, Segmenter, SegmenterConfig, without_pretrained
 from train.logits_cache import LogitsCache
 from train.loop import fit, progress_bar
+from train.objective import weighed
 from train.phase import Phase, check_phases
 from train.recipe import Recipe
 from train.run import Run
@@ -114,6 +115,8 @@ class ArmRunner:
 
     def fit(self, segmenter: Segmenter, phase: Phase, tracker: Tracker) -> int:
         """Train `segmenter`, in place; the steps that were taken."""
+        # The kept configuration says `balance`; the weights are made from the data anew.
+        config = replace(phase.fit, loss=weighed(phase.fit.loss, self.train))
         augment = None if phase.learns.network else self.recipe.crf_augment
         stream = TrainStream(
             self.train,
@@ -139,7 +142,7 @@ class ArmRunner:
         return fit(
             segmenter,
             stream,
-            phase.fit,
+            config,
             run,
             tracker,
             resume=self.resume,

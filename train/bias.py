@@ -27,7 +27,7 @@ import torch
 import tyro
 from torch import Tensor
 
-from data import VOID, Sample, SegmentationDataset
+from data import Sample, SegmentationDataset, label_pixels
 from eval.checkpoint import load_segmenter, read_checkpoint, save_checkpoint
 from eval.data_root import split_of
 from eval.device import DeviceName, device_named
@@ -156,10 +156,7 @@ def direction_of(direction: Direction, train: SegmentationDataset) -> Tensor:
         d = torch.zeros(len(train.classes))
         d[0] = 1.0
         return d
-    pixels = torch.zeros(len(train.classes), dtype=torch.int64)
-    for index in range(len(train)):
-        mask = train[index].mask
-        pixels += torch.bincount(mask[mask != VOID], minlength=len(pixels))
+    pixels = label_pixels(train)
     rarest = pixels[pixels > 0].min()
     return (pixels.clamp(min=rarest) / rarest).log()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add, mul
 from typing import Literal, NamedTuple
@@ -11,11 +11,11 @@ from typing import Literal, NamedTuple
 import torch.nn.functional as F
 from torch import Tensor
 
-from data import VOID
+from data import VOID, SegmentationDataset, label_pixels
 from models import ScaleLogits, SegmenterOutput
 from models.resize import subsample_labels
 from train.losses.boundary import boundary_weights
-from train.losses.class_weights import class_weights
+from train.losses.class_weights import balanced_weights, class_weights
 from train.losses.cross_entropy import cross_entropy
 from train.losses.hard_pixels import hard_pixels
 from train.losses.lovasz import LovaszClasses, lovasz_softmax
@@ -33,6 +33,8 @@ class LossConfig:
         label_stride: 8 takes every loss at every eighth pixel alone, as DeepLab v1 and v2 do:
             there the enlarged logits are the network's own. 1 takes it at every pixel.
         class_weights: of the pixels of each class, one number a class; none weighs all alike.
+        balance: the weights from the training split instead, see `balanced_weights`: how
+            frequent a class is, to the power of -balance.
         boundary_weight: of the pixels near a label edge, beside 1 for the others.
         boundary_radius: how near, in pixels of the image; see `boundary_weights`.
         cross_entropy: weight of the cross-entropy in the loss of each map of logits.
@@ -46,6 +48,7 @@ class LossConfig:
     unary: float = 4.0
     label_stride: Literal[1, 8] = 1
     class_weights: tuple[float, ...] = ()
+    balance: float = 0.0
     boundary_weight: float = 1.0
     boundary_radius: int = 3
     cross_entropy: float = 1.0
@@ -55,7 +58,7 @@ class LossConfig:
     lovasz_per_image: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("unary", "cross_entropy", "lovasz"):
+        for name in ("unary", "cross_entropy", "lovasz", "balance"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"loss.{name} must be at least 0, got {getattr(self, name)}.")
         if not self.cross_entropy + self.lovasz > 0:
@@ -66,6 +69,10 @@ class LossConfig:
         if weights and not (min(weights) >= 0 and max(weights) > 0):
             raise ValueError(
                 f"loss.class_weights must be at least 0, and one of them above, got {weights}."
+            )
+        if weights and self.balance:
+            raise ValueError(
+                "loss.class_weights and loss.balance say the same twice: give one of them."
             )
         if not self.boundary_weight > 0:
             raise ValueError(f"loss.boundary_weight must be above 0, got {self.boundary_weight}.")
@@ -128,7 +135,8 @@ def loss_terms(output: SegmenterOutput, masks: Tensor, config: LossConfig) -> di
         "loss" and its parts "loss_unary" and, with a CRF, "loss_crf".
 
     Raises:
-        ValueError: `config.class_weights` are not one for each class.
+        ValueError: `config.class_weights` are not one for each class, or `config.balance` is not
+            turned into them yet: `weighed` does that.
     """
     target = Target(masks, pixel_weights(masks, config, num_classes=output.unary.shape[1]))
     unary = unary_term(output, target, config)
@@ -182,12 +190,24 @@ def pixel_weights(masks: Tensor, config: LossConfig, *, num_classes: int) -> Ten
     Edges are those of the full mask, also where the loss is taken at every eighth pixel.
     """
     weights: list[Tensor] = []
+    if config.balance:
+        raise ValueError(
+            "loss.balance needs the training split: turn it into class_weights with `weighed`."
+        )
     if config.class_weights:
         check_class_weights(config.class_weights, num_classes)
         weights.append(class_weights(masks, config.class_weights))
     if config.boundary_weight != 1:
         weights.append(boundary_weights(masks, config.boundary_weight, config.boundary_radius))
     return reduce(mul, weights) if weights else None
+
+
+def weighed(config: LossConfig, train: SegmentationDataset) -> LossConfig:
+    """The config with its `balance` turned into `class_weights`, from the training split."""
+    if not config.balance:
+        return config
+    weights = balanced_weights(label_pixels(train), config.balance)
+    return replace(config, class_weights=weights, balance=0.0)
 
 
 def check_class_weights(weights: Sequence[float], num_classes: int) -> None:

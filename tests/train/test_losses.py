@@ -14,7 +14,7 @@ from torch import Tensor
 from data import VOID
 from eval import processes
 from train.losses.boundary import boundary_weights
-from train.losses.class_weights import class_weights
+from train.losses.class_weights import balanced_weights, class_weights
 from train.losses.cross_entropy import cross_entropy, pixel_losses
 from train.losses.hard_pixels import hard_pixels
 from train.losses.lovasz import extended_jaccard, lovasz_softmax
@@ -201,6 +201,14 @@ def test_a_weight_makes_a_pixel_hard() -> None:
     weights = torch.tensor([[[10.0, 1.0, 1.0]]])
     expected = pixel_losses(logits, labels)[0, 0, 0]
     torch.testing.assert_close(hard_pixels(logits, labels, 0.34, weights), expected)
+
+
+def test_rare_classes_weigh_more_by_a_power() -> None:
+    """Four times rarer: twice the weight at power 1/2; what is never seen weighs as the rarest."""
+    pixels = torch.tensor([400, 100, 0, 25])
+    assert balanced_weights(pixels, 0.5) == (1.0, 2.0, 4.0, 4.0)
+    assert balanced_weights(pixels, 1.0) == (1.0, 4.0, 16.0, 16.0)
+    assert balanced_weights(pixels, 0.0) == (1.0, 1.0, 1.0, 1.0)
 
 
 def test_void_is_never_a_hard_pixel() -> None:

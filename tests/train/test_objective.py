@@ -10,7 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from data import VOID
+import data
+from data import VOID, CollageConfig
 from models import (
     DeepLabV1Config,
     DeepLabV2Config,
@@ -24,7 +25,7 @@ from train.losses.boundary import boundary_weights
 from train.losses.class_weights import class_weights
 from train.losses.hard_pixels import hard_pixels
 from train.losses.lovasz import lovasz_softmax
-from train.objective import LossConfig, Target, loss_terms, scale_target
+from train.objective import LossConfig, Target, loss_terms, scale_target, weighed
 
 
 @pytest.fixture
@@ -157,11 +158,27 @@ def test_weights_of_classes_reach_every_map(masks) -> None:
         ({"boundary_radius": 0}, "loss.boundary_radius must be at least 1 pixel, got 0"),
         ({"class_weights": (1.0, -1.0)}, "loss.class_weights must be at least 0"),
         ({"class_weights": (0.0, 0.0)}, "one of them above, got (0.0, 0.0)"),
+        ({"balance": -0.5}, "loss.balance must be at least 0, got -0.5"),
+        ({"balance": 0.5, "class_weights": (1.0, 2.0)}, "say the same twice: give one of them"),
     ],
 )
 def test_bad_numbers(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         LossConfig(**values)
+
+
+def test_balance_becomes_weights_of_the_training_split(masks) -> None:
+    train = data.build(CollageConfig(num_train=8), "train")
+    config = weighed(LossConfig(balance=0.5, lovasz=0.25), train)
+    drawn = torch.cat([train[index].mask.flatten() for index in range(8)])
+    pixels = torch.bincount(drawn, minlength=len(train.classes))
+    assert min(pixels) > 0
+    weights = (pixels.max() / pixels).sqrt()
+    assert config == LossConfig(class_weights=config.class_weights, lovasz=0.25)
+    torch.testing.assert_close(torch.tensor(config.class_weights), weights)
+    assert weighed(LossConfig(unary=2.0), train) == LossConfig(unary=2.0)
+    with pytest.raises(ValueError, match="balance needs the training split"):
+        loss_terms(SegmenterOutput(torch.randn(2, 3, 40, 30), None), masks, LossConfig(balance=1))
 
 
 def test_class_weights_are_one_for_each_class(masks) -> None:

@@ -14,6 +14,7 @@ from models import DeepLabV2Config, Segmenter, SegmenterConfig, VggConfig
 from models.deeplabv1 import DeepLabV1Config
 from tests.train.world import changed, lines_of, weights
 from train.fit_config import FitConfig
+from train.objective import LossConfig, weighed
 from train.protocol import Comparison
 from train.recipe import FinishConfig
 
@@ -37,6 +38,20 @@ def test_the_moving_average_is_the_result(world, tiny) -> None:
     torch.testing.assert_close(model.state_dict()[name], expected, rtol=1e-4, atol=1e-6)
     kept = load_segmenter(read_checkpoint(world.folder / "ema" / "checkpoint.pt"))
     assert changed(kept, weights(model)) == []
+
+
+def test_balance_trains_with_the_weights_of_the_training_split(tiny, tmp_path) -> None:
+    recipe = replace(tiny, seeds=(0,))
+    balance = LossConfig(balance=0.5)
+    given = weighed(balance, data.build(recipe.data, "train"))
+    kept = []
+    for name, loss in (("balance", balance), ("given", given), ("plain", LossConfig())):
+        changed_recipe = replace(recipe, start=replace(recipe.fit, loss=loss))
+        Comparison("collage", changed_recipe, tmp_path / name, resume=False).run("start", 0)
+        path = tmp_path / name / "arms" / "start-seed0" / "checkpoint.pt"
+        kept.append(load_segmenter(read_checkpoint(path)))
+    assert changed(kept[0], weights(kept[1])) == []
+    assert changed(kept[0], weights(kept[2])) != []
 
 
 def test_the_moving_average_goes_on_where_it_was(world, tiny, monkeypatch) -> None:
