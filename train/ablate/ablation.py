@@ -70,7 +70,10 @@ TWO_KERNELS: Changes = {
 }
 """The CRF of the papers."""
 
-LEARNT: Changes = {**TWO_KERNELS, "fit.crf_lr": 1e-2, "fit.compatibility_lr": 1e-3}
+WITH_NETWORK: Changes = {"fit.crf_lr": 1e-2, "fit.compatibility_lr": 1e-3}
+"""The CRF learns while the network does, also where the recipe holds it."""
+
+LEARNT: Changes = {**TWO_KERNELS, **WITH_NETWORK}
 """That CRF, and its weights and compatibility learn with the network, as in CRF-as-RNN."""
 
 SHIPPED = (
@@ -200,8 +203,8 @@ SHIPPED = (
             "scalar weights, Potts": {"crf.kernel_weights": "scalar", "crf.compatibility": "potts"},
             "T = 10 in training": {"crf.num_iterations": 10},
             "no output scale": {"crf.learn_output_scale": False},
-            "unary scale": {"crf.learn_unary_scale": True},
-            "widths learn": {"crf.learn_theta": True},
+            "CRF learns, unary scale": {**WITH_NETWORK, "crf.learn_unary_scale": True},
+            "CRF learns, widths": {**WITH_NETWORK, "crf.learn_theta": True},
             "Lovász-softmax": {"fit.loss.lovasz": 1.0},
             "boundary weight 5": {"fit.loss.boundary_weight": 5.0, "fit.loss.boundary_radius": 5},
             "fine lattice": {"crf.lattice_accuracy": "fine"},
