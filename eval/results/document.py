@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 
 from eval.metrics import SplitCounts
 from eval.results.figures import figure_lines
+from eval.results.overview import overview_rows
 from eval.results.store import Store, Study, named
 from eval.results.table import Load, class_rows, difference_rows, markdown, run_rows, score_rows
 
@@ -37,7 +39,17 @@ def document(store: Store) -> str:
     def load(digest: str) -> SplitCounts:
         return store.counts(digest)
 
-    return "\n".join([HEADING, *(section(store, study, load) for study in store.studies())])
+    studies = store.studies()
+    sections = [section(store, study, load) for study in studies]
+    return "\n".join([HEADING, *overview(studies, load), *sections])
+
+
+def overview(studies: Sequence[Study], load: Load) -> list[str]:
+    """What the arms that learn are ahead of post-hoc, over all studies; nothing if none is."""
+    rows = overview_rows(studies, load)
+    if len(rows) == 1:
+        return []
+    return ["What a CRF that learns is ahead of the tuned post-hoc CRF:", "", markdown(rows), ""]
 
 
 def section(store: Store, study: Study, load: Load) -> str:

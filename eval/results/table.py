@@ -32,7 +32,7 @@ DIFFERENCES = (
 )
 """The columns of the second table."""
 
-BY_SEED = (Row("mIoU", "miou"), Row("3 px", "trimap_miou", "3"))
+BY_SEED = tuple(score for score in DIFFERENCES if score.title in ("mIoU", "3 px"))
 """Of these the second table has each seed's difference, too."""
 
 Load = Callable[[str], SplitCounts]
@@ -153,15 +153,16 @@ def difference_rows(study: Study, load: Load, beginning: str) -> list[list[str]]
         rows[0].append("published")
     for line, found in differences(study, load, beginning):
         pairs = len(found.seeds)
-        cells = [
-            wording.ABSENT if interval is None else score.change(interval).replace("  ", " ")
-            for score, interval in zip(DIFFERENCES, found.intervals, strict=True)
-        ]
-        cells += [", ".join(f"{100 * v:+.2f}" for v in of_score) for of_score in found.by_seed]
+        cells = found.cells(DIFFERENCES)
         if study.published:
             cells.append(study.published.get(line.label, wording.ABSENT))
         rows.append([line.label, line.arm, str(pairs), *cells])
     return rows
+
+
+def changed(score: Row, interval: Interval | None) -> str:
+    """A difference of a score, with its interval."""
+    return wording.ABSENT if interval is None else score.change(interval).replace("  ", " ")
 
 
 @dataclass(frozen=True)
@@ -177,6 +178,14 @@ class Found:
     seeds: tuple[int, ...]
     intervals: tuple[Interval | None, ...]
     by_seed: tuple[tuple[float, ...], ...]
+
+    def cells(self, shown: Sequence[Row]) -> list[str]:
+        """The differences of these scores with their intervals, then those of each seed."""
+        intervals = dict(zip(DIFFERENCES, self.intervals, strict=True))
+        return [
+            *(changed(score, intervals[score]) for score in shown),
+            *(", ".join(f"{100 * v:+.2f}" for v in of_score) for of_score in self.by_seed),
+        ]
 
 
 def differences(study: Study, load: Load, beginning: str) -> Iterator[tuple[Line, Found]]:

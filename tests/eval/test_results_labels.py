@@ -1,4 +1,4 @@
-"""Studies of several labels, and what their rows are compared with."""
+"""Studies of several labels, what their rows are compared with, and the overview of all."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from eval.__main__ import main
 from eval.metrics import Bootstrap, score_named
+from eval.results.overview import anchor
 from tests.eval.results_study import counts_of, found_study, row_of
 
 
@@ -116,3 +117,24 @@ def test_an_ablation_is_stored_label_by_label_and_failures_with_it(
     assert row_of(text, "joint", 0)[2] == "1"
     assert "post-hoc |" not in text
     main(["results", "check"])
+
+
+def test_the_overview_has_the_learnt_arms_of_all_studies(published: Path) -> None:
+    main(["results", "write"])
+    text = (published / "RESULTS.md").read_text()
+    overview, first = text.split("\n## A first study\n")
+    _, *rows = [line for line in overview.splitlines() if line.startswith("|")][1:]
+    for row, arm in zip(rows, ("crf-only", "joint"), strict=True):
+        title, name, *cells = [cell.strip() for cell in row.strip("|").split("|")]
+        assert title == ("[A first study](#a-first-study)" if arm == "crf-only" else "")
+        found = row_of(first, arm, 1)
+        assert [name, *cells] == [arm, found[2], found[3], found[5], *found[9:11]]
+    change_study(published, against=["recipe", "unary"])
+    main(["results", "write"])
+    assert "What a CRF that learns" not in (published / "RESULTS.md").read_text()
+
+
+def test_a_title_links_to_its_heading() -> None:
+    assert anchor("CamVid, ImageNet backbone: a context_kernel") == (
+        "camvid-imagenet-backbone-a-context_kernel"
+    )
