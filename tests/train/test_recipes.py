@@ -31,13 +31,15 @@ from models import (
 from train.arms import TRAINED
 from train.fit_config import FitConfig
 from train.loop import fit
+from train.objective import LossConfig
 from train.optim import build_optimizer
 from train.recipe import Recipe
 from train.recipes import RECIPES
 from train.run import Run
 from train.tracker import NoTracker
 
-OURS = ("collage", "voc12-animals", "voc12-animals-imagenet", "camvid")
+ANIMALS = ("voc12-animals", "voc12-animals-imagenet", "voc12-animals-balanced")
+OURS = ("collage", *ANIMALS, "camvid")
 PAPERS = [name for name in RECIPES if name not in OURS]
 DEEPLABS = [name for name in PAPERS if name.startswith("deeplab")]
 
@@ -223,6 +225,19 @@ def test_the_docstring_opens_with_what_a_reader_needs(name: str) -> None:
     assert places == sorted(places)
     assert f"python -m train compare {name} " in doc
     assert "estimate" in doc
+
+
+def test_balanced_is_another_loss_alone() -> None:
+    recipe = RECIPES["voc12-animals-balanced"]()
+    phases = (recipe.start, recipe.fit, recipe.crf_fit, recipe.crf_last)
+    assert {phase.loss for phase in phases if phase is not None} == {
+        LossConfig(class_weights=(0.25, *[1.0] * 20))
+    }
+    plain = {
+        name: replace(getattr(recipe, name), loss=LossConfig())
+        for name in ("start", "fit", "crf_fit", "crf_last")
+    }
+    assert replace(recipe, **plain) == RECIPES["voc12-animals-imagenet"]()
 
 
 @pytest.mark.parametrize("name", RECIPES)

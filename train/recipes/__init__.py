@@ -19,12 +19,14 @@ from train.recipes.deeplab_v3 import deeplab_v3_resnet101
 from train.recipes.deeplab_v3plus import deeplab_v3plus_resnet101, deeplab_v3plus_xception65
 from train.recipes.pac_crf import pac_crf
 from train.recipes.voc12_animals import voc12_animals
+from train.recipes.voc12_animals_balanced import voc12_animals_balanced
 from train.recipes.voc12_animals_imagenet import voc12_animals_imagenet
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "collage": collage,
     "voc12-animals": voc12_animals,
     "voc12-animals-imagenet": voc12_animals_imagenet,
+    "voc12-animals-balanced": voc12_animals_balanced,
     "camvid": camvid,
     "deeplab-v1-largefov": deeplab_v1_largefov,
     "deeplab-v1-msc": deeplab_v1_msc,
