@@ -241,6 +241,17 @@ def zip_of(name: str) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.fixture(params=["filter", "no filter"])
+def python(request, monkeypatch) -> None:
+    """A Python whose tarfile has filters, and one before 3.10.12 or 3.11.4."""
+    if request.param == "no filter":
+        monkeypatch.delattr(tarfile, "data_filter", raising=False)
+        monkeypatch.delattr(tarfile, "FilterError", raising=False)
+    elif not hasattr(tarfile, "data_filter"):
+        pytest.skip("this Python's tarfile has no filters")
+
+
+@pytest.mark.usefixtures("python")
 @pytest.mark.parametrize("make", [tar_of, zip_of])
 def test_archives_are_unpacked(tmp_path, make):
     (tmp_path / "a").write_bytes(make("folder/file.txt"))
@@ -249,6 +260,7 @@ def test_archives_are_unpacked(tmp_path, make):
         assert (tmp_path / "out" / "folder" / "file.txt").read_text() == "hello"
 
 
+@pytest.mark.usefixtures("python")
 @pytest.mark.parametrize(
     "content",
     [
@@ -272,6 +284,7 @@ def test_members_outside_are_refused(tmp_path, content):
 FLIPPED = tar_of("x")[:20] + bytes(30) + tar_of("x")[50:]
 
 
+@pytest.mark.usefixtures("python")
 @pytest.mark.parametrize(
     "content",
     [b"<html></html>", b"", tar_of("x")[:40], FLIPPED, zip_of("x")[:-9]],
