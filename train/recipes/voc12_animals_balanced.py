@@ -17,8 +17,9 @@ BACKGROUND = 0.25
 def voc12_animals_balanced() -> Recipe:
     """`voc12-animals-imagenet` with background at a weight of 1/4 in the loss of every phase.
 
-    Training then asks for what mean IoU counts, in all arms alike, and what a learnt CRF gains is
-    not what one more threshold would gain for any CRF.
+    Training then asks for what mean IoU counts, in all arms alike. It was meant to leave nothing
+    that one more threshold would gain for any CRF; RESULTS.md tells how far it does, and that a
+    bias that is searched after training without the weight scores higher.
 
     Command: python -m train compare voc12-animals-balanced --data.root VOCdevkit/VOC2012
              --model.backbone-weights mobilenetv2_100_imagenet.safetensors
