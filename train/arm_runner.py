@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from torch import Tensor
 
 import data
 from data import Augment, SegmentationDataset, TrainStream
@@ -72,6 +74,11 @@ class ArmRunner:
         self._logits = LogitsCache(MAX_LOGITS)
         self._said: set[tuple[str, int]] = set()
 
+    @cached_property
+    def _label_pixels(self) -> Tensor:
+        """Counted once for all phases: it reads the whole training split."""
+        return data.label_pixels(self.train)
+
     def once(
         self,
         arm: ArmName,
@@ -115,8 +122,9 @@ class ArmRunner:
 
     def fit(self, segmenter: Segmenter, phase: Phase, tracker: Tracker) -> int:
         """Train `segmenter`, in place; the steps that were taken."""
-        # The kept configuration says `balance`; the weights are made from the data anew.
-        config = replace(phase.fit, loss=weighed(phase.fit.loss, self.train))
+        config = phase.fit
+        if config.loss.balance:
+            config = replace(config, loss=weighed(config.loss, self._label_pixels))
         augment = None if phase.learns.network else self.recipe.crf_augment
         stream = TrainStream(
             self.train,

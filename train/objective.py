@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import torch.nn.functional as F
 from torch import Tensor
 
-from data import VOID, SegmentationDataset, label_pixels
+from data import VOID
 from models import ScaleLogits, SegmenterOutput
 from models.resize import subsample_labels
 from train.losses.boundary import boundary_weights
@@ -202,12 +202,14 @@ def pixel_weights(masks: Tensor, config: LossConfig, *, num_classes: int) -> Ten
     return reduce(mul, weights) if weights else None
 
 
-def weighed(config: LossConfig, train: SegmentationDataset) -> LossConfig:
-    """The config with its `balance` turned into `class_weights`, from the training split."""
-    if not config.balance:
-        return config
-    weights = balanced_weights(label_pixels(train), config.balance)
-    return replace(config, class_weights=weights, balance=0.0)
+def weighed(config: LossConfig, pixels: Tensor) -> LossConfig:
+    """The config with its `balance` turned into `class_weights`.
+
+    Args:
+        config: with a balance above 0.
+        pixels: of each class in the training split, (L,); see `data.label_pixels`.
+    """
+    return replace(config, class_weights=balanced_weights(pixels, config.balance), balance=0.0)
 
 
 def check_class_weights(weights: Sequence[float], num_classes: int) -> None:

@@ -48,6 +48,7 @@ def _untar(archive: Path, into: Path) -> None:
             for member in tar:
                 if _leaves(member.name) or not (member.isreg() or member.isdir()):
                     raise _outside(archive, into, repr(member.name))
+                member.mode &= 0o755  # as the filter does
             tar.extractall(into)
             return
         try:

@@ -1,11 +1,8 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
-import tarfile
 import threading
-import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,8 +14,8 @@ import pytest
 from data.__main__ import main
 from data.download.archives import SOURCES, WITHOUT_ADDRESS, Archive, Source
 from data.download.fetch import fetch
-from data.download.unpack import unpack
 from data.kinds import KINDS
+from tests.data.archives import tar_of
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 300_000, dtype=np.uint8).tobytes()
 MD5 = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
@@ -222,78 +219,6 @@ def test_an_interrupted_download_keeps_what_came(server, tmp_path):
         fetch(server.url, tmp_path / "file.tar", MD5, stop)
     assert (tmp_path / "file.tar.part").stat().st_size > 0
     assert bring(server, tmp_path / "file.tar") == SHA256
-
-
-def tar_of(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-        member = tarfile.TarInfo(name)
-        member.type, member.linkname = kind, link
-        member.size = 5 if kind == tarfile.REGTYPE else 0
-        tar.addfile(member, io.BytesIO(b"hello"))
-    return buffer.getvalue()
-
-
-def zip_of(name: str) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as content:
-        content.writestr(name, "hello")
-    return buffer.getvalue()
-
-
-@pytest.fixture(params=["filter", "no filter"])
-def python(request, monkeypatch) -> None:
-    """A Python whose tarfile has filters, and one before 3.10.12 or 3.11.4."""
-    if request.param == "no filter":
-        monkeypatch.delattr(tarfile, "data_filter", raising=False)
-        monkeypatch.delattr(tarfile, "FilterError", raising=False)
-    elif not hasattr(tarfile, "data_filter"):
-        pytest.skip("this Python's tarfile has no filters")
-
-
-@pytest.mark.usefixtures("python")
-@pytest.mark.parametrize("make", [tar_of, zip_of])
-def test_archives_are_unpacked(tmp_path, make):
-    (tmp_path / "a").write_bytes(make("folder/file.txt"))
-    for _ in range(2):  # a repeated call finds its own files
-        unpack(tmp_path / "a", tmp_path / "out")
-        assert (tmp_path / "out" / "folder" / "file.txt").read_text() == "hello"
-
-
-@pytest.mark.usefixtures("python")
-@pytest.mark.parametrize(
-    "content",
-    [
-        tar_of("../evil.txt"),
-        tar_of("link", tarfile.SYMTYPE, "../../evil"),
-        tar_of("link", tarfile.LNKTYPE, "../evil"),
-        tar_of("device", tarfile.CHRTYPE),
-        zip_of("../evil.txt"),
-        zip_of("/evil.txt"),
-        zip_of("a/../../evil.txt"),
-    ],
-)
-def test_members_outside_are_refused(tmp_path, content):
-    (tmp_path / "a").write_bytes(content)
-    with pytest.raises(ValueError, match="does not belong below"):
-        unpack(tmp_path / "a", tmp_path / "out")
-    assert names(tmp_path / "out") == []
-    assert names(tmp_path) == ["a", "out"]
-
-
-FLIPPED = tar_of("x")[:20] + bytes(30) + tar_of("x")[50:]
-
-
-@pytest.mark.usefixtures("python")
-@pytest.mark.parametrize(
-    "content",
-    [b"<html></html>", b"", tar_of("x")[:40], FLIPPED, zip_of("x")[:-9]],
-    ids=["page", "empty", "cut tar", "flipped tar", "cut zip"],
-)
-def test_damaged_archives_say_so(tmp_path, content):
-    (tmp_path / "a").write_bytes(content)
-    with pytest.raises(ValueError, match="is damaged or is no archive"):
-        unpack(tmp_path / "a", tmp_path / "out")
 
 
 def offer(server: Server, monkeypatch: pytest.MonkeyPatch, md5: str | None) -> None:

@@ -14,7 +14,7 @@ from models import DeepLabV2Config, Segmenter, SegmenterConfig, VggConfig
 from models.deeplabv1 import DeepLabV1Config
 from tests.train.world import changed, lines_of, weights
 from train.fit_config import FitConfig
-from train.objective import LossConfig, weighed
+from train.objective import LossConfig
 from train.protocol import Comparison
 from train.recipe import FinishConfig
 
@@ -43,7 +43,12 @@ def test_the_moving_average_is_the_result(world, tiny) -> None:
 def test_balance_trains_with_the_weights_of_the_training_split(tiny, tmp_path) -> None:
     recipe = replace(tiny, seeds=(0,))
     balance = LossConfig(balance=0.5)
-    given = weighed(balance, data.build(recipe.data, "train"))
+    train = data.build(recipe.data, "train")
+    drawn = torch.cat([train[index].mask.flatten() for index in range(len(train))])
+    pixels = torch.bincount(drawn, minlength=len(train.classes))
+    rarest = pixels[pixels > 0].min()
+    counted = pixels.clamp(min=int(rarest)).double()
+    given = LossConfig(class_weights=tuple(((counted.max() / counted) ** 0.5).tolist()))
     kept = []
     for name, loss in (("balance", balance), ("given", given), ("plain", LossConfig())):
         changed_recipe = replace(recipe, start=replace(recipe.fit, loss=loss))
