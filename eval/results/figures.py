@@ -40,10 +40,15 @@ def write_figures(store: Store, study: Study, load: Load) -> list[Path]:
     folder = store.root / study.name
     for old in folder.glob("*.svg"):
         old.unlink()
-    comparison = comparison_of(study, load)
     written = [*write_context(folder, study), *write_forest(folder, study, load)]
-    for name in SHOWN if comparison is not None else ():
-        drawing = draw(comparison, name, study.name)  # type: ignore[arg-type]
+    comparison = comparison_of(study, load)
+    if comparison is None:
+        return written
+    arms = {run.arm for run in comparison.records[0].runs}
+    for name in SHOWN:
+        if name == "trimap" and len(arms) == 1:
+            continue  # one curve alone has nothing to be held against
+        drawing = draw(comparison, name, study.name)
         if not drawing.reason:
             path = folder / f"{name}.svg"
             path.write_text(drawing.svg, encoding="utf-8")

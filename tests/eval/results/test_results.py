@@ -6,48 +6,14 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from eval.__main__ import main
 from eval.metrics import Bootstrap, SplitCounts, harm_rate, score_named
 from eval.results.store import Store, digest_of_counts
-from tests.eval.results_study import counts_of, found_study, row_of
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The study without runs, to work in."""
-    monkeypatch.chdir(tmp_path)
-    return found_study(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def written(fake_run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The study with the runs of a comparison, and its RESULTS.md; not to be modified."""
-    root = found_study(tmp_path_factory.mktemp("written"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        main(["results", "add", str(fake_run.run_dir), "--study", "first", "--label", "recipe"])
-        main(["results", "write"])
-    return root
-
-
-@pytest.fixture
-def published(written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The same again, to be damaged."""
-    shutil.copytree(written, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def read_result(folder: Path) -> dict[str, Any]:
-    """The result.json of an arm."""
-    found: dict[str, Any] = json.loads((folder / "result.json").read_text())
-    return found
+from tests.eval.results.study import counts_of, row_of
 
 
 def test_the_document_has_the_scores_of_the_counts(published: Path, fake_run) -> None:
@@ -193,82 +159,6 @@ def test_the_images_of_a_part_have_tables_of_their_own(place: Path, fake_run) ->
     path.write_text(json.dumps(about | {"parts": {"None": "other"}}))
     with pytest.raises(SystemExit, match="begins with 'other'"):
         main(["results", "write"])
-
-
-def test_figures_are_drawn_from_what_is_stored(published: Path) -> None:
-    text = (published / "RESULTS.md").read_text()
-    for name in ("trimap", "trimap-difference", "learning"):
-        figure = published / "experiments" / "first" / f"{name}.svg"
-        assert f"(experiments/first/{name}.svg)" in text
-        assert "joint" in figure.read_text()
-        assert figure.stat().st_size < 100_000
-    runs = published / "experiments" / "first" / "runs"
-    record = json.loads((runs / "recipe.joint.seed0.json").read_text())
-    assert [line["step"] for line in record["history"]] == list(range(10, 301, 10))
-    shutil.rmtree(runs)
-    main(["results", "write"])
-    assert not list((published / "experiments" / "first").glob("*.svg"))
-    assert ".svg" not in (published / "RESULTS.md").read_text()
-
-
-def test_what_the_context_kernel_has_learnt_is_drawn(place: Path, run_copy: Path) -> None:
-    result = read_result(run_copy / "arms" / "joint-seed0")
-    crf = result["crf"]
-    size = len(crf["compatibility"])
-    # Label 0 pays 3 for label 1, all pay 2 for label 2: only the first tells them apart.
-    matrix = np.zeros((size, size))
-    matrix[0, 1] = 3.0
-    matrix[:, 2] = 2.0
-    crf["compatibility"] = np.eye(size).tolist()
-    crf["kernel_weights"]["context"] = matrix.tolist()
-    (run_copy / "arms" / "joint-seed0" / "result.json").write_text(json.dumps(result))
-    main(["results", "add", str(run_copy), "--study", "first", "--label", "recipe"])
-    main(["results", "write"])
-    runs = place / "experiments" / "first" / "runs"
-    context = json.loads((runs / "recipe.joint.seed0.json").read_text())["context"]
-    first, second, third, *_ = names = list(context)
-    assert len(names) == size
-    assert context[first][second] == pytest.approx(3 - 3 / size, rel=1e-3)
-    assert context[second][second] == pytest.approx(-3 / size, rel=1e-3)
-    assert not any(paid[third] for paid in context.values())
-    assert json.loads((runs / "recipe.joint.seed1.json").read_text())["context"] is None
-    drawn = (place / "experiments" / "first" / "context.svg").read_text()
-    assert f"{first}, {second}: {3 - 3 / size:.4g}" in drawn
-    assert "(experiments/first/context.svg)" in Path("RESULTS.md").read_text()
-    main(["results", "check"])
-
-
-def test_the_gallery_shows_what_the_arms_predict(published: Path, fake_run) -> None:
-    draw = ["results", "gallery", str(fake_run.run_dir), "--study", "first", "--count"]
-    main([*draw, "3"])
-    path = published / "experiments" / "first" / "gallery.png"
-    pixels = np.asarray(Image.open(path).convert("RGB"))
-    items = sorted((fake_run.run_dir / "predictions" / "joint-seed0").glob("*.png"))
-    colours = {tuple(c) for c in np.unique(pixels.reshape(-1, 3), axis=0)}
-    shown = {tuple(c) for f in items for c in np.asarray(Image.open(f).convert("RGB"))[20]}
-    assert len(shown & colours) > 1
-    main([*draw, "6"])
-    taller = np.asarray(Image.open(path))
-    assert taller.shape[1] == pixels.shape[1]
-    assert taller.shape[0] > 1.6 * pixels.shape[0]
-    main(["results", "write"])
-    assert "(experiments/first/gallery.png)" in (published / "RESULTS.md").read_text()
-    main(["results", "check"])
-
-
-def test_a_gallery_of_nothing_is_refused(place: Path, run_copy: Path, capsys) -> None:
-    draw = ["results", "gallery", str(run_copy), "--study", "first"]
-    with pytest.raises(SystemExit):
-        main([*draw, "--count", "0"])
-    assert "at least 1 image" in capsys.readouterr().err
-    shutil.rmtree(run_copy / "predictions" / "unary-seed0")
-    with pytest.raises(SystemExit, match="no prediction at"):
-        main(draw)
-    for arm in run_copy.glob("arms/*"):
-        if not arm.name.startswith("start"):
-            shutil.rmtree(arm)
-    with pytest.raises(SystemExit, match="two arms of one seed"):
-        main(draw)
 
 
 def test_a_study_may_have_no_runs_yet(place: Path) -> None:

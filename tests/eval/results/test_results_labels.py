@@ -12,21 +12,7 @@ import pytest
 from eval.__main__ import main
 from eval.metrics import Bootstrap, score_named
 from eval.results.overview import anchor
-from tests.eval.results_study import counts_of, found_study, row_of
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The study without runs, to work in."""
-    monkeypatch.chdir(tmp_path)
-    return found_study(tmp_path)
-
-
-@pytest.fixture
-def published(place: Path, fake_run) -> Path:
-    """The study with the runs of a comparison."""
-    main(["results", "add", str(fake_run.run_dir), "--study", "first", "--label", "recipe"])
-    return place
+from tests.eval.results.study import counts_of, row_of
 
 
 def change_study(root: Path, **values: Any) -> None:
