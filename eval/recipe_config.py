@@ -1,10 +1,12 @@
-"""When two run folders hold runs of one recipe, and the digest that says so."""
+"""Which recipe a run folder is of, when two hold runs of one, and the digest that says so."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 CHANGES_NO_ARM = (
@@ -43,3 +45,19 @@ def digest_of(config: Mapping[str, Any]) -> str:
     """The same for the same values, in any order of the keys, on any machine."""
     written = json.dumps(config, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(written.encode()).hexdigest()[:DIGEST_LENGTH]
+
+
+def recipe_of(command: str) -> str | None:
+    """The recipe's name in `python -m train ...`; None where it names none."""
+    words = shlex.split(command)
+    if "train" not in words:
+        return None
+    verb, *options = words[words.index("train") + 1 :] or [""]
+    if verb in ("compare", "run"):
+        return options[0] if options else None
+    if verb != "ablate":
+        return None
+    for before, word in pairwise(["", *options]):
+        if before == "--recipe" or word.startswith("--recipe="):
+            return word.removeprefix("--recipe=")
+    return "collage"  # the default

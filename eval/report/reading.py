@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
 from eval.arms import ARMS, ArmName
 from eval.metrics import SplitCounts
+from eval.recipe_config import recipe_of
 
 Values = Mapping[str, Any]
 
@@ -141,7 +141,7 @@ def read_run(path: Path) -> RunRecord:
     data = (results or {}).get("data") or _data_of(runs)
     return RunRecord(
         path,
-        str((results or {}).get("recipe") or _recipe_of(origin, path)),
+        str((results or {}).get("recipe") or recipe_of(origin.get("command", "")) or path.name),
         config or {},
         origin,
         tuple(data["classes"]),
@@ -288,12 +288,3 @@ def _data_of(runs: Sequence[ArmRun]) -> Values:
         splits = {"report": len(report.get("images", ()))}
         return {"classes": names, "scored": range(len(names)), "splits": splits}
     return {"classes": (), "scored": (), "splits": {}}
-
-
-def _recipe_of(origin: Values, path: Path) -> str:
-    """The recipe's name as the command has it, else the folder's name."""
-    words = str(origin.get("command", "")).split()
-    for before, word in pairwise(words):
-        if before in ("compare", "run"):
-            return word
-    return path.name

@@ -8,23 +8,28 @@ from functools import cache
 
 from eval.metrics import SplitCounts
 from eval.results.figures import figure_lines
+from eval.results.lines import Load
 from eval.results.overview import overview_rows
 from eval.results.store import Store, Study, named
-from eval.results.table import Load, class_rows, difference_rows, markdown, run_rows, score_rows
+from eval.results.table import class_rows, difference_rows, markdown, run_rows, score_rows
 
 HEADING = """# Results
 
 Written by `python -m eval results write` from the runs in [`experiments/`](experiments); `make
-results-check` recomputes every number from what was counted on the images, and fails where one
-differs. Arms and protocol: [README.md](README.md).
+results-check` recomputes every number of its tables from what was counted on the images, and fails
+where one differs. Arms and protocol: [README.md](README.md).
+"""
 
+NOTATION = """\
 Scores in per cent but for NLL (nats a pixel): mean ± sample standard deviation over n seeds; px:
 mIoU within the trimap of that width; harm: images whose mIoU the CRF lowers, in per cent.
 Differences are paired by image and seed, in points; the brackets are 95 % intervals over the
-images, of 2,000 resamples. They tell how much the choice of the test images matters; what another
-training would change, only the seeds tell, so that some columns give the difference of each. A row
-begins with its label; “recipe” is the recipe of the command without a change.
+images, of 2,000 resamples. They tell how much the choice of the test images matters; only the seeds
+tell what another training would change: some columns give the difference of each seed. A row begins
+with its label; “recipe” is the recipe of the command without a change.
 """
+
+AGAIN = "To make these rows again, with the paths of the data set and the weights:"
 
 
 def document(store: Store) -> str:
@@ -41,7 +46,9 @@ def document(store: Store) -> str:
 
     studies = store.studies()
     sections = [section(store, study, load) for study in studies]
-    return "\n".join([HEADING, *overview(studies, load), *sections])
+    says = store.says()
+    parts = [HEADING, *([says, ""] if says else []), NOTATION, *overview(studies, load), *sections]
+    return "\n".join(parts)
 
 
 def overview(studies: Sequence[Study], load: Load) -> list[str]:
@@ -49,7 +56,8 @@ def overview(studies: Sequence[Study], load: Load) -> list[str]:
     rows = overview_rows(studies, load)
     if len(rows) == 1:
         return []
-    return ["What a CRF that learns is ahead of the tuned post-hoc CRF:", "", markdown(rows), ""]
+    title = "How far the CRFs that learn are ahead of the tuned post-hoc CRF:"
+    return [title, "", markdown(rows), ""]
 
 
 def section(store: Store, study: Study, load: Load) -> str:
@@ -58,7 +66,7 @@ def section(store: Store, study: Study, load: Load) -> str:
     for title, beginning in study.parts.items():
         lines += [f"### {title}", ""] if title else []
         lines += [*scores_of(study, load, beginning), ""]
-    lines += [*figure_lines(store, study), study.says, "", *made_by(study)]
+    lines += [*figure_lines(store, study), study.says, "", *made_by(store, study)]
     return "\n".join(lines)
 
 
@@ -86,10 +94,12 @@ def folded(summary: str, *content: str) -> list[str]:
     return [f"<details><summary>{summary}</summary>", "", *content, "", "</details>"]
 
 
-def made_by(study: Study) -> list[str]:
-    """The commands and the runs, folded."""
+def made_by(store: Store, study: Study) -> list[str]:
+    """The commands that make the runs again, and the runs, folded."""
     if not study.records:
         return []
-    commands = dict.fromkeys(record["command"] for record in study.records)
-    content = ["```", *commands, "```", "", markdown(run_rows(study))]
-    return [*folded(f"{len(study.records)} runs and their commands", *content), ""]
+    runs = folded(f"{len(study.records)} runs", markdown(run_rows(study)))
+    if study.commands:
+        return [AGAIN, "", "```", *study.commands, "```", "", *runs, ""]
+    folder = (store.root / study.name / "runs").as_posix()
+    return [f"The command that made a run stands in [its file]({folder}).", "", *runs, ""]

@@ -18,8 +18,8 @@ from eval.report.figures.vector import svg_file
 from eval.report.reading import ArmRun, RunRecord
 from eval.results.forest import forest
 from eval.results.gallery import GALLERY
+from eval.results.lines import Load
 from eval.results.store import Record, Store, Study, named
-from eval.results.table import Load
 
 SHOWN = ("trimap", "trimap-difference", "learning")
 """Of the report's figures, those of RESULTS.md."""
@@ -33,20 +33,22 @@ difference on the left is largest, a third where it is smallest, the others lie 
 
 
 def write_figures(store: Store, study: Study, load: Load) -> list[Path]:
-    """STUDY/NAME.svg of every figure that can be drawn of the arms under the label of `against`.
+    """STUDY/NAME.svg of every figure that can be drawn.
 
-    Figures that were there are replaced.
+    Of the arms under the label of `against`; the learning of those under `learning`. Figures that
+    were there are replaced.
     """
     folder = store.root / study.name
     for old in folder.glob("*.svg"):
         old.unlink()
     written = [*write_context(folder, study), *write_forest(folder, study, load)]
-    comparison = comparison_of(study, load)
-    if comparison is None:
-        return written
-    arms = {run.arm for run in comparison.records[0].runs}
+    labels = {study.against[0], study.learning}
+    comparisons = {label: comparison_of(study, label, load) for label in labels}
     for name in SHOWN:
-        if name == "trimap" and len(arms) == 1:
+        comparison = comparisons[label_of(name, study)]
+        if comparison is None:
+            continue
+        if name == "trimap" and len({run.arm for run in comparison.records[0].runs}) == 1:
             continue  # one curve alone has nothing to be held against
         drawing = draw(comparison, name, study.name)
         if not drawing.reason:
@@ -54,6 +56,11 @@ def write_figures(store: Store, study: Study, load: Load) -> list[Path]:
             path.write_text(drawing.svg, encoding="utf-8")
             written.append(path)
     return written
+
+
+def label_of(name: str, study: Study) -> str:
+    """Whose runs a figure of `SHOWN` is of."""
+    return study.learning if name == "learning" else study.against[0]
 
 
 def write_forest(folder: Path, study: Study, load: Load) -> list[Path]:
@@ -88,9 +95,8 @@ def write_context(folder: Path, study: Study) -> list[Path]:
     return [path]
 
 
-def comparison_of(study: Study, load: Load) -> Comparison | None:
-    """The arms under the label of `against`, as the report sees a run; None without a run."""
-    label, _ = study.against
+def comparison_of(study: Study, label: str, load: Load) -> Comparison | None:
+    """The arms under a label, as the report sees a run; None without a run."""
     records = [r for r in study.records if r["label"] == label and "failed" not in r]
     if not records:
         return None
@@ -138,7 +144,9 @@ def figure_lines(store: Store, study: Study) -> list[str]:
     for name in SHOWN:
         path = store.root / study.name / f"{name}.svg"
         if path.is_file():
-            lines += [f"![{KINDS[name].label}]({path.as_posix()})", ""]
+            label = label_of(name, study)
+            whose = "" if label == study.against[0] else f", of “{label}”"
+            lines += [f"![{KINDS[name].label}{whose}]({path.as_posix()})", ""]
     path = store.root / study.name / CONTEXT
     if path.is_file():
         lines += [f"![{CONTEXT_TITLE}]({path.as_posix()})", ""]

@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 
 from eval.metrics import Interval
 from eval.report.figures.canvas import COLOURS, WITH_CRF, panels, with_tips
+from eval.results.lines import Load
+from eval.results.paired import DIFFERENCES, differences
 from eval.results.store import Study
-from eval.results.table import DIFFERENCES, Load, differences
 
 SHOWN = ("mIoU", "3 px")
 """Of `DIFFERENCES`, a panel each."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from eval.results.lines import Load
+from eval.results.paired import BY_SEED, differences
 from eval.results.store import Study
-from eval.results.table import BY_SEED, Load, differences
 
 LEARNT = ("crf-only", "joint")
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,11 +12,11 @@ import numpy as np
 
 from eval.metrics import SHOWN_WIDTHS, SplitCounts, harm_rate, scores
 from eval.metrics.scores import SCORES
-from eval.recipe_config import digest_of, what_matters
+from eval.recipe_config import digest_of, recipe_of, what_matters
 from eval.results.store import Record, digest_of_counts, read
 
-FORMAT = 1
 HISTORY = 40
+PATHS = (("data", "root"), ("data", "sbd"), ("model", "weights"), ("model", "backbone_weights"))
 
 Split = Literal["tune", "report"]
 
@@ -39,8 +39,8 @@ def records_of(
     config = read(folder / "config.json")
     check_paths(config, folder)
     signed = read(folder / "origin.json")
+    check_commands([entry["command"] for entry in signed], folder)
     about = {
-        "format": FORMAT,
         "label": label,
         "split": split,
         "recipe": recipe_of(signed[0]["command"]),
@@ -66,13 +66,25 @@ def records_of(
 
 def check_paths(config: Mapping[str, Any], folder: Path) -> None:
     """Raise ValueError where a path of this machine would be published."""
-    for part, name in (("data", "root"), ("model", "weights"), ("model", "backbone_weights")):
+    for part, name in PATHS:
         path = config.get(part, {}).get(name)
         if path is not None and Path(path).is_absolute():
             raise ValueError(
                 f"{folder} was run with --{part}.{name.replace('_', '-')} {path}: run what is "
                 "to be published with paths relative to the repository."
             )
+
+
+def check_commands(commands: Sequence[str], folder: Path) -> None:
+    """The same for the words of the commands."""
+    for command in commands:
+        for word in shlex.split(command):
+            _, _, value = word.rpartition("=")
+            if Path(value).is_absolute():
+                raise ValueError(
+                    f"{folder} was run with {word}: run what is to be published with paths "
+                    "relative to the repository."
+                )
 
 
 def finished(
@@ -86,6 +98,7 @@ def finished(
     counts = {digest_of_counts(after): after}
     record = {
         **run,
+        **({"bias": result["label_bias"]["bias"]} if "label_bias" in result else {}),
         "network_steps": result["network_steps"],
         "wall_seconds": result["wall_seconds"],
         "counts": next(iter(counts)),
@@ -169,12 +182,3 @@ def history_of(path: Path) -> list[dict[str, float]]:
         }
         for k in sorted(chosen)
     ]
-
-
-def recipe_of(command: str) -> str:
-    """The recipe's name as the command has it."""
-    words = command.split()
-    for before, word in pairwise(words):
-        if before in ("compare", "run", "--recipe"):
-            return word
-    return "collage"  # of `ablate` without --recipe

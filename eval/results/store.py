@@ -1,5 +1,6 @@
 """What is stored of experiments, and where: everything that RESULTS.md says can be had from it.
 
+experiments/says.md              what all studies together say, in words
 experiments/STUDY/study.json     title, split, what the rows are compared with; see `Study`
 experiments/STUDY/asked.md       the question, in words
 experiments/STUDY/says.md        what the table says and what it does not, in words
@@ -20,6 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from eval.arms import ARMS
 from eval.metrics import SplitCounts
 
 Record = Mapping[str, Any]
@@ -41,6 +43,8 @@ class Study:
         also: others of the kind, each with a table of its own.
         parts: title -> beginning of the names of its images; a table is made for each.
         published: label -> what the literature has found of it.
+        learning: label whose CRF parameters are drawn by training step.
+        commands: that make its runs again; none where the code of today does not.
         asked, says: Markdown.
         records: of all runs, in the order of their labels, arms and seeds.
     """
@@ -52,6 +56,8 @@ class Study:
     also: tuple[Base, ...]
     parts: Mapping[str, str]
     published: Mapping[str, str]
+    learning: str
+    commands: tuple[str, ...]
     asked: str
     says: str
     records: tuple[Record, ...]
@@ -103,6 +109,8 @@ class Store:
                 tuple(map(base_of, about.get("also", ()))),
                 about.get("parts", {"": ""}),
                 about.get("published", {}),
+                about.get("learning", about["against"][0]),
+                tuple(about.get("commands", ())),
                 (folder / "asked.md").read_text(encoding="utf-8").strip(),
                 (folder / "says.md").read_text(encoding="utf-8").strip(),
                 tuple(sorted(records, key=lambda r: (order.index(r["label"]), *place(r)))),
@@ -113,18 +121,36 @@ class Store:
                 "title, split and against, runs/ what `eval results add` wrote."
             ) from error
 
+    def says(self) -> str:
+        """What all studies together say; nothing where no one has written it."""
+        path = self.root / "says.md"
+        return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+
     def put(self, study: str, record: Record, counts: Mapping[str, SplitCounts]) -> Path:
-        """Write a run and what was counted; a run of the same label, arm and seed is replaced."""
+        """Write a run and what was counted; a run of the same label, arm and seed is replaced.
+
+        Raises:
+            ValueError: the file's name is that of another label.
+        """
+        path = self.run_path(study, record)
+        if path.is_file() and read(path)["label"] != record["label"]:
+            raise ValueError(
+                f"{path} is of the label {read(path)['label']!r}, which differs from "
+                f"{record['label']!r} in signs alone: name it with other words."
+            )
         for digest, of_split in counts.items():
-            path = self.counts_path(digest)
-            if not path.is_file():
-                of_split.save(path)
-        words = "".join(c if c.isalnum() else "-" for c in record["label"].lower())
-        label = "-".join(part for part in words.split("-") if part)
-        path = self.root / study / "runs" / f"{label}.{record['arm']}.seed{record['seed']}.json"
+            if not self.counts_path(digest).is_file():
+                of_split.save(self.counts_path(digest))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         return path
+
+    def run_path(self, study: str, record: Record) -> Path:
+        """The file of a run."""
+        words = "".join(c if c.isalnum() else "-" for c in record["label"].lower())
+        label = "-".join(part for part in words.split("-") if part)
+        name = f"{label}.{record['arm']}.seed{record['seed']}.json"
+        return self.root / study / "runs" / name
 
     def counts(self, digest: str) -> SplitCounts:
         """What was counted, by the digest of its content.
@@ -165,12 +191,9 @@ def named(base: Base) -> str:
     return f"{'the same arm' if arm is None else arm} of “{label}”"
 
 
-ARM_ORDER = ("start", "unary", "post-hoc", "crf-only", "joint")
-
-
 def place(record: Record) -> tuple[int, int]:
     """Arm and seed as numbers to sort by."""
-    return ARM_ORDER.index(record["arm"]), record["seed"]
+    return ARMS.index(record["arm"]), record["seed"]
 
 
 def digest_of_counts(counts: SplitCounts) -> str:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from eval import wording
-from eval.metrics import Bootstrap, Interval, SplitCounts, harm_rate, score_named
-from eval.metrics.bootstrap import interval_of
-from eval.metrics.confusion import Floats
-from eval.results.store import Record, Study, place
+from eval.metrics import SplitCounts, harm_rate
+from eval.results.lines import Line, Load, lines_of, part
+from eval.results.paired import BY_SEED, DIFFERENCES, differences, value
+from eval.results.store import Study, place
 from eval.score_table import Row
 from eval.summary import Spread
 
@@ -21,72 +21,6 @@ SCORES = (
     Row("NLL", "nll", scale=1.0, digits=4),
 )
 """The columns; "px": trimap mIoU within that width."""
-
-DIFFERENCES = (
-    Row("mIoU", "miou"),
-    Row("1 px", "trimap_miou", "1"),
-    Row("3 px", "trimap_miou", "3"),
-    Row("10 px", "trimap_miou", "10"),
-    Row("Boundary IoU", "boundary_iou"),
-    Row("NLL", "nll", scale=1.0, digits=4),
-)
-"""The columns of the second table."""
-
-BY_SEED = tuple(score for score in DIFFERENCES if score.title in ("mIoU", "3 px"))
-"""Of these the second table has each seed's difference, too."""
-
-Load = Callable[[str], SplitCounts]
-"""Counts by their digest."""
-
-
-@dataclass(frozen=True)
-class Line:
-    """The runs of one label and arm, which make one line of each table.
-
-    Attributes:
-        label, arm: of all of them.
-        records: finished runs, one of each seed.
-        failed: runs that failed.
-    """
-
-    label: str
-    arm: str
-    records: tuple[Record, ...]
-    failed: tuple[Record, ...]
-
-    def runs(self, load: Load, beginning: str, key: str = "counts") -> list[SplitCounts]:
-        """What was counted in every run on the images whose names begin so.
-
-        Args:
-            load: counts by their digest.
-            beginning: of the names.
-            key: "counts_before" of a CRF.
-        """
-        return [part(load(record[key]), beginning) for record in self.records]
-
-
-def lines_of(study: Study) -> list[Line]:
-    """The lines of a study, in the order of its labels and arms."""
-    keys = dict.fromkeys((r["label"], r["arm"]) for r in study.records)
-    found = []
-    for label, arm in keys:
-        of_line = [r for r in study.records if (r["label"], r["arm"]) == (label, arm)]
-        finished = tuple(r for r in of_line if "failed" not in r)
-        failed = tuple(r for r in of_line if "failed" in r)
-        found.append(Line(label, arm, finished, failed))
-    return found
-
-
-def part(counts: SplitCounts, beginning: str) -> SplitCounts:
-    """The counts of the images whose names begin so; all of them for "".
-
-    Raises:
-        ValueError: there is none.
-    """
-    names = [name for name in counts.names if name.startswith(beginning)]
-    if not names:
-        raise ValueError(f"no image's name begins with {beginning!r}.")
-    return counts if len(names) == len(counts) else counts.of(names)
 
 
 def score_rows(study: Study, load: Load, beginning: str) -> list[list[str]]:
@@ -121,17 +55,14 @@ def class_rows(study: Study, load: Load, beginning: str) -> list[list[str]]:
     return rows
 
 
-def value(score: Row, run: SplitCounts) -> float:
-    """A score of one run."""
-    return float(score_named(score.name, score.within)(run, run.all_once())[0])
-
-
 def scored(score: Row, runs: Sequence[SplitCounts]) -> str:
     """Mean and sample deviation of a score over the seeds."""
-    values = [value(score, run) for run in runs]
-    text = score.written(statistics.fmean(values))
-    deviation = Spread(tuple(values)).deviation
-    return text if deviation is None else f"{text} ± {score.written(deviation)}"
+    values = tuple(v for v in (value(score, run) for run in runs) if not math.isnan(v))
+    if not values:
+        return wording.ABSENT  # a class that is not in these images, or no probabilities
+    spread = Spread(values)
+    text = score.written(spread.mean)
+    return text if spread.deviation is None else f"{text} ± {score.written(spread.deviation)}"
 
 
 def harmed(line: Line, load: Load, beginning: str, runs: Sequence[SplitCounts]) -> str:
@@ -160,99 +91,6 @@ def difference_rows(study: Study, load: Load, beginning: str) -> list[list[str]]
     return rows
 
 
-def changed(score: Row, interval: Interval | None) -> str:
-    """A difference of a score, with its interval."""
-    return wording.ABSENT if interval is None else score.change(interval).replace("  ", " ")
-
-
-@dataclass(frozen=True)
-class Found:
-    """How a line differs from that of `study.against`.
-
-    Attributes:
-        seeds: that both have.
-        intervals: of `DIFFERENCES`.
-        by_seed: the difference of each seed, of `BY_SEED`.
-    """
-
-    seeds: tuple[int, ...]
-    intervals: tuple[Interval | None, ...]
-    by_seed: tuple[tuple[float, ...], ...]
-
-    def cells(self, shown: Sequence[Row]) -> list[str]:
-        """The differences of these scores with their intervals, then those of each seed."""
-        intervals = dict(zip(DIFFERENCES, self.intervals, strict=True))
-        return [
-            *(changed(score, intervals[score]) for score in shown),
-            *(", ".join(f"{100 * v:+.2f}" for v in of_score) for of_score in self.by_seed),
-        ]
-
-
-def differences(study: Study, load: Load, beginning: str) -> Iterator[tuple[Line, Found]]:
-    """Every line that has another to be compared with, as `study.against` says, and how it differs.
-
-    Runs are paired by seed. The one run of start stands against every seed.
-    """
-    lines = lines_of(study)
-    finished = {(line.label, line.arm): line for line in lines if line.records}
-    label, arm = study.against
-    bootstrap: Bootstrap | None = None
-    for line in lines:
-        base = finished.get((label, arm or line.arm))
-        if base is None or line is base:
-            continue
-        of_base = {record["seed"]: record for record in base.records}
-        of_line = {record["seed"]: record for record in line.records}
-        if line.arm == "start" and line.records:
-            of_line = dict.fromkeys(of_base, line.records[0])
-        seeds = tuple(sorted(of_line.keys() & of_base.keys()))
-        if not seeds:
-            continue
-        runs, others = (
-            [part(load(records[seed]["counts"]), beginning) for seed in seeds]
-            for records in (of_line, of_base)
-        )
-        bootstrap = bootstrap or Bootstrap(len(runs[0]))
-        keys = [
-            (beginning, *(records[k]["counts"] for k in seeds)) for records in (of_line, of_base)
-        ]
-        yield (
-            line,
-            Found(
-                seeds,
-                tuple(
-                    interval_of(
-                        resampled(bootstrap, keys[0], runs, score)
-                        - resampled(bootstrap, keys[1], others, score)
-                    )
-                    for score in DIFFERENCES
-                ),
-                tuple(
-                    tuple(
-                        value(score, a) - value(score, b) for a, b in zip(runs, others, strict=True)
-                    )
-                    for score in BY_SEED
-                ),
-            ),
-        )
-
-
-Resampled = dict[tuple[tuple[str, ...], Row], Floats]
-
-RESAMPLED: Resampled = {}
-"""By part, digests of the counts, and score: most lines stand in several tables and figures."""
-
-
-def resampled(
-    bootstrap: Bootstrap, key: tuple[str, ...], runs: Sequence[SplitCounts], score: Row
-) -> Floats:
-    """`Bootstrap.values`, computed once; `key` names the runs by their content."""
-    if (key, score) not in RESAMPLED:
-        values = bootstrap.values(runs, score_named(score.name, score.within))
-        RESAMPLED[key, score] = values
-    return RESAMPLED[key, score]
-
-
 def markdown(rows: Sequence[Sequence[str]]) -> str:
     """A table in GitHub's Markdown; the first row is the title."""
     titles, *others = rows
@@ -262,7 +100,9 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
 
 def run_rows(study: Study) -> list[list[str]]:
     """Title and a row for each run: what made it."""
-    rows = [["", "arm", "seed", "configuration", "steps", "time", "commit", "machine"]]
+    bias = any("bias" in record for record in study.records)
+    titles = ["configuration", "steps", "time", "commit", "machine"]
+    rows = [["", "arm", "seed", *(["bias"] if bias else []), *titles]]
     for record in sorted(study.records, key=lambda r: (r["label"], *place(r))):
         finished = "failed" not in record
         rows.append(
@@ -270,6 +110,7 @@ def run_rows(study: Study) -> list[list[str]]:
                 record["label"],
                 record["arm"],
                 str(record["seed"]),
+                *([f"{record['bias']:g}" if "bias" in record else wording.ABSENT] if bias else []),
                 record["digest"],
                 str(record["network_steps"]) if finished else wording.ABSENT,
                 wording.duration(record["wall_seconds"]) if finished else "failed",

@@ -29,7 +29,13 @@ def test_the_document_has_the_scores_of_the_counts(published: Path, fake_run) ->
     row = row_of(text, "joint, before its CRF", 0)
     assert row[3] == f"{np.mean(alone):.2f} ± {np.std(alone, ddof=1):.2f}"
     assert row_of(text, "start", 0)[2] == "1"
-    for word in ("A first study", "Is it so?", "It may be.", "runs/demo", "a processor"):
+    for word in (
+        "A first study",
+        "Is it so?",
+        "It may be.",
+        "(experiments/first/runs)",
+        "a processor",
+    ):
         assert word in text
 
 

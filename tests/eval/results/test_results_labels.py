@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from eval.__main__ import main
-from eval.metrics import Bootstrap, score_named
+from eval.metrics import Bootstrap, SplitCounts, score_named
 from eval.results.overview import anchor
 from tests.eval.results.study import counts_of, row_of
 
@@ -117,10 +117,63 @@ def test_the_overview_has_the_learnt_arms_of_all_studies(published: Path) -> Non
         assert [name, *cells] == [arm, found[2], found[3], found[5], *found[9:11]]
     change_study(published, against=["recipe", "unary"])
     main(["results", "write"])
-    assert "What a CRF that learns" not in (published / "RESULTS.md").read_text()
+    assert "How far the CRFs" not in (published / "RESULTS.md").read_text()
 
 
 def test_a_title_links_to_its_heading() -> None:
     assert anchor("CamVid, ImageNet backbone: a context_kernel") == (
         "camvid-imagenet-backbone-a-context_kernel"
     )
+
+
+def test_the_commands_that_make_the_rows_again_are_named(published: Path) -> None:
+    main(["results", "write"])
+    assert "stands in [its file](experiments/first/runs)" in Path("RESULTS.md").read_text()
+    change_study(published, commands=["python -m train compare collage --out runs/demo"])
+    main(["results", "write"])
+    assert (
+        "```\npython -m train compare collage --out runs/demo\n```"
+        in (published / "RESULTS.md").read_text()
+    )
+
+
+def test_what_all_studies_say_comes_first(published: Path) -> None:
+    (published / "experiments" / "says.md").write_text("It may be so.\n")
+    main(["results", "write"])
+    head, _ = (published / "RESULTS.md").read_text().split("Scores in per cent")
+    assert head.endswith("It may be so.\n\n")
+
+
+def test_start_is_compared_with_every_seed(published: Path, fake_run) -> None:
+    change_study(published, against=["recipe", "start"])
+    main(["results", "write"])
+    runs, base = counts_of(fake_run, "joint"), 2 * counts_of(fake_run, "start")
+    found = Bootstrap(len(base[0])).difference(runs, base, score_named("miou"))
+    assert found is not None
+    cell = "{:+.2f} [{:+.2f}, {:+.2f}]".format(*(100 * value for value in found))
+    assert row_of((published / "RESULTS.md").read_text(), "joint", 1)[2:4] == ["2", cell]
+
+
+def test_runs_of_other_images_are_not_paired(published: Path, run_copy: Path, capsys) -> None:
+    for path in run_copy.glob("arms/joint-seed*/counts-report*.npz"):
+        counts = SplitCounts.load(path)
+        counts.of(counts.names[1:]).save(path)
+    add = ["results", "add", str(run_copy), "--study", "first", "--label", "fewer"]
+    main([*add, "--arms", "joint"])
+    with pytest.raises(SystemExit, match="fewer, joint and recipe, post-hoc: cannot be paired"):
+        main(["results", "write"])
+
+
+def test_a_class_that_no_image_has_is_absent(published: Path) -> None:
+    change_study(published, parts={"One image": "scene-003"})
+    main(["results", "write"])
+    text = (published / "RESULTS.md").read_text()
+    assert "nan" not in text
+    main(["results", "check"])
+
+
+def test_labels_of_one_file_name_are_refused(place: Path, fake_run) -> None:
+    add = ["results", "add", str(fake_run.run_dir), "--study", "first", "--arms", "joint"]
+    main([*add, "--label", "b = +1"])
+    with pytest.raises(SystemExit, match="differs from 'b = -1' in signs alone"):
+        main([*add, "--label", "b = -1"])
