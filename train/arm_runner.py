@@ -102,7 +102,7 @@ class ArmRunner:
             self._log_checkpoints(tracker, self.folder.checkpoint(arm, seed))
         result["wall_seconds"] = time.perf_counter() - began
         if found is not None:
-            result |= {"search": found.rows}
+            result["search"] = result["search"] or found.rows  # or that of a second search
             result["wall_seconds"] += found.seconds
         if processes.is_first():
             write_json(path, result)
@@ -170,7 +170,7 @@ class ArmRunner:
                 self.load(arm, seed),
                 self.recipe.crf,
                 self.tune,
-                self._coarse(arm, seed, self.tune, "tune"),
+                self._coarse(arm, seed, self.tune),
                 self.recipe.search,
                 lambda done, total: progress.update(task, completed=done, total=total),
             )
@@ -199,7 +199,7 @@ class ArmRunner:
             "harm_rate": {},
         }
         for split, dataset in self.scored_splits.items():
-            coarse = self._coarse(network_of or arm, seed, dataset, split)
+            coarse = self._coarse(network_of or arm, seed, dataset)
             save_to = self.folder.predictions(arm, seed) if split == "report" else None
             counts = evaluate(segmenter, dataset, coarse, save_to=save_to)
             self._keep_counts(counts, self.folder.counts(arm, seed, split))
@@ -252,7 +252,7 @@ class ArmRunner:
             min_size=model.min_size,
         )
 
-    def _coarse(self, arm: ArmName, seed: int, split: SegmentationDataset, name: str) -> Coarse:
+    def _coarse(self, arm: ArmName, seed: int, split: SegmentationDataset) -> Coarse:
         """The network's logits of a split, computed once for all CRFs behind it."""
         return self._logits.of(
             (f"{arm}-seed{seed}", *split.names),

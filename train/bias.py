@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -64,7 +64,7 @@ class BiasOptions:
     values: tuple[float, ...] = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
     num_images: int = 60
     arms: tuple[str, ...] = ()
-    data_root: Path | None = None
+    data_root: Annotated[Path | None, tyro.conf.arg(name="data.root")] = None
     device: DeviceName = "auto"
 
     def __post_init__(self) -> None:

@@ -52,7 +52,7 @@ def begins_with(name: str, beginnings: Sequence[str]) -> bool:
 
 def check_names(network: nn.Module, frozen: Sequence[str]) -> None:
     """Raise ValueError where a name is that of no part."""
-    names = [name for name, _ in network.named_modules()]
+    names = [name for name, _ in network.named_modules() if name]
     for part in frozen:
         if part not in names:
             children = ", ".join(name for name, _ in network.named_children())

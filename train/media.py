@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from crfrnn.compatibility import potts
+from crfrnn.kernel_weights import MatrixWeight
 from data import VOID, SegmentationDataset
 from eval.report.figures.canvas import panels, style
 from eval.report.figures.matrices import heat_map as draw_matrix
@@ -63,8 +64,8 @@ def heat_maps(segmenter: Segmenter, names: tuple[str, ...]) -> Iterator[tuple[st
         "compatibility (penalty)", compatibility, potts(size).numpy(), names, "Potts"
     )
     yield "crf/compatibility_map", wandb.Image(picture)
-    if segmenter.config.crf.kernel_weights == "matrix":
-        for name, matrix in potentials.kernel_weight_matrices().items():
+    for name, matrix in potentials.kernel_weight_matrices().items():
+        if isinstance(potentials.kernel_weights[name], MatrixWeight):
             title = f"{name} kernel weights"
             zeros = np.zeros((size, size))
             picture = heat_map(title, matrix.cpu().numpy(), zeros, names, "zero")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 
 MAGIC = b":W&B"
@@ -123,6 +124,9 @@ def records(path: Path) -> Iterator[Record]:
         parts += raw[begin:position]
         if kind in (WHOLE, LAST):
             record = Record()
-            record.ParseFromString(parts)
+            try:
+                record.ParseFromString(parts)
+            except DecodeError as error:
+                raise ValueError(f"{path} is damaged: {error}.") from error
             yield record
             parts = b""

@@ -47,7 +47,6 @@ class Comparison:
     """
 
     def __init__(self, name: str, recipe: Recipe, out: Path, *, resume: bool) -> None:
-        self.name = name
         self.recipe = recipe
         self.runner = ArmRunner(name, recipe, out, resume=resume)
 
@@ -162,9 +161,11 @@ class Comparison:
         ends = recipe.crf_last is None and not recipe.search_again
         phase = replace(phase, folder="" if ends else "trained", first_step=taken)
         steps = self.runner.fit(segmenter, phase, tracker)
+        rows = None
         if recipe.search_again:
             self.runner.keep(segmenter, "joint", seed)
-            best = self.runner.search("joint", seed).best
+            again = self.runner.search("joint", seed)
+            best, rows = again.best, again.rows
             segmenter = segmenter.with_crf(self._learnable(best) if recipe.crf_last else best)
         if recipe.crf_last is not None:
             last = replace(alone, fit=recipe.crf_last, folder="last", first_step=taken + steps)
@@ -172,7 +173,7 @@ class Comparison:
         if not ends:
             self.runner.keep(segmenter, "joint", seed)
         result = self.runner.scored("joint", seed, segmenter, steps)
-        return {**result, "crf_start": crf_start}
+        return {**result, "crf_start": crf_start, "search": rows}
 
     def _learnable(self, found: CrfConfig) -> CrfConfig:
         """The searched widths and weights in the recipe's form."""

@@ -110,6 +110,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds must be distinct and at least one, got {self.seeds}.")
+        if not all(0 <= seed < 2**32 for seed in self.seeds):
+            raise ValueError(f"seeds must lie in 0 to 2^32 - 1, got {self.seeds}.")
         if not self.score or len(set(self.score)) != len(self.score):
             raise ValueError(f"score must name tune, report, or both once, got {self.score}.")
         for name, least in (

@@ -55,7 +55,8 @@ class RunFolder:
     def __init__(self, path: Path, config: dict[str, Any], *, resume: bool) -> None:
         self.path = path
         # A run that ended before it had saved anything leaves nothing to protect.
-        kept = read_json(path / "config.json") if any(path.glob("arms/**/*.pt")) else None
+        saved = any(path.glob("arms/**/*.pt")) or any(path.glob("arms/*/result.json"))
+        kept = read_json(path / "config.json") if saved else None
         if kept is not None and not resume:
             raise FileExistsError(
                 f"{path} holds a run already: --resume goes on with it, another --out starts a "
@@ -66,6 +67,11 @@ class RunFolder:
             raise ValueError(
                 f"{path} holds a run of another configuration: {'; '.join(differing[:5])}. "
                 "Give another --out, or delete the folder."
+            )
+        if kept is not None and kept.get("seeds", [])[:1] != config.get("seeds", [])[:1]:
+            raise ValueError(
+                f"{path} holds arms that begin at the start of seed {kept['seeds'][0]}: let it be "
+                f"the first of --seeds, got {config['seeds']}, or give another --out."
             )
         processes.barrier()  # the others have read it
         if processes.is_first():
@@ -142,7 +148,8 @@ def read_json(path: Path) -> Any:
 def write_json(path: Path, value: Any) -> None:
     """Write whole or not at all: what can be read is finished."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
+    # Of its own: another machine may write the same file now.
+    temporary = path.with_name(f"{path.name}.{uuid4().hex}.part")
     with temporary.open("w", encoding="utf-8") as file:
         json.dump(value, file)
         file.flush()

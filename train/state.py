@@ -32,7 +32,7 @@ class TrainingState:
         best: highest mIoU on the tune split so far.
         without_gain: evaluations since then.
         finished: nothing is left to do; the weights are the result.
-        corrupt: unreadable images met so far, by name, with what is wrong.
+        corrupt: unreadable images that this process has met, by name, with what is wrong.
     """
 
     def __init__(
@@ -77,8 +77,6 @@ class TrainingState:
     def save(self, path: Path) -> None:
         """Write everything; every process must call."""
         random = processes.gathered(random_state())
-        for corrupt in processes.gathered(self.corrupt):
-            self.corrupt.update(corrupt)
         training = {
             "config": asdict(self.config),
             "weights": {} if self.average is None else self.segmenter.state_dict(),
@@ -89,7 +87,7 @@ class TrainingState:
             "best": self.best,
             "without_gain": self.without_gain,
             "finished": self.finished,
-            "corrupt": self.corrupt,
+            "corrupt": processes.gathered(self.corrupt),  # every process may skip some
             "run_id": self.run_id,
         }
         self._write(path, training)
@@ -151,4 +149,4 @@ class TrainingState:
         self.step = checkpoint["step"]
         self.best = training["best"]
         self.without_gain = training["without_gain"]
-        self.corrupt = training["corrupt"]
+        self.corrupt = training["corrupt"][processes.rank()]

@@ -47,7 +47,6 @@ class Scoring:
         self.progress = progress
         kept = folder.kept(floor)
         self.found: dict[CrfConfig, Scores] = {k: v for k, v in kept.items() if k is not None}
-        self.cpu_seconds = 0.0
 
     def __call__(self, stage: str, settings: Sequence[CrfConfig]) -> list[float]:
         """The values of some settings: what a `Method` asks for."""

@@ -17,7 +17,7 @@ from train.ablate.expand import Variant, expand
 from train.ablate.results import difference, gather, interval, spread
 from train.ablate.table import markdown, rows
 from train.recipes import RECIPES
-from train.run_folder import write_json
+from train.run_folder import read_json, write_json
 
 MINE = Ablation(
     "mine",
@@ -179,6 +179,21 @@ def test_one_seed_has_neither_deviation_nor_interval(world, tmp_path) -> None:
     assert table["coarse", "joint"][2:4] == ["1", "63.00"]
     assert table["coarse", "joint"][-2:] == ["+3.00", "–"]
     assert "with one seed neither deviation nor interval" in markdown(results)
+
+
+def test_runs_of_the_tune_split_alone_are_compared_there(world, tmp_path) -> None:
+    variants, _, run = world
+    run()
+    for path in tmp_path.glob("*/arms/*/result.json"):
+        result = read_json(path)
+        miou = result["metrics"].pop("report")["miou"]
+        result["metrics"]["tune"]["miou"] = miou
+        write_json(path, result)
+    results = gather(MINE, "tiny", variants, tmp_path)
+    table = {(row[0], row[1]): row for row in rows(results)}
+    assert table["coarse", "joint"][2:4] == ["3", "–"]
+    assert table["coarse", "joint"][-2].startswith("+2.33 ± ")
+    assert "difference of tune mIoU" in markdown(results)
 
 
 def test_missing_runs_are_named_and_shown_as_dashes(world, tmp_path) -> None:

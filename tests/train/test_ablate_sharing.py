@@ -8,7 +8,7 @@ import pytest
 
 from train.ablate.ablation import Ablation
 from train.ablate.expand import Variant, expand
-from train.ablate.sharing import take_over
+from train.ablate.sharing import sign_for_taken, take_over
 from train.run_folder import read_json, write_json
 
 
@@ -98,3 +98,29 @@ def test_post_hoc_is_taken_over_with_its_search(tiny, tmp_path, changes, arms, t
         assert read_json(target / "taken_over.json") == {"from": base.digest}
         assert (target / "checkpoint.pt").read_bytes() == base.digest.encode()
         assert (target / "counts-tune.npz").is_file()
+
+
+def test_a_search_is_not_put_behind_another_network(tiny, tmp_path) -> None:
+    pair = Ablation("mine", "", {"base": {}, "other": {"crf.untied": True}}, arms=("post-hoc",))
+    base, other = expand(pair, tiny)
+    for name in ("start-seed0", "unary-seed0", "post-hoc-seed0"):
+        fill(tmp_path, base, name, search=True)
+    own = fill(tmp_path, other, "unary-seed0")
+    take_over(other, pair.arms, [base, other], tmp_path)
+    assert not (own / "search.json").exists()
+    assert not (own.parent / "post-hoc-seed0").exists()
+    assert (own.parent / "start-seed0" / "search.json").is_file()
+
+
+def test_what_is_taken_over_keeps_who_made_it(tiny, tmp_path) -> None:
+    pair = Ablation("mine", "", {"base": {}, "other": {"crf.untied": True}}, arms=("post-hoc",))
+    base, other = expand(pair, tiny)
+    for name in ("start-seed0", "unary-seed0", "post-hoc-seed0"):
+        fill(tmp_path, base, name, search=True)
+    made = {"id": "one", "command": "python -m train ablate mine", "seconds": 5.0}
+    write_json(tmp_path / base.digest / "origin.json", [made])
+    take_over(other, pair.arms, [base, other], tmp_path)
+    for _ in range(2):  # once is enough
+        sign_for_taken(other, tmp_path)
+        signed = read_json(tmp_path / other.digest / "origin.json")
+        assert signed == [{**made, "seconds": 0.0}]  # the time is the other folder's

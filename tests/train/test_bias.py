@@ -14,7 +14,7 @@ from data import VOID
 from eval.checkpoint import load_segmenter, read_checkpoint
 from eval.data_root import split_of
 from eval.inference import coarse_unaries, evaluate
-from eval.metrics import SplitCounts, mean_iou
+from eval.metrics import SplitCounts, harm_rate, mean_iou, scores
 from eval.results.record import records_of
 from models import CrfConfig, Segmenter, SegmenterConfig
 from tests.train.tiny import tiny_recipe
@@ -68,11 +68,15 @@ def test_every_arm_is_scored_with_its_best_bias(run: Path, tmp_path: Path, capsy
         counts = evaluate(segmenter, report, coarse_unaries(segmenter, report))
         kept = SplitCounts.load(folder / "counts-report.npz")
         np.testing.assert_array_equal(counts.confusions, kept.confusions)
+        assert result["metrics"]["report"]["miou"] == scores(kept)["miou"]
         assert not kept.confusions[:, :, 1:].any()
         assert not (tmp_path / "biased" / "arms" / f"{arm}-seed0" / "search.json").exists()
     before = SplitCounts.load(out / "arms" / "post-hoc-seed0" / "counts-report-before-crf.npz")
     unary = SplitCounts.load(run / "arms" / "unary-seed0" / "counts-report.npz")
     np.testing.assert_array_equal(before.confusions, unary.confusions)
+    biased = json.loads((out / "arms" / "post-hoc-seed0" / "result.json").read_text())
+    after = SplitCounts.load(out / "arms" / "post-hoc-seed0" / "counts-report.npz")
+    assert biased["harm_rate"]["report"] == harm_rate(before, after)
     made = json.loads((out / "origin.json").read_text())
     assert made[0] == json.loads((run / "origin.json").read_text())[0]
     # It can be stored beside the run, and gone on with.

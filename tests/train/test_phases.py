@@ -236,6 +236,31 @@ def test_a_network_of_one_output_stride_has_no_other() -> None:
         segmenter.finished(16, freeze=False)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"finish": FinishConfig(FitConfig(steps=2), output_stride=8)}, "has one output stride, 8"),
+        ({"crf_fit": FitConfig(steps=2, crf_lr=0.0, compatibility_lr=0.0)}, "nothing to learn"),
+        ({"crf_last": FitConfig(steps=2, frozen=("backbone.none",))}, "has no part"),
+        ({"fit": FitConfig(steps=2, loss=LossConfig(class_weights=(1.0, 2.0)))}, "class_weights"),
+    ],
+)
+def test_what_no_phase_can_do_is_refused_before_the_first(
+    tiny, tmp_path, changes, message: str
+) -> None:
+    model = replace(tiny.model, network=DeepLabV1Config(backbone=VggConfig(fc_channels=8)))
+    recipe = replace(tiny, model=model if "finish" in changes else tiny.model, **changes)
+    with pytest.raises(ValueError, match=message):
+        Comparison("collage", recipe, tmp_path / "run", resume=False)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_seeds_that_no_generator_takes(tiny, seed: int) -> None:
+    with pytest.raises(ValueError, match=r"seeds must lie in 0 to 2\^32 - 1"):
+        replace(tiny, seeds=(0, seed))
+
+
 def test_joint_may_train_its_crf_first(tiny, tmp_path) -> None:
     """PAC-CRF's two stages: in the first the network stays as start left it."""
     recipe = replace(tiny, crf_first=replace(tiny.fit, steps=3))

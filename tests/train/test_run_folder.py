@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from train.run_folder import RunFolder, read_json
+import pytest
+
+from train.run_folder import RunFolder, read_json, write_json
 
 
 def folder_of(path: Path) -> RunFolder:
-    return RunFolder(path, {"fit": 1}, resume=True)
+    return RunFolder(path, {"fit": 1, "seeds": [0, 1]}, resume=True)
+
+
+def keep_result(path: Path) -> None:
+    """As if a run had finished, and its checkpoint were deleted since."""
+    RunFolder(path, {"fit": 1, "seeds": [0, 1]}, resume=False)
+    write_json(path / "arms" / "unary-seed0" / "result.json", {})
 
 
 def test_invocations_at_the_same_time_keep_each_others_lines(tmp_path: Path) -> None:
@@ -31,3 +39,18 @@ def test_a_run_that_left_nothing_leaves_no_line(tmp_path: Path) -> None:
     (tmp_path / "arms" / "start-seed0" / "checkpoint.pt").touch()
     folder_of(tmp_path).sign()
     assert len(read_json(tmp_path / "origin.json")) == 2
+
+
+def test_results_without_checkpoints_are_protected(tmp_path: Path) -> None:
+    keep_result(tmp_path)
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        RunFolder(tmp_path, {"fit": 1, "seeds": [0, 1]}, resume=False)
+    with pytest.raises(ValueError, match="another configuration: fit was 1, now 2"):
+        RunFolder(tmp_path, {"fit": 2, "seeds": [0, 1]}, resume=True)
+
+
+def test_the_start_of_another_seed_is_refused(tmp_path: Path) -> None:
+    keep_result(tmp_path)
+    RunFolder(tmp_path, {"fit": 1, "seeds": [0, 1, 2]}, resume=True)
+    with pytest.raises(ValueError, match=r"begin at the start of seed 0.*got \[1, 2\]"):
+        RunFolder(tmp_path, {"fit": 1, "seeds": [1, 2]}, resume=True)

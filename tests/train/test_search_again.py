@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import torch
@@ -27,7 +28,8 @@ def test_joint_ends_with_a_searched_crf_behind_its_own_network(tiny, tmp_path) -
         if name.startswith("network."):
             assert torch.equal(value, trained["model"][name])
     assert result["network_steps"] == 4
-    assert result["search"] is not None
+    kept_search = json.loads((arm / "search.json").read_text())
+    assert result["search"] == kept_search["rows"]
 
     # interrupted before it was scored, it goes on to the same
     (arm / "result.json").unlink()

@@ -20,6 +20,7 @@ from eval.metrics import scores
 from eval.provenance import git
 from models import CrfConfig, Segmenter, SegmenterConfig
 from tests.train.offline_files import finished_runs
+from train.media import heat_maps
 from train.offline_run import history_row, read_offline_run, records
 from train.tracker import NoTracker
 from train.tracking import RunTracker
@@ -198,6 +199,25 @@ def test_records_cross_the_blocks_of_a_file(tmp_path) -> None:
     parts = [chunk(1, first), bytes(3), chunk(2, second[:32761]), chunk(4, second[32761:])]
     path.write_bytes(b":W&B" + bytes(3) + b"".join(parts))
     assert [read.SerializeToString() for read in records(path)] == [first, second]
+
+
+def test_a_damaged_record_is_named(offline) -> None:
+    with RunTracker(offline, "offline", "group", "name", {}) as tracker:
+        tracker.log(1, {"loss": 1.0})
+    (found,) = finished_runs(offline)
+    (path,) = found.path.glob("*.wandb")
+    damaged = bytearray(path.read_bytes())
+    damaged[14:20] = b"\xff" * 6
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"\.wandb is damaged"):
+        read_offline_run(found.path)
+
+
+def test_a_weight_matrix_is_drawn_kernel_by_kernel(tiny) -> None:
+    crf = CrfConfig(kernel_weights="class", theta_context=20.0)
+    segmenter = Segmenter(SegmenterConfig(3, tiny.model.network, crf))
+    drawn = [key for key, _ in heat_maps(segmenter, ("a", "b", "c"))]
+    assert drawn == ["crf/compatibility_map", "crf/context_weight_map"]
 
 
 def test_what_is_no_file_of_a_run(tmp_path) -> None:

@@ -225,7 +225,6 @@ SHIPPED = (
             "rate 9e-5": {"fit.lr": 9e-5},
         },
         arms=("unary", "post-hoc"),
-        against="post-hoc",
     ),
     Ablation(
         "baseline-strength",

@@ -10,7 +10,7 @@ from pathlib import Path
 from eval.arms import ArmName
 from train.ablate.ablation import Ablation
 from train.ablate.expand import Variant
-from train.ablate.sharing import take_over
+from train.ablate.sharing import sign_for_taken, take_over
 from train.protocol import Comparison
 from train.run_folder import write_json
 
@@ -112,6 +112,7 @@ def execute(
                     for taken in take_over(variant, ablation.arms, variants, out):
                         say(f"  {taken} taken over")
                     run = prepare(variant)
+                    sign_for_taken(variant, out)
                 if not job.result.is_file():  # not taken over
                     run(job.arm, job.seed)
             except FAILURES as error:

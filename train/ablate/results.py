@@ -30,8 +30,8 @@ def gather(
 ) -> dict[str, Any]:
     """Everything that the table shows, as JSON values.
 
-    `rows` has one entry for each label and arm, with the scores by seed; `missing` and `failed`
-    name the runs without a result.
+    `runs` has one entry for each label, arm and seed, with its scores; `missing` and `failed` name
+    those without a result.
     """
     rows, missing, failed = [], [], []
     for variant in variants:

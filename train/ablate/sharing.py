@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from eval.arms import ArmName
 from train.ablate.expand import Variant
@@ -80,12 +81,20 @@ def take_over(
             if not is_finished(source / name):
                 continue
             copied += take(other, source, target, name)
+            # A search belongs to the very network it was made on.
+            taken = read_json(target / name / "taken_over.json") or {}
             same = searched(other.config, arm) == searched(variant.config, arm)
-            if same and read_json(source / name / "search.json") is not None:
-                copy(source / name / "search.json", target / name / "search.json")
+            if same and taken.get("from") == other.digest and found(source / name):
+                if not found(target / name):
+                    copy(source / name / "search.json", target / name / "search.json")
                 if arm == "unary" and post_hoc and is_finished(source / f"post-hoc-seed{seed}"):
                     copied += take(other, source, target, f"post-hoc-seed{seed}")
     return copied
+
+
+def found(folder: Path) -> bool:
+    """Whether a search on this arm's network is finished."""
+    return (folder / "search.json").is_file()
 
 
 def is_finished(folder: Path) -> bool:
@@ -104,6 +113,25 @@ def take(other: Variant, source: Path, target: Path, name: str) -> list[str]:
     return [f"{name} of {other.digest}"]
 
 
+def sign_for_taken(variant: Variant, out: Path) -> None:
+    """Name in a variant's origin.json what made the arms that it has taken over.
+
+    Their seconds are those of the other folder.
+    """
+    path = out / variant.digest
+    signed = read_json(path / "origin.json") or []
+    known = {entry.get("id") for entry in signed}
+    digests = {read_json(file)["from"] for file in sorted(path.glob("arms/*/taken_over.json"))}
+    others = [
+        {**entry, "seconds": 0.0}
+        for digest in sorted(digests)
+        for entry in read_json(out / digest / "origin.json") or []
+        if entry.get("id") not in known
+    ]
+    if others:
+        write_json(path / "origin.json", [*others, *signed])
+
+
 def networks(variant: Variant, arms: Sequence[ArmName]) -> list[tuple[ArmName, int]]:
     """The trained networks that the arms are, or build on."""
     needed: list[tuple[ArmName, int]] = [("start", variant.recipe.seeds[0])]
@@ -115,6 +143,6 @@ def networks(variant: Variant, arms: Sequence[ArmName]) -> list[tuple[ArmName, i
 def copy(source: Path, target: Path) -> None:
     """Copy whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(target.name + ".part")
+    temporary = target.with_name(f"{target.name}.{uuid4().hex}.part")
     shutil.copyfile(source, temporary)
     temporary.replace(target)

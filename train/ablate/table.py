@@ -9,11 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from eval import wording
+from eval.summary import Split
 from train.ablate.results import WIDTHS, difference, interval, spread
 
 LEGEND = (
     "mIoU in per cent, mean ± sample standard deviation over n seeds; px: within that trimap band "
-    "on the report split; difference of report mIoU in points, paired by seed, with its 95 % "
+    "on the report split; difference of {split} mIoU in points, paired by seed, with its 95 % "
     "interval (Student t); with one seed neither deviation nor interval exists."
 )
 
@@ -36,17 +37,26 @@ def rows(results: dict[str, Any]) -> list[list[str]]:
 
 def cells(results: dict[str, Any], label: str, arm: str) -> list[str]:
     """One row."""
-    report = spread(results, label, arm, "report")
     names = ("report", "tune", *(f"trimap_{width}" for width in WIDTHS))
     scores = [wording.percent(spread(results, label, arm, name)) for name in names]
-    to_base = difference(results, label, arm, "report")
+    split = compared_on(results)
+    compared = spread(results, label, arm, split)
+    to_base = difference(results, label, arm, split)
     shown = "base" if is_base(results, label, arm) else wording.percent(to_base, signed=True)
     limits = None if to_base is None else interval(to_base)
     within = (
         wording.ABSENT if limits is None else " to ".join(f"{100 * v + 0.0:+.2f}" for v in limits)
     )
-    count = "0" if report is None else str(len(report.values))
+    count = "0" if compared is None else str(len(compared.values))
     return [label, arm, count, *scores, shown, within]
+
+
+def compared_on(results: dict[str, Any]) -> Split:
+    """The split of the differences: report, or tune where that alone was scored."""
+    only_tune = any(run["tune"] is not None for run in results["runs"]) and not any(
+        run["report"] is not None for run in results["runs"]
+    )
+    return "tune" if only_tune else "report"
 
 
 def is_base(results: dict[str, Any], label: str, arm: str) -> bool:
@@ -71,7 +81,7 @@ def terminal_table(results: dict[str, Any]) -> Table:
     """The table for the terminal."""
     table = Table(
         title=Text(f"{results['ablation']} on {results['recipe']}"),
-        caption=Text(LEGEND),
+        caption=Text(LEGEND.format(split=compared_on(results))),
         box=SIMPLE_HEAD,
         pad_edge=False,
         show_edge=False,
@@ -106,7 +116,7 @@ def markdown(results: dict[str, Any]) -> str:
             "",
             *(f"| {' | '.join(line)} |" for line in lines),
             "",
-            LEGEND,
+            LEGEND.format(split=compared_on(results)),
             "",
         ]
     )
