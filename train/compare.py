@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from eval import processes
+from eval.arms import ARMS
 from eval.report import write_report
 from eval.report.command import say
 from eval.table import comparison_table
 from train.arm_runner import ArmRunner, Result
+from train.phase import check_learning
 from train.protocol import Comparison
 from train.recipe import Recipe
 from train.run_folder import write_json
@@ -36,6 +38,8 @@ def compare(name: str, recipe: Recipe, out: Path, *, resume: bool) -> dict[str, 
             "or make single arms with `python -m train run`."
         )
     comparison = Comparison(name, recipe, out, resume=resume)
+    for arm_name in ARMS:
+        check_learning(recipe, arm_name, len(comparison.runner.train.classes))
     runs = [comparison.start()]
     for arm in (comparison.unary, comparison.post_hoc, comparison.crf_only, comparison.joint):
         runs += [arm(seed) for seed in recipe.seeds]

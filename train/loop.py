@@ -158,7 +158,8 @@ class Fit:
             values = over_all_processes(terms)
             values |= learning_rates(state.optimizer)
             values |= crf_scalars(state.segmenter) | crf_gradient_norms(state.segmenter)
-            values |= self.meter.read(self.place.device) | {"data/corrupt": len(state.corrupt)}
+            corrupt = sum(map(len, processes.gathered(state.corrupt)))
+            values |= self.meter.read(self.place.device) | {"data/corrupt": corrupt}
             self.tracker.log(self.place.first_step + step, values)
         state.advance()
         return terms

@@ -8,10 +8,10 @@ import torch
 
 from eval.arms import ArmName
 from models import CrfConfig, Segmenter, SegmenterConfig, without_pretrained
-from models.networks import at_output_stride
+from models.networks import at_output_stride, build_network
 from train.arms import TRAINED, Arm
 from train.fit_config import FitConfig
-from train.learning import only_learning
+from train.learning import check_names, only_learning
 from train.objective import check_class_weights
 from train.optim import build_optimizer
 from train.recipe import Recipe
@@ -39,29 +39,46 @@ class Phase:
 
 
 def check_phases(recipe: Recipe, num_classes: int) -> None:
-    """Raise ValueError, before anything is trained, where a phase does not fit data or network.
-
-    Its parts and class weights are named rightly, its output stride exists, and it has something to
-    learn.
-    """
-    finish = recipe.finish
+    """Raise ValueError, before anything is trained, where a phase does not fit data or network."""
+    trained = recipe.model.weights is None
+    finish = recipe.finish if trained else None
     if finish is not None and finish.output_stride is not None:
         at_output_stride(recipe.model.network, finish.output_stride)
-    behind = replace(TRAINED["joint"], network=False)
-    phases = (
-        (recipe.start, TRAINED["start"]),
-        (None if finish is None else finish.fit, TRAINED["start"]),
-        (recipe.fit, TRAINED["unary"]),
-        (recipe.crf_first, behind),
-        (recipe.crf_last, behind),
-        (recipe.crf_fit, TRAINED["crf-only"]),
-    )
-    network = without_pretrained(recipe.model.network)
     with torch.device("meta"):
-        crf = CrfConfig(**asdict(recipe.crf))
-        segmenter = Segmenter(SegmenterConfig(num_classes, network, crf))
-    for phase, arm in phases:
+        network = build_network(without_pretrained(recipe.model.network), num_classes)
+    start = (recipe.start, None if finish is None else finish.fit)
+    for phase in (*start, recipe.fit, recipe.crf_first, recipe.crf_last, recipe.crf_fit):
         if phase is not None:
+            check_names(network, phase.frozen)
             check_class_weights(phase.loss.class_weights, num_classes)
-            with only_learning(segmenter, arm, phase.frozen):
-                build_optimizer(segmenter, arm, phase)
+
+
+def check_learning(recipe: Recipe, arm: ArmName, num_classes: int) -> None:
+    """Raise ValueError, before anything is trained, where a phase of the arm has nothing to learn.
+
+    Phases of other arms that it builds on included.
+    """
+    crf = CrfConfig(**asdict(recipe.crf))
+    with torch.device("meta"):
+        network = without_pretrained(recipe.model.network)
+        segmenter = Segmenter(SegmenterConfig(num_classes, network, crf))
+    behind = replace(TRAINED["joint"], network=False)
+    alone = [("fit", recipe.fit, TRAINED["unary"])]
+    phases: dict[ArmName, list[tuple[str, FitConfig | None, Arm]]] = {
+        "start": [],
+        "unary": [*alone],
+        "post-hoc": [*alone],
+        "crf-only": [*alone, ("crf_fit", recipe.crf_fit, TRAINED["crf-only"])],
+        "joint": [
+            ("crf_first", recipe.crf_first, behind),
+            ("fit", recipe.fit, TRAINED["joint"]),
+            ("crf_last", recipe.crf_last, behind),
+        ],
+    }
+    for name, fit, learns in phases[arm]:
+        if fit is not None:
+            with only_learning(segmenter, learns, fit.frozen):
+                try:
+                    build_optimizer(segmenter, learns, fit)
+                except ValueError as error:
+                    raise ValueError(f"--{name.replace('_', '-')}: {error}") from error

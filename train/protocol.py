@@ -26,7 +26,7 @@ from eval.arms import ArmName
 from models import CrfConfig, CrfForm, Segmenter, load_backbone_weights, load_weights
 from train.arm_runner import ArmRunner, Result
 from train.arms import TRAINED
-from train.phase import Phase
+from train.phase import Phase, check_learning
 from train.recipe import Recipe
 from train.run_folder import Found
 from train.tracker import Tracker
@@ -52,6 +52,7 @@ class Comparison:
 
     def run(self, arm: ArmName, seed: int) -> Result:
         """The result of one arm, and of those that it builds on."""
+        check_learning(self.recipe, arm, len(self.runner.train.classes))
         if arm == "start":
             if seed != self.recipe.seeds[0]:
                 raise ValueError(

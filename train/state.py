@@ -149,4 +149,5 @@ class TrainingState:
         self.step = checkpoint["step"]
         self.best = training["best"]
         self.without_gain = training["without_gain"]
-        self.corrupt = training["corrupt"][processes.rank()]
+        corrupt = training["corrupt"]  # of all processes together, as it was written at first
+        self.corrupt = corrupt if isinstance(corrupt, dict) else corrupt[processes.rank()]

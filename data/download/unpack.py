@@ -48,7 +48,8 @@ def _untar(archive: Path, into: Path) -> None:
             for member in tar:
                 if _leaves(member.name) or not (member.isreg() or member.isdir()):
                     raise _outside(archive, into, repr(member.name))
-                member.mode &= 0o755  # as the filter does
+                # Nearly as the filter does: nobody else may write, the owner may read.
+                member.mode = 0o755 if member.isdir() else member.mode & 0o755 | 0o600
             tar.extractall(into)
             return
         try:

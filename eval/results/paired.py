@@ -102,9 +102,10 @@ def difference(
     runs, others = ([part(load(digest), beginning) for digest in digests] for digests in pair)
     for run in (*runs, *others):
         if run.names != runs[0].names:
+            alone = sorted(set(run.names) ^ set(runs[0].names)) or ["none, in another order"]
             raise ValueError(
-                f"cannot be paired by image: the one has {len(runs[0])} images from "
-                f"{runs[0].names[0]}, the other {len(run)} from {run.names[0]}."
+                f"cannot be paired by image: they have {len(runs[0])} and {len(run)} images; not "
+                f"in both: {alone[0]}."
             )
     bootstrap = Bootstrap(len(runs[0]))
     values = [

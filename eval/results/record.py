@@ -49,14 +49,16 @@ def records_of(
         "config": config,
         "commit": ", ".join(dict.fromkeys(entry["commit"] for entry in signed)),
         "dirty": any(entry["dirty"] for entry in signed),
-        **{key: signed[0][key] for key in ("started", "machine", "versions")},
     }
     found = []
     for arm_folder in sorted((folder / "arms").glob("*-seed*")):
         arm, _, seed = arm_folder.name.rpartition("-seed")
         if arms and arm not in arms:
             continue
-        run = {**about, "arm": arm, "seed": int(seed)}
+        taken = (arm_folder / "taken_over.json").is_file()
+        made = [entry for entry in signed if entry.get("taken_over", False) == taken] or signed
+        where = {key: made[0][key] for key in ("started", "machine", "versions")}
+        run = {**about, **where, "arm": arm, "seed": int(seed)}
         if (arm_folder / "result.json").is_file():
             found.append(finished(run, arm_folder, split))
         elif (arm_folder / "failed.json").is_file():

@@ -57,10 +57,9 @@ def class_rows(study: Study, load: Load, beginning: str) -> list[list[str]]:
 
 def scored(score: Row, runs: Sequence[SplitCounts]) -> str:
     """Mean and sample deviation of a score over the seeds."""
-    values = tuple(v for v in (value(score, run) for run in runs) if not math.isnan(v))
-    if not values:
-        return wording.ABSENT  # a class that is not in these images, or no probabilities
-    spread = Spread(values)
+    spread = Spread(tuple(value(score, run) for run in runs))
+    if math.isnan(spread.mean):
+        return wording.ABSENT  # a class that a run has not on these images, or no probabilities
     text = score.written(spread.mean)
     return text if spread.deviation is None else f"{text} ± {score.written(spread.deviation)}"
 

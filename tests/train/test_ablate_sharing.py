@@ -123,4 +123,5 @@ def test_what_is_taken_over_keeps_who_made_it(tiny, tmp_path) -> None:
     for _ in range(2):  # once is enough
         sign_for_taken(other, tmp_path)
         signed = read_json(tmp_path / other.digest / "origin.json")
-        assert signed == [{**made, "seconds": 0.0}]  # the time is the other folder's
+        # The time is the other folder's.
+        assert signed == [{**made, "seconds": 0.0, "taken_over": True}]

@@ -13,8 +13,10 @@ from eval.checkpoint import load_segmenter, read_checkpoint
 from models import DeepLabV2Config, Segmenter, SegmenterConfig, VggConfig
 from models.deeplabv1 import DeepLabV1Config
 from tests.train.world import changed, lines_of, weights
+from train.compare import compare
 from train.fit_config import FitConfig
 from train.objective import LossConfig
+from train.phase import check_learning
 from train.protocol import Comparison
 from train.recipe import FinishConfig
 
@@ -240,7 +242,6 @@ def test_a_network_of_one_output_stride_has_no_other() -> None:
     ("changes", "message"),
     [
         ({"finish": FinishConfig(FitConfig(steps=2), output_stride=8)}, "has one output stride, 8"),
-        ({"crf_fit": FitConfig(steps=2, crf_lr=0.0, compatibility_lr=0.0)}, "nothing to learn"),
         ({"crf_last": FitConfig(steps=2, frozen=("backbone.none",))}, "has no part"),
         ({"fit": FitConfig(steps=2, loss=LossConfig(class_weights=(1.0, 2.0)))}, "class_weights"),
     ],
@@ -253,6 +254,32 @@ def test_what_no_phase_can_do_is_refused_before_the_first(
     with pytest.raises(ValueError, match=message):
         Comparison("collage", recipe, tmp_path / "run", resume=False)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("arm", "name"), [("crf-only", "crf_fit"), ("joint", "crf_last")])
+def test_an_arm_with_nothing_to_learn_is_refused_and_the_others_are_not(
+    tiny, tmp_path, arm, name: str
+) -> None:
+    held = FitConfig(steps=2, crf_lr=0.0, compatibility_lr=0.0)
+    recipe = replace(tiny, **{name: held})
+    comparison = Comparison("collage", recipe, tmp_path / "run", resume=False)
+    with pytest.raises(ValueError, match=f"--{name.replace('_', '-')}: .* has nothing to learn"):
+        comparison.run(arm, 0)
+    assert not (tmp_path / "run" / "arms").exists()
+    check_learning(recipe, "post-hoc", 9)
+    with pytest.raises(ValueError, match="has nothing to learn"):
+        compare("collage", recipe, tmp_path / "all", resume=False)
+    assert not (tmp_path / "all" / "arms").exists()
+
+
+def test_unreadable_images_of_all_processes_together_are_read(world, tiny) -> None:
+    """As checkpoints held them at first."""
+    world.train(world.segmenter(), folder="old", save_every=1)
+    path = world.folder / "old" / "checkpoint.pt"
+    checkpoint = torch.load(path, weights_only=False)
+    checkpoint["training"]["corrupt"] = {"a": "cut off"}
+    torch.save(checkpoint, path)
+    world.train(world.segmenter(), folder="old", resume=True)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32])

@@ -58,7 +58,8 @@ def take_over(
 ) -> list[str]:
     """Copy what a sibling has finished and this variant would make again.
 
-    A search is copied beside the network where the same would be found, and post-hoc with it.
+    A search is copied with the network it was made on where the same would be found, and post-hoc
+    with it.
 
     Args:
         variant: that is to be run.
@@ -123,13 +124,13 @@ def sign_for_taken(variant: Variant, out: Path) -> None:
     known = {entry.get("id") for entry in signed}
     digests = {read_json(file)["from"] for file in sorted(path.glob("arms/*/taken_over.json"))}
     others = [
-        {**entry, "seconds": 0.0}
+        {**entry, "seconds": 0.0, "taken_over": True}
         for digest in sorted(digests)
         for entry in read_json(out / digest / "origin.json") or []
         if entry.get("id") not in known
     ]
     if others:
-        write_json(path / "origin.json", [*others, *signed])
+        write_json(path / "origin.json", [*signed, *others])
 
 
 def networks(variant: Variant, arms: Sequence[ArmName]) -> list[tuple[ArmName, int]]:
@@ -144,5 +145,8 @@ def copy(source: Path, target: Path) -> None:
     """Copy whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f"{target.name}.{uuid4().hex}.part")
-    shutil.copyfile(source, temporary)
-    temporary.replace(target)
+    try:
+        shutil.copyfile(source, temporary)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
