@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 
 MAGIC = b":W&B"
@@ -126,7 +125,7 @@ def records(path: Path) -> Iterator[Record]:
             record = Record()
             try:
                 record.ParseFromString(parts)
-            except DecodeError as error:
+            except Exception as error:  # DecodeError of protobuf, which is no dependency of ours
                 raise ValueError(f"{path} is damaged: {error}.") from error
             yield record
             parts = b""
