@@ -69,3 +69,10 @@ def test_damaged_archives_say_so(tmp_path, content):
     (tmp_path / "a").write_bytes(content)
     with pytest.raises(ValueError, match="is damaged or is no archive"):
         unpack(tmp_path / "a", tmp_path / "out")
+
+
+@pytest.mark.usefixtures("python")
+def test_nobody_else_may_write_what_is_unpacked(tmp_path):
+    (tmp_path / "a").write_bytes(tar_of("file", mode=0o777))
+    unpack(tmp_path / "a", tmp_path / "out")
+    assert (tmp_path / "out" / "file").stat().st_mode & 0o777 == 0o755

@@ -82,6 +82,8 @@ def test_every_arm_is_scored_with_its_best_bias(run: Path, tmp_path: Path, capsy
     # It can be stored beside the run, and gone on with.
     digests = {r["digest"] for p in (run, out) for r, _ in records_of(p, "x", "report")}
     assert len(digests) == 2
+    assert [r["bias"] for r, _ in records_of(out, "x", "report")] == [-30.0, -30.0]
+    assert not any("bias" in r for r, _ in records_of(run, "x", "report"))
     stamp = (out / "arms" / "unary-seed0" / "result.json").stat().st_mtime_ns
     main([*arguments, "--num-images", "3"])
     assert capsys.readouterr().out.count("b = ") == 1

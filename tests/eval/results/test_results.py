@@ -195,6 +195,14 @@ def test_paths_of_a_machine_and_other_splits_are_refused(place: Path, run_copy: 
     with pytest.raises(SystemExit, match=r"--model\.weights /a/b"):
         main(add)
     (run_copy / "config.json").write_text(json.dumps(config))
+    signed = (run_copy / "origin.json").read_text()
+    entries = [
+        {**entry, "command": entry["command"] + " --out=/a/b"} for entry in json.loads(signed)
+    ]
+    (run_copy / "origin.json").write_text(json.dumps(entries))
+    with pytest.raises(SystemExit, match="was run with --out=/a/b"):
+        main(add)
+    (run_copy / "origin.json").write_text(signed)
     path = run_copy / "arms" / "unary-seed0" / "result.json"
     result = json.loads(path.read_text())
     path.write_text(json.dumps(result | {"metrics": {"tune": {}}}))

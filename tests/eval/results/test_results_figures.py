@@ -39,6 +39,19 @@ def test_curves_need_two_arms_to_compare(place: Path, fake_run) -> None:
     assert (place / "experiments" / "first" / "trimap.svg").is_file()
 
 
+def test_the_learning_of_another_label_may_be_drawn(place: Path, fake_run) -> None:
+    path = place / "experiments" / "first" / "study.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"learning": "widths learn"}))
+    add = ["results", "add", str(fake_run.run_dir), "--study", "first"]
+    main([*add, "--label", "recipe", "--arms", "unary", "post-hoc"])
+    main([*add, "--label", "widths learn", "--arms", "crf-only"])
+    main(["results", "write"])
+    drawn = (place / "experiments" / "first" / "learning.svg").read_text()
+    assert "crf-only" in drawn
+    assert "joint" not in drawn
+    assert "by training step, of “widths learn”](" in Path("RESULTS.md").read_text()
+
+
 def test_what_the_context_kernel_has_learnt_is_drawn(place: Path, run_copy: Path) -> None:
     path = run_copy / "arms" / "joint-seed0" / "result.json"
     result = json.loads(path.read_text())
