@@ -4,6 +4,8 @@
 PYTHON ?= python3
 # `make demo INSTALL_FLAGS=` shows pip's own progress.
 INSTALL_FLAGS ?= --quiet
+# Processes of the tests, of one thread each: `make test JOBS=8`.
+JOBS ?= 2
 DEMO := train compare collage --out runs/demo --resume
 
 override VENV := .venv
@@ -13,11 +15,12 @@ override STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test install lint types sanitize survive results-check clean
+.PHONY: help demo test test-all install lint types sanitize survive results-check clean
 
 help:
 	@echo "make demo     set up .venv, then train and compare all arms on the embedded data set"
-	@echo "make test     set up .venv, then lint, types and all tests"
+	@echo "make test     set up .venv, then lint, types and the fast tests (minutes)"
+	@echo "make test-all as make test, with the slow tests of tests/full (half an hour)"
 	@echo "make install  set up .venv only"
 	@echo "make lint     ruff: rules and format"
 	@echo "make types    mypy"
@@ -32,7 +35,10 @@ demo: $(STAMP)
 	@$(BIN)/python -m $(DEMO)
 
 test: lint types
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+test-all: lint types
+	@$(BIN)/python -m pytest tests -n $(JOBS) --dist worksteal --hypothesis-profile=full
 
 install: $(STAMP)
 	@echo "$(VENV) is ready"

@@ -1,16 +1,31 @@
-"""What every room's tests may need from outside the repository, and how they do without it."""
+"""Set up every test process: one thread, fixed seeds, and the data outside of the repository.
+
+The fast tier is every folder beside `full/`, and what plain `pytest` runs. The full tier adds
+`tests/full`: `pytest tests --hypothesis-profile=full`.
+"""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
+from filelock import FileLock
+
+# Several test processes run at once: one thread each, in the programs that they start too.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Triton reads this at its first import: without a GPU its kernels run in its interpreter.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# Timings are no test: a slow machine must not fail a property.
+hypothesis.settings.register_profile("fast", max_examples=4, deadline=None, derandomize=True)
+hypothesis.settings.register_profile("full", max_examples=20, deadline=None)
+hypothesis.settings.load_profile("fast")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ANIMALS = Path("datasets", "voc12_animals", "VOCdevkit", "VOC2012")
@@ -54,3 +69,23 @@ def voc_animals_root(shared_root: Path) -> Path:
     if not root.is_dir():
         pytest.skip(f"no VOC animal subset at {root}")
     return root
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of one trained tiny comparison: five arms, two seeds.
+
+    All test processes share it: read it, and damage a copy (`shutil.copytree`).
+    """
+    from tests.train.tiny import tiny_recipe
+    from train.compare import compare
+
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # that of the run, above that of this process
+    run, done = base / "trained" / "run", base / "trained" / "done"
+    with FileLock(base / "trained.lock"):
+        if not done.exists():
+            compare("collage", tiny_recipe(), run, resume=False)
+            done.touch()
+    return run
