@@ -1,7 +1,8 @@
-"""The repository's own files, as the tests of this folder see them."""
+"""The repository's own files, and what its Python files import."""
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
@@ -20,12 +21,8 @@ def repository_files(folder: Path = ROOT) -> Iterator[Path]:
 
     The tree is walked instead of asking git, so that a downloaded archive is tested like a clone.
     """
-    patterns = [
-        line.strip()
-        for line in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
-        if line.strip() and not line.startswith("#")
-    ]
-    yield from _walk(folder, [".git", *patterns])
+    lines = (ROOT / ".gitignore").read_text(encoding="utf-8").split()
+    yield from _walk(folder, [".git", *lines])
 
 
 def _walk(folder: Path, patterns: list[str]) -> Iterator[Path]:
@@ -45,3 +42,33 @@ def _matches(path: Path, pattern: str) -> bool:
     if pattern.startswith("/") and path.parent != ROOT:
         return False
     return fnmatch(path.name, pattern.strip("/"))
+
+
+def imported_modules(source: str) -> set[str]:
+    """Names of all modules that a source text imports, wherever in the file.
+
+    What cannot be told from the text is named in angle brackets: "<computed>", "<relative>".
+    """
+    modules: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            modules.add("<relative>" if node.level else str(node.module))
+        elif isinstance(node, ast.Call) and node.args:
+            function = ast.unparse(node.func).rpartition(".")[2]
+            if function in ("__import__", "import_module"):
+                name = node.args[0]
+                known = isinstance(name, ast.Constant) and isinstance(name.value, str)
+                modules.add(ast.literal_eval(name) if known else "<computed>")
+    return modules
+
+
+def imports_of(path: Path) -> set[str]:
+    """Names of all modules that a file imports."""
+    return imported_modules(path.read_text(encoding="utf-8"))
+
+
+def top(module: str) -> str:
+    """The top-level package of a module's name."""
+    return module.partition(".")[0]

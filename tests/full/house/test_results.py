@@ -8,10 +8,9 @@ import pytest
 
 from eval.results.check import Places, problems
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
-@pytest.mark.slow
 def test_every_published_number_is_recomputed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     assert list(problems(Places())) == []
