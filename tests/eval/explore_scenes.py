@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
 from data.label_set import LabelSet
 from data.palette import voc_palette
 from eval.explore.scene import Scene, Scenes, Source
+from eval.predict import POST_HOC
 
+SETTING = replace(POST_HOC, theta_alpha=8.0, theta_beta=20.0, num_iterations_eval=4)
 LABELS = LabelSet(("ground", "tree", "<sky>"), (0, 1, 2), voc_palette())
 
 

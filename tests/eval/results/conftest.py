@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from eval.__main__ import main
-from tests.eval.results.study import found_study
+from tests.eval.results.study import add, found_study
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def written(fake_run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = found_study(tmp_path_factory.mktemp("written"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        main(["results", "add", str(fake_run.run_dir), "--study", "first", "--label", "recipe"])
+        add(fake_run.run_dir)
         main(["results", "write"])
     return root
 

@@ -1,4 +1,4 @@
-"""A process that serves the explorer: `python -m tests.eval.explore_child FILE`.
+"""A process that serves the explorer: `python -m tests.full.eval.explore_child FILE`.
 
 It writes its own address to FILE, and behind it every address that it connects to.
 """
@@ -7,20 +7,11 @@ from __future__ import annotations
 
 import socket
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from eval.explore.page import Explorer, build_page, serve
-from eval.predict import POST_HOC
-from tests.eval.explore_scenes import two_scenes
-
-SETTING = replace(POST_HOC, theta_alpha=8.0, theta_beta=20.0, num_iterations_eval=4)
-
-
-def explorer() -> Explorer:
-    """Of the two small scenes."""
-    return Explorer(two_scenes(), SETTING, "net.pt")
+from tests.eval.explore_scenes import SETTING, two_scenes
 
 
 def main(log: Path) -> None:
@@ -37,7 +28,7 @@ def main(log: Path) -> None:
         connect(self, address)
 
     socket.socket.connect = watched  # type: ignore[method-assign, assignment]
-    page = build_page(explorer())
+    page = build_page(Explorer(two_scenes(), SETTING, "net.pt"))
     address = serve(page, "127.0.0.1", None)
     part = log.with_suffix(".part")
     part.write_text("\n".join([address, *seen]) + "\n")

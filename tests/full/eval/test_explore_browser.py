@@ -6,77 +6,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from eval.explore.controls import values_of
-from eval.explore.page import Explorer
-from tests.eval.explore_child import SETTING, explorer
-from tests.eval.explore_scenes import two_scenes
 from tests.eval.tiny_checkpoint import tiny_checkpoint, write_photograph
 
-REPOSITORY = Path(__file__).parents[2]
-
-
-def moved(**changes: Any) -> list[Any]:
-    return values_of(replace(SETTING, **changes))
-
-
-def test_pictures_and_lines_follow_the_controls() -> None:
-    shown = explorer()
-    first = shown.pictures("one", "tree", moved())
-    other = shown.pictures("one", "tree", moved(theta_beta=1.0))
-    assert first[0] != other[0]
-    assert first[1] != other[1]
-    assert shown.pictures("one", "ground", moved())[1] != first[1]
-    code, commands = shown.lines("one", moved(theta_beta=1.0))
-    assert "theta_beta=1," in code
-    assert "--crf.theta-beta 1 " in commands
-    assert "predict net.pt two.png" in commands
-    assert shown.curve("one", moved()).count("<circle") == 10
-
-
-def test_errors_are_said_on_the_page() -> None:
-    shown = explorer()
-    large, small = shown.pictures("one", "tree", moved(theta_alpha=0.0))
-    assert 'role="alert"' in large
-    assert "theta_alpha must be a finite number above 0 (pixels)" in large
-    assert "mask of the network alone" in large
-    assert small == shown.curve("one", moved(theta_alpha=0.0)) == ""
-    code, commands = shown.lines("one", moved(theta_alpha=0.0))
-    assert code == commands == "# theta_alpha must be a finite number above 0 (pixels), got 0.0."
-    shown.refinery.exact_pixels = 10
-    large, _ = shown.pictures("one", "tree", moved(bilateral_filter="exact"))
-    assert "choose a coarser resolution" in large
-
-
-def test_an_image_that_cannot_be_read_is_named() -> None:
-    def gone() -> Any:
-        raise OSError("<one.png> is gone")
-
-    scenes = two_scenes()
-    scenes.sources["one"] = replace(scenes.sources["one"], read=gone)
-    large, _ = Explorer(scenes, SETTING, "net.pt").pictures("one", "tree", moved())
-    assert "&lt;one.png&gt; is gone" in large
-
-
-def test_a_later_request_makes_an_earlier_one_out_of_date() -> None:
-    shown = explorer()
-    first = shown.arrived("a")
-    assert shown.latest("a") == first
-    shown.arrived("a")
-    assert shown.latest("a") != first
-    assert shown.latest("b") == 0
+REPOSITORY = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A process that serves the page, by the file in which it says where; see `explore_child`."""
     log = tmp_path_factory.mktemp("explorer") / "addresses.txt"
-    command = [sys.executable, "-m", "tests.eval.explore_child", str(log)]
+    command = [sys.executable, "-m", "tests.full.eval.explore_child", str(log)]
     with subprocess.Popen(command, cwd=REPOSITORY) as child:
         try:
             until = time.monotonic() + 120  # imports, on a busy machine
@@ -98,7 +42,6 @@ def opened(server: Path, browser_page: Any) -> Iterator[Any]:
     assert set(server.read_text().splitlines()[1:]) <= {"127.0.0.1", "::1"}
 
 
-@pytest.mark.slow
 def test_the_page_answers_a_slider(opened: Any) -> None:
     def state() -> tuple[str, str, str]:
         image = opened.locator("#main img").first.get_attribute("src")
@@ -129,7 +72,6 @@ def test_the_page_answers_a_slider(opened: Any) -> None:
     opened.wait_for_selector("#main [role=alert]", state="detached")
 
 
-@pytest.mark.slow
 def test_a_preset_moves_the_sliders(opened: Any) -> None:
     opened.get_by_label("preset").click()
     opened.get_by_role("option", name="crf_rnn").click()
@@ -143,7 +85,6 @@ def test_a_preset_moves_the_sliders(opened: Any) -> None:
     assert "mIoU of this image" not in opened.locator("#main").inner_text()
 
 
-@pytest.mark.slow
 def test_a_port_that_is_taken_ends_with_one_line(server: Path, tmp_path: Path) -> None:
     port = server.read_text().splitlines()[0].strip("/").rpartition(":")[2]
     checkpoint = tiny_checkpoint(tmp_path / "tiny.pt")

@@ -1,0 +1,117 @@
+"""The report in a real browser: it opens, asks nobody for anything, and its slider works."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Locator, Page
+
+from eval.report import write_report
+from tests.eval.fake_run import FakeRun
+
+
+@pytest.fixture(scope="module")
+def report(fake_run: FakeRun, tmp_path_factory: pytest.TempPathFactory) -> str:
+    target = tmp_path_factory.mktemp("browser") / "page.html"
+    return write_report([fake_run.run_dir], target, split=fake_run.split).page.as_uri()
+
+
+@pytest.fixture
+def opened(report: str, browser_page: Page) -> Page:
+    browser_page.goto(report)
+    browser_page.locator(".card").first.scroll_into_view_if_needed()
+    browser_page.wait_for_function("document.querySelector('.card .photo').complete")
+    return browser_page
+
+
+def pixels(element: Locator) -> Any:
+    # Without the time that decoding takes, a picture may be half there.
+    element.evaluate(
+        "e => Promise.all([...e.querySelectorAll('img')].filter(i => i.src).map(i => i.decode()))"
+    )
+    shot = Image.open(io.BytesIO(element.screenshot(animations="disabled")))
+    return np.asarray(shot.convert("RGB")).astype(int)
+
+
+def names(page: Page) -> list[str]:
+    shown = page.locator(".card:visible")
+    return [str(card.get_attribute("data-name")) for card in shown.all()]
+
+
+def gains(page: Page) -> list[float]:
+    words = page.locator(".card:visible .gain").all_text_contents()
+    return [float(text.split()[-2].replace("−", "-")) for text in words]
+
+
+def choose(page: Page, name: str, value: str) -> None:
+    page.locator(f".controls [name={name}]").select_option(value)
+
+
+def test_the_page_opens_and_shows_every_image(opened: Page, fake_run: FakeRun) -> None:
+    assert "Joint training reached" in opened.title()
+    assert sorted(names(opened)) == sorted(fake_run.split.names)
+    for width in (420, 1280):
+        opened.set_viewport_size({"width": width, "height": 900})
+        assert opened.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_the_slider_moves_the_picture(opened: Page) -> None:
+    stage = opened.locator(".stage").first
+    slider = stage.locator("input")
+    seen = []
+    for value in ("0", "50", "100"):
+        slider.fill(value)
+        seen.append(pixels(stage))
+    only_right, half, only_left = seen
+    assert (only_right != only_left).any()
+    # Half and half: away from the line, tags and handle each side is that of its own layer.
+    height, width, _ = half.shape
+    rows = slice(12, height // 3)  # without the round corners, which the focus ring touches
+    ends = (slice(12, width // 2 - 14), slice(width // 2 + 14, width - 14))
+    for columns, whole in zip(ends, (only_left, only_right), strict=True):
+        np.testing.assert_array_equal(half[rows, columns], whole[rows, columns])
+    slider.focus()
+    slider.fill("50")
+    opened.keyboard.press("ArrowRight")
+    assert slider.input_value() == "51"
+
+
+def test_images_are_sorted_and_chosen(opened: Page) -> None:
+    by_gain, first = gains(opened), names(opened)
+    assert by_gain == sorted(by_gain, reverse=True)
+    choose(opened, "sort", "loss")
+    assert gains(opened) == sorted(by_gain)
+    choose(opened, "sort", "name")
+    assert names(opened) == sorted(first)
+    kept = opened.evaluate(
+        "[...document.querySelectorAll('.card')]"
+        ".filter(c => c.dataset.classes.split(' ').includes('3')).map(c => c.dataset.name)"
+    )
+    choose(opened, "class", "3")
+    assert names(opened) == sorted(kept)
+
+
+def test_layers_are_chosen_for_all_cards(opened: Page) -> None:
+    stage = opened.locator(".stage").first
+    stage.locator("input").fill("100")
+    before = pixels(stage)
+    choose(opened, "left", "truth")
+    assert (pixels(stage) != before).any()
+    choose(opened, "left", "unary")
+    assert all("joint − unary" in words for words in opened.locator(".gain").all_text_contents())
+
+
+def test_a_page_without_its_data_still_opens(
+    browser_page: Page, fake_run: FakeRun, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(fake_run.run_dir, tmp_path / "demo"))
+    for path in run.glob("arms/*/result.json"):
+        path.unlink()
+    browser_page.goto(write_report([run], tmp_path / "page.html").page.as_uri())
+    assert "Missing from this report" in browser_page.inner_text("body")
