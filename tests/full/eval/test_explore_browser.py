@@ -72,19 +72,6 @@ def test_the_page_answers_a_slider(opened: Any) -> None:
     opened.wait_for_selector("#main [role=alert]", state="detached")
 
 
-def test_a_preset_moves_the_sliders(opened: Any) -> None:
-    opened.get_by_label("preset").click()
-    opened.get_by_role("option", name="crf_rnn").click()
-    opened.wait_for_function(
-        "document.querySelector('#python').innerText.includes('theta_alpha=160')"
-    )
-    assert opened.locator("#theta_alpha input[type=range]").input_value() == "160"
-    opened.get_by_label("photograph").click()
-    opened.get_by_role("option", name="other").click()
-    opened.wait_for_selector("text=50 × 30")
-    assert "mIoU of this image" not in opened.locator("#main").inner_text()
-
-
 def test_a_port_that_is_taken_ends_with_one_line(server: Path, tmp_path: Path) -> None:
     port = server.read_text().splitlines()[0].strip("/").rpartition(":")[2]
     checkpoint = tiny_checkpoint(tmp_path / "tiny.pt")

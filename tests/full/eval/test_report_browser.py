@@ -44,15 +44,6 @@ def names(page: Page) -> list[str]:
     return [str(card.get_attribute("data-name")) for card in shown.all()]
 
 
-def gains(page: Page) -> list[float]:
-    words = page.locator(".card:visible .gain").all_text_contents()
-    return [float(text.split()[-2].replace("−", "-")) for text in words]
-
-
-def choose(page: Page, name: str, value: str) -> None:
-    page.locator(f".controls [name={name}]").select_option(value)
-
-
 def test_the_page_opens_and_shows_every_image(opened: Page, fake_run: FakeRun) -> None:
     assert "Joint training reached" in opened.title()
     assert sorted(names(opened)) == sorted(fake_run.split.names)
@@ -80,31 +71,6 @@ def test_the_slider_moves_the_picture(opened: Page) -> None:
     slider.fill("50")
     opened.keyboard.press("ArrowRight")
     assert slider.input_value() == "51"
-
-
-def test_images_are_sorted_and_chosen(opened: Page) -> None:
-    by_gain, first = gains(opened), names(opened)
-    assert by_gain == sorted(by_gain, reverse=True)
-    choose(opened, "sort", "loss")
-    assert gains(opened) == sorted(by_gain)
-    choose(opened, "sort", "name")
-    assert names(opened) == sorted(first)
-    kept = opened.evaluate(
-        "[...document.querySelectorAll('.card')]"
-        ".filter(c => c.dataset.classes.split(' ').includes('3')).map(c => c.dataset.name)"
-    )
-    choose(opened, "class", "3")
-    assert names(opened) == sorted(kept)
-
-
-def test_layers_are_chosen_for_all_cards(opened: Page) -> None:
-    stage = opened.locator(".stage").first
-    stage.locator("input").fill("100")
-    before = pixels(stage)
-    choose(opened, "left", "truth")
-    assert (pixels(stage) != before).any()
-    choose(opened, "left", "unary")
-    assert all("joint − unary" in words for words in opened.locator(".gain").all_text_contents())
 
 
 def test_a_page_without_its_data_still_opens(
