@@ -78,11 +78,8 @@ def test_training_has_four_losses_and_evaluation_one(network: DeepLabV2) -> None
         assert (output.logits >= scale.logits).all()
     assert network.eval().outputs(image).scales == ()
     assert torch.equal(network(image), output.logits)
-
-
-def test_a_single_scale_has_no_loss_of_its_own(network: DeepLabV2) -> None:
     network.config = replace(network.config, scales=(1.0,))
-    assert network.train().outputs(torch.rand(1, 3, 65, 65)).scales == ()
+    assert network.train().outputs(image).scales == ()
 
 
 def test_every_scale_is_the_same_network(network: DeepLabV2) -> None:
@@ -113,7 +110,7 @@ def test_labels_of_a_one_pixel_grid_are_those_of_every_eighth_pixel() -> None:
     assert (nearest == 0).any()  # the bug this guards against
 
 
-@pytest.mark.parametrize("size", [(64, 65), (65, 30), (3, 3)])
+@pytest.mark.parametrize("size", [(64, 65), (65, 30)])
 def test_a_size_without_whole_pixels_at_a_scale_names_the_nearest(network, size) -> None:
     near = [round((n - 1) / 4) * 4 + 1 for n in size]
     with pytest.raises(ValueError, match=f"the nearest size that works is {near[0]} x {near[1]}"):
@@ -121,7 +118,7 @@ def test_a_size_without_whole_pixels_at_a_scale_names_the_nearest(network, size)
     network(torch.rand(1, 3, *near))
 
 
-@pytest.mark.parametrize("scales", [(), (0.5,), (1.0, 0.5), (2.0, 1.0), (0.0, 1.0)])
+@pytest.mark.parametrize("scales", [(), (1.0, 0.5), (2.0, 1.0), (0.0, 1.0)])
 def test_bad_scales(scales: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="scales must be in"):
         DeepLabV2Config(scales=scales)

@@ -13,11 +13,16 @@ from models.describe import convolutions, shell
 SOME = ("deeplab_v1_largefov", "deeplab_v3_mobilenetv2_os8")
 
 
+def table(text: str) -> dict[str, list[str]]:
+    """The cells of each printed row by those of its first column."""
+    rows = [re.split(r"\s*[│┃|]\s*", line) for line in text.splitlines()]
+    return {row[1].strip(): [cell.strip() for cell in row[2:]] for row in rows if len(row) > 3}
+
+
 def test_list_shows_name_parameters_output_stride_and_recipe(monkeypatch, capsys) -> None:
     monkeypatch.setattr("models.describe.BUILDERS", {name: BUILDERS[name] for name in SOME})
     main(["list"])
-    rows = [re.split(r"\s*[│┃|]\s*", line) for line in capsys.readouterr().out.splitlines()]
-    found = {row[1]: row[2:5] for row in rows if len(row) > 4 and row[1] in SOME}
+    found = table(capsys.readouterr().out)
     assert found["deeplab_v1_largefov"][:2] == ["20,505,429", "8"]
     assert found["deeplab_v1_largefov"][2].startswith("crop 321, batch 20, 6k steps, lr 0.001")
     assert found["deeplab_v3_mobilenetv2_os8"][:2] == ["2,113,557", "8"]
@@ -25,34 +30,21 @@ def test_list_shows_name_parameters_output_stride_and_recipe(monkeypatch, capsys
 
 def test_describe_shows_stride_and_dilation_of_every_convolution(capsys) -> None:
     main(["describe", "deeplab_v2_vgg16_aspp_s"])
-    lines = capsys.readouterr().out.splitlines()
-    shown = {}
-    for line in lines:
-        cells = [cell.strip() for cell in re.split("[│┃|]", line)]
-        if len(cells) > 5:
-            shown[cells[1]] = cells[2:6]
+    shown = table(capsys.readouterr().out)
     layers = convolutions(shell("deeplab_v2_vgg16_aspp_s"))
     assert len(layers) == 13 + 4 * 3
     for name, layer in layers:
         height, width = layer.kernel_size
         numbers = [str(layer.stride[0]), str(layer.dilation[0])]
         assert shown[name][:3] == [f"{height}x{width}", *numbers]
-    assert any("backbone.rates" in line and "(2, 4, 8, 12)" in line for line in lines)
+    assert shown["backbone.rates"][0] == "(2, 4, 8, 12)"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["describe", "deeplab_v3_resnet11"], "Nearest names: deeplab_v3_resnet101"),
-        (["describe"], "expected `list` or `describe NAME`"),
-        (["lst"], r"expected `list` or `describe NAME`, got \['lst'\]"),
-    ],
-)
-def test_bad_words(arguments: list[str], message: str) -> None:
-    with pytest.raises(SystemExit, match=message):
-        main(arguments)
-
-
-def test_usage(capsys) -> None:
+def test_words_that_are_not_understood(capsys) -> None:
+    with pytest.raises(SystemExit, match="Nearest names: deeplab_v3_resnet101"):
+        main(["describe", "deeplab_v3_resnet11"])
+    for words in (["describe"], ["lst"]):
+        with pytest.raises(SystemExit, match="expected `list` or `describe NAME`"):
+            main(words)
     main([])
     assert "python -m models describe NAME" in capsys.readouterr().out

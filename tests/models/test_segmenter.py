@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +13,7 @@ from models import CrfConfig, DeepLabV3Config, Segmenter, SegmenterConfig, TimmC
 from models.batch_norm import batch_norms
 from models.crf import build_crf
 from models.resize import pad_to_stride, shrink, stretch
+from tests.models.small import SMALL_V1
 
 NETWORK = DeepLabV3Config(
     backbone=TimmConfig("mobilenetv2_035"), atrous_rates=(), head_channels=16, dropout=0.0
@@ -25,12 +26,12 @@ def segmenter(**changes) -> Segmenter:
     return Segmenter(replace(SegmenterConfig(3, NETWORK, CRF), **changes))
 
 
-@pytest.mark.parametrize("size", [(33, 33), (40, 51), (17, 90), (1, 1)])
-def test_shape_at_any_size(size: tuple[int, int]) -> None:
-    image = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
-    output = segmenter().eval()(image)
-    assert output.unary.shape == output.crf.shape == (2, 3, *size)
-    assert output.logits is output.crf
+def test_shape_at_any_size() -> None:
+    model = segmenter().eval()
+    for size in ((33, 33), (17, 90), (1, 1)):
+        output = model(torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8))
+        assert output.unary.shape == output.crf.shape == (2, 3, *size)
+        assert output.logits is output.crf
 
 
 def test_without_a_crf() -> None:
@@ -39,11 +40,6 @@ def test_without_a_crf() -> None:
     assert output.logits is output.unary
     with pytest.raises(ValueError, match="no CRF"):
         segmenter(crf=None).refine(output.unary, torch.rand(1, 3, 33, 33) * 255)
-
-
-def test_resolution_outside_the_choices() -> None:
-    with pytest.raises(ValueError, match=r"crf\.resolution must be 1, 2, 4 or 8, got 3"):
-        replace(CRF, resolution=3)
 
 
 def test_unary_logits_are_those_of_the_network_alone() -> None:
@@ -86,7 +82,7 @@ def test_description_is_in_pixels_of_the_full_resolution() -> None:
     assert segmenter(crf=None).describe_crf() is None
 
 
-@pytest.mark.parametrize("resolution", [2, 4, 8])
+@pytest.mark.parametrize("resolution", [2, 8])
 def test_lower_resolution_stays_close(resolution: int) -> None:
     """A smooth scene loses little on a coarser grid: the two results agree on most pixels."""
     x = torch.linspace(0, 1, 65)
@@ -112,33 +108,37 @@ def test_padding() -> None:
     assert pad_to_stride(padded, 16, minimum=513).shape == (1, 3, 513, 513)
 
 
-def test_gradient_reaches_the_first_layer_through_the_crf() -> None:
-    model = segmenter(crf=replace(CRF, learn_output_scale=True)).train()
-    output = model(torch.rand(2, 3, 33, 33) * 255)
-    output.crf.square().mean().backward()
-    first = next(model.network.backbone.parameters())
-    assert first.grad is not None
-    assert first.grad.abs().sum() > 0
-    assert model.crf is not None
-    for parameter in model.crf.parameters():
-        assert parameter.grad is not None or not parameter.requires_grad
+def test_frozen_batch_norm_stays_in_eval_mode() -> None:
+    for model in (segmenter(freeze_batch_norm=True), segmenter(freeze_batch_norm=True).eval()):
+        for norm in batch_norms(model.train()):
+            assert not norm.training
+            assert not any(p.requires_grad for p in norm.parameters())
+    assert all(norm.training for norm in batch_norms(segmenter().train()))
 
 
-def test_frozen_batch_norm_is_frozen() -> None:
-    model = segmenter(freeze_batch_norm=True).train()
-    before = {k: v.clone() for k, v in model.state_dict().items()}
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
-    for _ in range(3):
-        optimizer.zero_grad()
-        model(torch.rand(2, 3, 33, 33) * 255).unary.square().mean().backward()
-        optimizer.step()
-    norms = [id(p) for norm in batch_norms(model) for p in norm.state_dict(keep_vars=True).values()]
-    state = model.state_dict(keep_vars=True)
-    frozen = [name for name, value in state.items() if id(value) in norms]
-    assert len(frozen) > 100
-    assert all(torch.equal(state[name], before[name]) for name in frozen)
-    changed = "network.classifier.weight"
-    assert not torch.equal(state[changed], before[changed])
+def test_the_label_bias_is_taken_from_the_unary_logits() -> None:
+    model = segmenter(crf=None).eval()
+    image = torch.rand(1, 3, 33, 33) * 255
+    before = model(image).unary
+    model.set_label_bias((0.0, 1.0, -2.0))
+    taken = torch.tensor([0.0, 1.0, -2.0])[:, None, None]
+    torch.testing.assert_close(model(image).unary, before - taken)
+    with pytest.raises(ValueError, match="one number for each of the 3 labels"):
+        model.set_label_bias((1.0,))
+
+
+def test_the_last_stage_has_finer_features_and_the_same_weights() -> None:
+    model = segmenter().train()
+    finer = model.finished(8, freeze=True)
+    assert (finer.network.output_stride, finer.config.crf) == (8, None)
+    assert finer.config.freeze_batch_norm
+    assert finer.training
+    state = model.network.state_dict()
+    assert all(torch.equal(v, state[k]) for k, v in finer.network.state_dict().items())
+    with torch.device("meta"):
+        v1 = Segmenter(SegmenterConfig(3, SMALL_V1))
+    with pytest.raises(ValueError, match="v1 has one output stride"):
+        v1.finished(16, freeze=False)
 
 
 def test_training_pads_as_evaluation_does() -> None:
@@ -156,9 +156,3 @@ def test_a_copy_with_another_crf_has_the_same_network() -> None:
     assert other.config.crf == CRF
     assert other.config.freeze_batch_norm
     assert other.with_crf(None).config.freeze_batch_norm
-
-
-def test_config_round_trip() -> None:
-    for crf in (None, CRF):
-        config = SegmenterConfig(5, NETWORK, crf, min_size=65)
-        assert SegmenterConfig.from_dict(asdict(config)) == config
