@@ -1,29 +1,28 @@
+"""`python -m data`: show, verify, download, and words that are not understood."""
+
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+import tarfile
+import zipfile
 
 import pytest
 from PIL import Image
 
 from data.__main__ import main
-from tests.data.layouts import (
-    as_nobody,
-    truncate,
-    write_camvid,
-    write_cityscapes,
-    write_coco,
-    write_folder,
-    write_pascal_context,
-    write_person_part,
-)
+from data.download.archives import SOURCES, Archive, Source
+from data.download.unpack import unpack
+from tests.data import layouts
 
 LAYOUTS = {
-    "camvid": write_camvid,
-    "cityscapes": write_cityscapes,
-    "coco": write_coco,
-    "folder": write_folder,
-    "pascal-context": write_pascal_context,
-    "person-part": write_person_part,
+    "camvid": layouts.write_camvid,
+    "cityscapes": layouts.write_cityscapes,
+    "coco": layouts.write_coco,
+    "folder": layouts.write_folder,
+    "pascal-context": layouts.write_pascal_context,
+    "person-part": layouts.write_person_part,
 }
 
 
@@ -36,34 +35,34 @@ def test_show_collage(tmp_path, capsys):
     assert "wrote" in capsys.readouterr().out
 
 
-def test_show_voc(tmp_path, tiny_voc):
-    out = tmp_path / "sheet.png"
-    arguments = ["show", "voc", "--out", str(out), "--data.root", str(tiny_voc.root)]
-    assert main([*arguments, "--split", "tune"]) == 0
-    assert out.is_file()
-
-
-def test_show_every_layout(tmp_path):
+def test_show_every_layout(tmp_path, tiny_voc):
+    roots = {"voc": tiny_voc.root}
     for name, write in LAYOUTS.items():
-        write(tmp_path / name)
+        roots[name] = tmp_path / name
+        write(roots[name])
+    for name, root in roots.items():
         out = tmp_path / f"{name}.png"
-        assert main(["show", name, str(tmp_path / name), "--out", str(out)]) == 0
+        assert main(["show", name, str(root), "--out", str(out), "--split", "tune"]) == 0
         assert out.is_file()
 
 
 def test_verify_takes_the_root_in_two_ways(tmp_path, capsys):
-    write_folder(tmp_path)
-    for root in ([str(tmp_path)], ["--data.root", str(tmp_path)]):
-        assert main(["verify", "folder", *root]) == 0
-        printed = capsys.readouterr().out
-        assert "tree" in printed
-        assert "every file is well formed" in printed
+    layouts.write_folder(tmp_path)
+    assert main(["verify", "folder", str(tmp_path), "--split", "tune", "--no-images"]) == 0
+    printed = capsys.readouterr().out
+    assert "tune: 8 images" in printed
+    assert "train:" not in printed
+    assert main(["verify", "folder", "--data.root", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "tree" in printed
+    assert "train: " in printed
+    assert "every file is well formed" in printed
 
 
 def test_verify_ends_with_1_where_anything_is_wrong(tmp_path, capsys):
-    write_folder(tmp_path)
+    layouts.write_folder(tmp_path)
     for mask in (tmp_path / "masks").iterdir():
-        truncate(mask)
+        layouts.truncate(mask)
     out = tmp_path / "reports" / "report.json"
     arguments = ["verify", "folder", str(tmp_path), "--out", str(out), "--limit", "2"]
     assert main(arguments) == 1
@@ -72,14 +71,6 @@ def test_verify_ends_with_1_where_anything_is_wrong(tmp_path, capsys):
     assert "more; --out FILE.json lists all" in printed
     splits = json.loads(out.read_text())["splits"]
     assert sum(len(split["problems"]) for split in splits) == 40
-
-
-def test_verify_of_one_split(tmp_path, capsys):
-    write_folder(tmp_path)
-    assert main(["verify", "folder", str(tmp_path), "--split", "tune", "--no-images"]) == 0
-    printed = capsys.readouterr().out
-    assert "tune: 8 images" in printed
-    assert "train:" not in printed
 
 
 @pytest.mark.parametrize(
@@ -93,6 +84,8 @@ def test_verify_of_one_split(tmp_path, capsys):
         (["verify", "collage", "x"], "lies in no folder"),
         (["verify", "voc", "x", "--data.root", "y"], "two folders were given"),
         (["verify", "voc", "--workers", "-1"], "--workers must be at least 0"),
+        (["prepare", "voc-animal", "x"], "did you mean 'voc-animals'?"),
+        (["download", "cityscapes", "--root", "x"], "needs an account"),
     ],
 )
 def test_words_that_are_not_understood_end_with_2(capsys, arguments, message):
@@ -105,20 +98,14 @@ def test_the_usage_names_every_data_set(capsys):
     assert "pascal-context, person-part, camvid" in capsys.readouterr().out
 
 
-def test_a_root_without_permission_ends_with_one_line(tiny_voc, capsys):
-    with as_nobody():
+def test_a_root_that_cannot_be_read_ends_with_one_line(tmp_path, tiny_voc, capsys):
+    with layouts.as_nobody():
         assert main(["verify", "voc", str(tiny_voc.root)]) == 2
-    message = capsys.readouterr().err
-    assert message.startswith("error: no permission to read")
-    assert message.count("\n") == 1
-
-
-def test_a_missing_root_ends_with_its_message(tmp_path, capsys):
-    arguments = ["verify", "voc", "--data.root", str(tmp_path / "nowhere")]
-    assert main(arguments) == 2
-    message = capsys.readouterr().err
-    assert message.startswith("error: the data root")
-    assert "--data.root" in message
+    forbidden = capsys.readouterr().err
+    assert forbidden.startswith("error: no permission to read")
+    assert forbidden.count("\n") == 1
+    assert main(["verify", "voc", "--data.root", str(tmp_path / "nowhere")]) == 2
+    assert capsys.readouterr().err.startswith("error: the data root")
 
 
 def test_an_unknown_option_is_refused(capsys):
@@ -126,3 +113,38 @@ def test_an_unknown_option_is_refused(capsys):
         main(["show", "collage", "--out", "x.png", "--data.sizes", "3"])
     assert caught.value.code == 2
     assert "--data.size" in capsys.readouterr().err
+
+
+def tar_of(name: str) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        member = tarfile.TarInfo(name)
+        member.size = 5
+        tar.addfile(member, io.BytesIO(b"hello"))
+    return buffer.getvalue()
+
+
+def test_download_checks_and_unpacks(tmp_path, monkeypatch, capsys):
+    """An archive that came before: without a network."""
+    content = tar_of("VOC2012/file.txt")
+    (tmp_path / "file.tar").write_bytes(content)
+    for md5, status in (("0" * 32, 2), (hashlib.md5(content).hexdigest(), 0)):
+        archive = Archive("http://127.0.0.1:9/file.tar", "file.tar", "1 kB", md5, into="here")
+        monkeypatch.setitem(SOURCES, "voc", Source((archive,), "verify voc {root}/x"))
+        assert main(["download", "voc", "--root", str(tmp_path)]) == status
+    printed = capsys.readouterr()
+    assert "expected 000" in printed.err
+    assert f"next: verify voc {tmp_path}/x" in printed.out.replace("\n", "")
+    assert (tmp_path / "here" / "VOC2012" / "file.txt").read_text() == "hello"
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_archives_do_not_write_outside_their_folder(tmp_path, kind):
+    with zipfile.ZipFile(tmp_path / "a", "w") as content:
+        content.writestr("../evil.txt", "hello")
+    if kind == "tar":
+        (tmp_path / "a").write_bytes(tar_of("../evil.txt"))
+    with pytest.raises(ValueError, match="does not belong below"):
+        unpack(tmp_path / "a", tmp_path / "out")
+    assert not (tmp_path / "evil.txt").exists()
+    assert not list((tmp_path / "out").iterdir())

@@ -259,22 +259,6 @@ def test_an_unknown_task_suggests_the_nearest(capsys):
 
 
 @pytest.mark.data
-@pytest.mark.slow
-def test_the_rule_gives_the_lists_of_the_animal_subset(voc_animals_root, shared_root, tmp_path):
-    """On the copy that holds all but two of the images, with seg11valid for what SBD leaves out."""
-    for folder in ("JPEGImages", "SegmentationClass"):
-        (tmp_path / folder).symlink_to(voc_animals_root / folder)
-    source = voc_animals_root / "ImageSets" / "Segmentation"
-    for name in ("train", "val"):
-        write_lines(segmentation_list(tmp_path, name), *lines(source / f"{name}.txt"))
-    held_out = shared_root / "datasets" / "voc_lists" / "seg11valid.txt"
-    assert main(["prepare", "voc-animals", str(tmp_path), "--held-out", str(held_out)]) == 0
-    for split in SPLITS:
-        made = lines(segmentation_list(tmp_path, f"animals_{split}"))
-        assert made == lines(source / f"{split}.txt")
-
-
-@pytest.mark.data
 def test_the_published_trainaug_obeys_its_rule(shared_root, tmp_path):
     """SBD's own lists are not at hand; what it adds to VOC is taken from the published list."""
     lists = shared_root / "datasets" / "voc_lists"

@@ -1,4 +1,8 @@
+"""Reading files, folders and lists: what is damaged, absent or forbidden is named."""
+
 from __future__ import annotations
+
+import os
 
 import numpy as np
 import pytest
@@ -6,40 +10,64 @@ from PIL import Image
 from scipy.io import savemat
 
 from data import CorruptSample
+from data.listing import (
+    absent,
+    file_names,
+    read_lines,
+    require_folders,
+    require_unique,
+    shortened,
+)
 from data.reading import image_size, read_ids, read_image
-from tests.data.layouts import as_nobody, truncate, write_image, write_mask, write_sbd
+from tests.data.layouts import as_nobody, truncate, write_image, write_lines, write_mask, write_sbd
+
+IDS = np.random.default_rng(0).integers(0, 21, size=(40, 40))
 
 
-def test_shape(tmp_path):
+def test_images_and_masks(tmp_path):
     write_image(tmp_path / "a.png", 3, 5)
     write_mask(tmp_path / "m.png", np.arange(6).reshape(2, 3))
+    write_sbd(tmp_path / "c.mat", np.array([[0, 20], [3, 4], [5, 6]]))
+    write_sbd(tmp_path / "d.mat", np.array([[1, 2, 3]]))
     assert read_image(tmp_path / "a.png").shape == (3, 5, 3)
     assert image_size(tmp_path / "a.png") == (3, 5)
     assert read_ids(tmp_path / "m.png").tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert read_ids(tmp_path / "c.mat").tolist() == [[0, 20], [3, 4], [5, 6]]
+    assert read_ids(tmp_path / "d.mat").shape == (1, 3)
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.bmp"])
-@pytest.mark.parametrize("keep", [0.0, 0.02, 0.5, 0.9])
+@pytest.mark.parametrize(
+    ("name", "keep"),
+    [("a.jpg", 0.0), ("a.jpg", 0.9), ("a.png", 0.02), ("a.png", 0.5), ("a.bmp", 0.9)],
+)
 def test_a_truncated_image_is_named(tmp_path, name, keep):
-    path = tmp_path / name
-    write_image(path, 40, 40)
-    truncate(path, keep)
+    write_image(tmp_path / name, 40, 40)
+    truncate(tmp_path / name, keep)
     with pytest.raises(CorruptSample, match=rf"{name} cannot be decoded as an image"):
-        read_image(path)
+        read_image(tmp_path / name)
 
 
-@pytest.mark.parametrize("keep", [0.0, 0.2, 0.5, 0.9])
-def test_a_truncated_mask_is_named(tmp_path, keep):
-    path = tmp_path / "m.png"
-    write_mask(path, np.random.default_rng(0).integers(0, 21, size=(40, 40)))
-    truncate(path, keep)
-    with pytest.raises(CorruptSample, match=r"m\.png cannot be decoded as a mask"):
-        read_ids(path)
+@pytest.mark.parametrize(
+    ("name", "keep"),
+    [
+        ("m.png", 0.0),
+        ("m.png", 0.2),
+        ("m.png", 0.9),
+        ("m.mat", 0.0),
+        ("m.mat", 0.3),
+        ("m.mat", 0.8),
+    ],
+)
+def test_a_truncated_mask_is_named(tmp_path, name, keep):
+    (write_mask if name == "m.png" else write_sbd)(tmp_path / name, IDS)
+    truncate(tmp_path / name, keep)
+    with pytest.raises(CorruptSample, match=rf"{name} cannot be decoded as a mask"):
+        read_ids(tmp_path / name)
 
 
 def test_a_bit_that_flipped_is_named(tmp_path):
     path = tmp_path / "m.png"
-    write_mask(path, np.random.default_rng(0).integers(0, 21, size=(40, 40)))
+    write_mask(path, IDS)
     content = bytearray(path.read_bytes())
     content[content.index(b"IDAT") + 30] ^= 0x10
     path.write_bytes(bytes(content))
@@ -47,53 +75,15 @@ def test_a_bit_that_flipped_is_named(tmp_path):
         read_ids(path)
 
 
-def test_an_image_too_large_to_be_one_is_named(tmp_path, monkeypatch):
-    write_image(tmp_path / "a.png", 20, 20)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow refuses twice as many
-    with pytest.raises(CorruptSample, match=r"a\.png.*decompression bomb"):
-        read_image(tmp_path / "a.png")
-
-
-def test_text_is_no_image(tmp_path):
+def test_what_is_no_image_is_named(tmp_path, monkeypatch):
     (tmp_path / "a.jpg").write_text("<html>404</html>")
     for read in (read_image, image_size):
         with pytest.raises(CorruptSample, match=r"a\.jpg cannot be decoded"):
             read(tmp_path / "a.jpg")
-
-
-def test_an_absent_file_is_no_corrupt_one(tmp_path):
-    for name in ("a.png", "a.mat"):
-        with pytest.raises(FileNotFoundError):
-            read_ids(tmp_path / name)
-    with pytest.raises(FileNotFoundError):
+    write_image(tmp_path / "a.png", 20, 20)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow refuses twice as many
+    with pytest.raises(CorruptSample, match=r"a\.png.*decompression bomb"):
         read_image(tmp_path / "a.png")
-
-
-def test_a_file_without_permission_is_no_corrupt_one(open_folder):
-    path = open_folder / "a.png"
-    write_image(path, 4, 4)
-    path.chmod(0)
-    with as_nobody(), pytest.raises(PermissionError, match=r"a\.png"):
-        read_image(path)
-
-
-def test_masks_of_sbd(tmp_path):
-    write_sbd(tmp_path / "c.mat", np.array([[0, 20], [3, 4], [5, 6]]))
-    assert read_ids(tmp_path / "c.mat").tolist() == [[0, 20], [3, 4], [5, 6]]
-
-
-def test_a_mask_of_sbd_of_one_row(tmp_path):
-    write_sbd(tmp_path / "c.mat", np.array([[1, 2, 3]]))
-    assert read_ids(tmp_path / "c.mat").shape == (1, 3)
-
-
-@pytest.mark.parametrize("keep", [0.0, 0.3, 0.8])
-def test_a_truncated_mask_of_sbd_is_named(tmp_path, keep):
-    path = tmp_path / "c.mat"
-    write_sbd(path, np.random.default_rng(0).integers(0, 21, size=(40, 40)))
-    truncate(path, keep)
-    with pytest.raises(CorruptSample, match=r"c\.mat"):
-        read_ids(path)
 
 
 def test_another_matlab_file_is_refused(tmp_path):
@@ -103,3 +93,75 @@ def test_another_matlab_file_is_refused(tmp_path):
     savemat(tmp_path / "d.mat", {"GTcls": {"Segmentation": np.zeros((2, 2))}})
     with pytest.raises(CorruptSample, match="float64 of shape"):
         read_ids(tmp_path / "d.mat")
+
+
+def test_an_absent_or_forbidden_file_is_no_corrupt_one(tmp_path, open_folder):
+    for name in ("a.png", "a.mat"):
+        with pytest.raises(FileNotFoundError):
+            read_ids(tmp_path / name)
+    path = open_folder / "a.png"
+    write_image(path, 4, 4)
+    path.chmod(0)
+    with as_nobody(), pytest.raises(PermissionError, match=r"a\.png"):
+        read_image(path)
+
+
+# Folders and lists
+
+
+def test_absent_files_are_found_in_order_with_one_listing_a_folder(tmp_path, monkeypatch):
+    write_lines(tmp_path / "b" / "y.txt", "y")
+    wanted = [tmp_path / name for name in ("b/y.txt", "b/x.txt", "a/z.txt", "b/u.txt")]
+    calls = []
+    real = os.listdir
+
+    def counted(folder):
+        calls.append(folder)
+        return real(folder)
+
+    monkeypatch.setattr("data.listing.os.listdir", counted)
+    assert absent(wanted) == wanted[1:]
+    assert sorted(calls) == [tmp_path / "a", tmp_path / "b"]
+
+
+def test_a_root_says_what_it_lacks(tmp_path):
+    (tmp_path / "a").mkdir()
+    write_lines(tmp_path / "file", "x")
+    require_folders(tmp_path, ("a",), "a layout")
+    with pytest.raises(FileNotFoundError, match=r"lacks b, c/d\. Expected a layout"):
+        require_folders(tmp_path, ("a", "b", "c/d"), "a layout")
+    for name in ("nowhere", "file"):
+        with pytest.raises(FileNotFoundError, match=rf"{name} does not exist"):
+            require_folders(tmp_path / name, ("a",), "a layout")
+
+
+@pytest.mark.parametrize("closed", ["", "a"])
+def test_a_folder_without_permission_says_what_to_do(open_folder, closed):
+    root = open_folder / "root"
+    (root / "a" / "b").mkdir(parents=True)
+    write_lines(root / closed / "train.txt", "x")
+    (root / closed).chmod(0)
+    with as_nobody():
+        with pytest.raises(PermissionError, match=r"no permission to read .*a.*chmod.*Expected"):
+            require_folders(root, ("a/b",), "a layout")
+        with pytest.raises(PermissionError, match="no permission to read"):  # not empty
+            file_names(root / closed)
+        with pytest.raises(PermissionError, match=r"train\.txt"):
+            read_lines(root / closed / "train.txt", "--data.train-list")
+    (root / closed).chmod(0o755)
+
+
+def test_lists_are_read_line_by_line(tmp_path):
+    (tmp_path / "l.txt").write_bytes(b"a\r\n\r\n  b c \r\n")
+    assert read_lines(tmp_path / "l.txt", "") == ("a", "b c")
+    (tmp_path / "l.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match=r"l\.txt is no text"):
+        read_lines(tmp_path / "l.txt", "")
+
+
+def test_names_are_unique_and_long_enumerations_are_cut():
+    require_unique(("a", "b"), "the list")
+    with pytest.raises(ValueError, match=r"the list names an image twice: a, b$"):
+        require_unique(("b", "a", "c", "a", "b"), "the list")
+    assert shortened(range(5)) == "0, 1, 2, 3, 4"
+    assert shortened(range(7)) == "0, 1, 2, 3, 4 and 2 more"

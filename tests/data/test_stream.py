@@ -11,18 +11,23 @@ from data import (
     Batch,
     Collage,
     CollageConfig,
+    CorruptSample,
     TrainStream,
     TransformConfig,
     Voc,
     VocConfig,
 )
+from tests.data.layouts import truncate
 
 TEN = CollageConfig(size=32, num_train=10)
 CROP = TransformConfig(scale=(0.5, 2.0), crop_size=24)
 
 
-def stream(batch_size: int = 4, seed: int = 0) -> TrainStream:
-    return TrainStream(Collage(TEN, "train"), Augment(CROP), batch_size=batch_size, seed=seed)
+SCENES = Collage(TEN, "train")
+
+
+def stream(batch_size: int = 4, seed: int = 0, **processes: int) -> TrainStream:
+    return TrainStream(SCENES, Augment(CROP), batch_size=batch_size, seed=seed, **processes)
 
 
 def same(a: Batch, b: Batch) -> bool:
@@ -57,9 +62,10 @@ def test_images_of_unequal_size_need_a_crop_size(tiny_voc):
 
 
 def test_every_epoch_shows_every_sample_once():
-    names = [name for step in range(15) for name in stream().batch(step).names]  # 6 epochs
+    row = stream()
+    names = [name for step in range(15) for name in row.batch(step).names]  # 6 epochs
     epochs = [names[k : k + 10] for k in range(0, 60, 10)]
-    assert all(Counter(epoch) == Counter(Collage(TEN, "train").names) for epoch in epochs)
+    assert all(Counter(epoch) == Counter(SCENES.names) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 6
 
 
@@ -91,34 +97,44 @@ def test_the_batch_size_does_not_change_the_samples():
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_iterating_gives_the_batches_in_order(num_workers):
+def test_iterating_gives_the_batches_in_order_and_leaves_no_trace(num_workers):
     torch.manual_seed(0)
-    state = torch.get_rng_state()
-    batches = list(stream().iterate(start_step=3, num_steps=5, num_workers=num_workers))
+    state, handler = torch.get_rng_state(), signal.getsignal(signal.SIGCHLD)
+    iterator = stream().iterate(start_step=3, num_steps=5, num_workers=num_workers)
+    batches = [next(iterator)]
+    assert signal.getsignal(signal.SIGCHLD) is handler
+    batches += iterator
     assert torch.equal(torch.get_rng_state(), state)
     assert len(batches) == 5
-    assert all(same(batch, stream().batch(3 + k)) for k, batch in enumerate(batches))
+    again = stream()
+    assert all(same(batch, again.batch(3 + k)) for k, batch in enumerate(batches))
 
 
-def test_the_loader_leaves_no_signal_handler_behind():
-    before = signal.getsignal(signal.SIGCHLD)
-    batches = stream().iterate(start_step=0, num_steps=2, num_workers=1)
-    next(batches)
-    assert signal.getsignal(signal.SIGCHLD) is before
-    assert len(list(batches)) == 1
-
-
-def test_no_steps():
+def test_no_steps_late_steps_and_batches_that_span_epochs():
     assert list(stream().iterate(start_step=3, num_steps=0, num_workers=0)) == []
-
-
-def test_a_batch_may_span_epochs():
     assert len(stream(batch_size=25).batch(1).names) == 25
-
-
-def test_late_steps():
     assert stream().batch(10**11).images.shape == (4, 3, 24, 24)  # places beyond 32 bits
 
 
-def test_repr():
-    assert repr(stream()).startswith("TrainStream(batch_size=4, seed=0, Collage(")
+def test_processes_together_see_what_one_process_sees():
+    whole = stream(batch_size=6).batch(3)
+    parts = [stream(3, rank=rank, num_processes=2).batch(3) for rank in (0, 1)]
+    assert torch.equal(torch.cat([part.images for part in parts]), whole.images)
+    assert parts[0].names + parts[1].names == whole.names
+    with pytest.raises(ValueError, match="rank must be"):
+        stream(3, rank=2, num_processes=2)
+
+
+def test_an_unreadable_image_is_replaced_and_named(tiny_voc):
+    config = VocConfig(root=tiny_voc.root)
+    augment = Augment(TransformConfig(crop_size=4))
+    broken = TrainStream(Voc(config, "train"), augment, 2, seed=0)
+    truncate(tiny_voc.mask("b"))
+    batch = broken.batch(0)
+    assert batch.names == ("a", "a")
+    assert list(batch.corrupt) == ["b"]
+    assert "b.png cannot be decoded" in batch.corrupt["b"]
+    assert same(batch, TrainStream(Voc(config, "train"), augment, 2, seed=0).batch(0))
+    truncate(tiny_voc.mask("a"))
+    with pytest.raises(CorruptSample, match=r"100 images drawn from .* are unreadable"):
+        broken.batch(0)

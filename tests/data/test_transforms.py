@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Generator, Tensor
 from torchvision.transforms.v2 import functional as F
 
 from data import Augment, Sample, TransformConfig
-from data.transforms import DEEPLAB_V2_SCALES, DEEPLAB_V3PLUS_SCALES
+from data.transforms import DEEPLAB_V3PLUS_SCALES
 
 FILL = (10, 20, 30)
 
@@ -31,7 +31,7 @@ def seeded(seed: int) -> Generator:
 
 def test_shape():
     config = TransformConfig(scale=(0.5, 2.0), crop_size=13)
-    for seed in range(20):
+    for seed in range(5):
         sample = Augment(config)(coded(9, 17), seeded(seed))
         assert sample.name == "coded"
         assert sample.image.shape == (3, 13, 13)
@@ -60,19 +60,8 @@ def test_shape():
 def test_a_config_that_cannot_be_applied_is_refused(field, value):
     with pytest.raises(ValueError, match=field):
         TransformConfig(**{field: value})
-
-
-def test_a_range_and_steps_exclude_each_other():
     with pytest.raises(ValueError, match="scale and scale_steps exclude each other"):
         TransformConfig(scale=(0.5, 1.0), scale_steps=(1.0,))
-
-
-def test_crop_and_flip_keep_image_and_mask_together():
-    config = TransformConfig(crop_size=6)
-    for seed in range(30):
-        sample = Augment(config)(coded(11, 15), seeded(seed))
-        red, green, _ = sample.image.long()
-        assert torch.equal(sample.mask, red * 15 + green)
 
 
 def test_scaled_edges_stay_together():
@@ -96,14 +85,6 @@ def test_labels_come_from_the_centre_of_the_source():
     assert third.mask[0].tolist() == [10, 13, 16]  # row 1, columns 1, 4 and 7
 
 
-def test_nearest_makes_no_new_ids():
-    mask = torch.tensor([3, 9, 255]).repeat_interleave(10).repeat(20, 1)
-    sample = Sample("ids", torch.zeros(3, 20, 30, dtype=torch.uint8), mask)
-    for seed in range(20):
-        augmented = Augment(TransformConfig(scale=(0.4, 2.5)))(sample, seeded(seed))
-        assert np.unique(augmented.mask.numpy()).tolist() == [3, 9, 255]
-
-
 def test_a_crop_beyond_the_image_is_void_and_fill():
     sample = Augment(TransformConfig(crop_size=8, flip=False, fill=FILL))(coded(5, 6), seeded(0))
     padded = torch.ones(8, 8, dtype=torch.bool)
@@ -111,12 +92,6 @@ def test_a_crop_beyond_the_image_is_void_and_fill():
     assert (sample.mask[padded] == 255).all()
     assert torch.equal(sample.mask[:5, :6], coded(5, 6).mask)
     assert (sample.image[:, padded] == torch.tensor(FILL)[:, None]).all()
-
-
-def test_one_side_is_padded_and_the_other_cropped():
-    sample = Augment(TransformConfig(crop_size=8, flip=False, fill=FILL))(coded(5, 12), seeded(3))
-    assert (sample.mask[5:] == 255).all()
-    assert (sample.mask[:5] != 255).all()
 
 
 def test_every_place_and_both_directions_are_drawn():
@@ -137,18 +112,13 @@ def test_the_scale_stays_in_its_range():
     assert max(sides) == 24
 
 
-@pytest.mark.parametrize("steps", [DEEPLAB_V2_SCALES, DEEPLAB_V3PLUS_SCALES])
-def test_every_step_and_no_other_scale_is_drawn(steps):
+def test_every_step_and_no_other_scale_is_drawn():
+    steps = DEEPLAB_V3PLUS_SCALES
     augment = Augment(TransformConfig(scale_steps=steps))
     generator = seeded(0)
     sides = {augment(coded(16, 8), generator).mask.shape for _ in range(200)}
     # Each of 7 is missed with probability below 1e-12.
     assert sides == {(round(16 * step), round(8 * step)) for step in steps}
-
-
-def test_the_published_steps():
-    assert DEEPLAB_V2_SCALES == (0.5, 0.75, 1.0, 1.25, 1.5)
-    assert DEEPLAB_V3PLUS_SCALES == (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
 
 
 JITTER = TransformConfig(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.2, crop_size=12)
@@ -199,7 +169,6 @@ def test_the_draws_of_finished_runs_are_frozen():
 sizes = st.integers(1, 40)
 
 
-@settings(max_examples=100, deadline=None)
 @given(height=sizes, width=sizes, crop=sizes, seed=st.integers(0, 2**31), low=st.floats(0.3, 1.5))
 def test_no_id_is_ever_made_up(height, width, crop, seed, low):
     ids = torch.tensor([3, 9, 200, 255])
@@ -211,7 +180,6 @@ def test_no_id_is_ever_made_up(height, width, crop, seed, low):
     assert found <= {*np.unique(mask.numpy()).tolist(), 255}
 
 
-@settings(max_examples=100, deadline=None)
 @given(height=sizes, width=sizes, crop=sizes, seed=st.integers(0, 2**31))
 def test_image_and_mask_stay_together(height, width, crop, seed):
     """The mask is a function of the image, before and after; padding is fill and void."""
@@ -226,7 +194,6 @@ def test_image_and_mask_stay_together(height, width, crop, seed):
     assert int(inside.sum()) == min(crop, height) * min(crop, width)
 
 
-@settings(max_examples=50, deadline=None)
 @given(
     edge=st.integers(4, 28),
     step=st.sampled_from(DEEPLAB_V3PLUS_SCALES),
@@ -259,17 +226,12 @@ def test_the_generator_decides_and_the_global_one_is_left_alone():
 
 
 def test_the_input_is_not_modified():
-    sample = coded(9, 9)
-    image, mask = sample.image.clone(), sample.mask.clone()
+    sample = coded(9, 6)
     Augment(TransformConfig(scale=(0.5, 2.0), crop_size=20))(sample, seeded(1))
-    assert torch.equal(sample.image, image)
-    assert torch.equal(sample.mask, mask)
-
-
-def test_nothing_to_do():
-    sample = Augment(TransformConfig(flip=False))(coded(4, 6), seeded(0))
-    assert torch.equal(sample.image, coded(4, 6).image)
-    assert torch.equal(sample.mask, coded(4, 6).mask)
+    same = Augment(TransformConfig(flip=False))(sample, seeded(0))  # nothing to do
+    for found in (sample, same):
+        assert torch.equal(found.image, coded(9, 6).image)
+        assert torch.equal(found.mask, coded(9, 6).mask)
 
 
 def test_non_contiguous_input():
@@ -283,7 +245,3 @@ def test_non_contiguous_input():
 def test_one_pixel():
     sample = Augment(TransformConfig(scale=(0.1, 0.1)))(coded(1, 1), seeded(0))
     assert sample.mask.tolist() == [[0]]
-
-
-def test_repr():
-    assert repr(Augment(TransformConfig(crop_size=5))).startswith("Augment(TransformConfig(scale=")

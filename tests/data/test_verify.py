@@ -59,13 +59,9 @@ def test_counts_by_hand(tiny_voc):
     assert sum(report.share(k) for k in range(21)) == pytest.approx(1)  # the order of adding
 
 
-def test_a_clean_data_set_has_no_problem(clean):
-    assert [r.problems for r in verify(clean, ["train", "tune", "report"])] == [[], [], []]
-
-
 def test_all_problems_are_collected_by_file(tiny_voc):
     paths = {}
-    for name in "cdefgh":
+    for name in "cdefgh":  # one fault each
         tiny_voc.add(name, np.ones((20, 20), dtype=np.uint8))
         paths[name] = str(tiny_voc.mask(name))
     tiny_voc.write_list("mine", *"abcdefghc")
@@ -122,12 +118,9 @@ def test_a_split_without_labels_is_a_problem(clean, tiny_voc):
     assert "no pixel of the split has a label" in whats(verify(clean, ["train"])[0])
 
 
-def test_a_wrong_root_is_an_error(tmp_path):
+def test_a_root_that_cannot_be_listed_is_an_error(clean, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"--data\.root"):
         verify(VocConfig(tmp_path / "nowhere"), ["train", "tune"])
-
-
-def test_a_root_without_permission_is_an_error(clean):
     with as_nobody(), pytest.raises(PermissionError, match="no permission to read"):
         verify(clean, ["train"])
 
@@ -140,13 +133,6 @@ def test_a_file_without_permission_is_a_problem(open_folder):
     with as_nobody():
         (report,) = verify(FolderConfig(open_folder), ["train"])
     assert "Permission denied" in whats(report)
-
-
-def test_processes_find_the_same(clean, tiny_voc):
-    truncate(tiny_voc.mask("b"))
-    here = verify(clean, ["train", "tune"], workers=0)
-    there = verify(clean, ["train", "tune"], workers=1)
-    assert [to_json(clean, [r]) for r in here] == [to_json(clean, [r]) for r in there]
 
 
 def test_the_report_is_json(clean, tiny_voc):
@@ -187,19 +173,3 @@ def test_every_layout_is_verified(tmp_path, write: Callable[[Path], None], confi
         else:
             assert f"; published: {count} (" in whats(report)
             assert len(report.problems) == 1
-
-
-@pytest.mark.data
-@pytest.mark.slow
-def test_camvid_is_clean(shared_root):
-    reports = verify(CamVidConfig(shared_root / "datasets" / "camvid"), ["train", "tune", "report"])
-    assert [whats(report) for report in reports] == ["", "", ""]
-    assert [report.read for report in reports] == [367, 101, 233]
-
-
-@pytest.mark.data
-@pytest.mark.slow
-def test_the_animal_subset_is_clean(voc_animals_root):
-    reports = verify(VocConfig(voc_animals_root), ["train", "tune", "report"])
-    assert [whats(report) for report in reports] == ["", "", ""]
-    assert [report.read for report in reports] == [437, 217, 228]

@@ -1,0 +1,37 @@
+"""Reading in several processes, each of which takes seconds to start."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from data import FolderConfig
+from data.parallel import map_files
+from data.verify import verify
+from data.verify_report import to_json
+from tests.data.layouts import truncate, write_folder
+
+
+def die_at_3(item: int) -> int:
+    if item == 3:
+        os._exit(9)
+    return item
+
+
+def test_results_keep_their_order() -> None:
+    assert list(map_files(str, range(40), 2)) == [str(k) for k in range(40)]
+
+
+def test_a_process_that_dies_ends_in_a_message() -> None:
+    with pytest.raises(OSError, match=r"a process that read files died.*--workers 1"):
+        list(map_files(die_at_3, range(5), 1))
+
+
+def test_processes_verify_the_same(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    truncate(tmp_path / "masks" / "n01.png")
+    config = FolderConfig(tmp_path)
+    here, there = (verify(config, ["train", "tune"], workers=workers) for workers in (0, 1))
+    assert to_json(config, here) == to_json(config, there)
