@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -81,16 +80,6 @@ def test_first_unit_of_a_stage_has_the_rate_that_is_asked_for(
     assert rates(module.get_submodule("layer3")) == layer3
     assert rates(module.get_submodule("layer4")) == layer4
     assert set(rates(module.get_submodule("layer2"))) == {1}
-
-
-def test_torchvision_is_the_resnet_with_the_old_rate_first() -> None:
-    module = shell(ResNetConfig(depth=50, dilate_first=False), 8)
-    with torch.device("meta"):
-        peer = resnet50(replace_stride_with_dilation=[False, True, True])
-    peer.fc = nn.Identity()
-    assert rates(module) == rates(peer)
-    assert strides(module) == strides(peer)
-    assert module.state_dict().keys() == peer.state_dict().keys()
 
 
 def test_stride_moves_from_the_3x3_to_the_1x1_convolution() -> None:
@@ -244,15 +233,6 @@ def test_a_backbone_that_cannot_be_dilated(name: str) -> None:
         shell(TimmConfig(name))
 
 
-def test_an_output_stride_that_no_backbone_has() -> None:
-    for backbone, config in (
-        (ResNetBackbone, ResNetConfig()),
-        (XceptionBackbone, XceptionConfig()),
-    ):
-        with pytest.raises(ValueError, match="output_stride must be 8, 16 or 32, got 4"):
-            backbone(config, 4)  # type: ignore[arg-type]
-
-
 def test_a_backbone_without_features_at_stride_4(monkeypatch) -> None:
     info = SimpleNamespace(feature_info=SimpleNamespace(reduction=lambda: [8, 16]))
     monkeypatch.setattr("models.timm_backbone.created", lambda *_, **__: info)
@@ -277,12 +257,6 @@ def test_normalizations() -> None:
         assert not module.state_dict()
     with pytest.raises(ValueError, match="normalization must be one of imagenet, half, caffe"):
         InputNormalization("none")  # type: ignore[arg-type]
-
-
-def test_configs_say_their_kind_but_cannot_be_given_another() -> None:
-    assert ResNetConfig().kind == "resnet"
-    with pytest.raises(ValueError, match="kind"):
-        replace(ResNetConfig(), kind="vgg")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", ["v3 mobilenet", "v3+ xception"])

@@ -40,6 +40,8 @@ from models.aspp import pool_image
 from models.batch_norm import batch_norms
 from models.convolution import separable_convolution
 from models.multi_scale_branches import MultiScaleBranches
+from models.resnet import ResNetBackbone
+from models.xception import XceptionBackbone
 from tests.models.small import (
     CRF,
     SLIM,
@@ -135,19 +137,6 @@ def test_the_window_of_image_pooling() -> None:
         assert not torch.allclose(windowed(x), whole(x))
         with pytest.raises(ValueError, match="nearest size that works is 65 x 97"):
             windowed(image(1, 3, 33, 97))
-
-
-@pytest.mark.parametrize(
-    ("head", "name", "output_stride"),
-    [(DeepLabV3Config, "resnet10t", 8), (DeepLabV3PlusConfig, "mobilenetv3_large_100", 16)],
-)
-def test_other_backbones_of_timm_are_dilated(head, name: str, output_stride: int) -> None:
-    with torch.device("meta"):
-        config = head(backbone=backbone_named(name), output_stride=output_stride)
-        network = build_network(config, 3).eval()
-    stride = network.logit_stride
-    logits = network(torch.empty(1, 3, 66, 97, device="meta"))
-    assert logits.shape == (1, 3, -(-66 // stride), -(-97 // stride))
 
 
 def test_a_backbone_that_cuts_the_image_into_patches_is_refused() -> None:
@@ -400,6 +389,9 @@ def test_the_scales_of_v2_compile_without_a_graph_break() -> None:
         (lambda: ResNetConfig(multi_grid=(1, 2)), r"three factors .* got \(1, 2\)"),  # type: ignore[arg-type]
         (lambda: ResNetConfig(pretrained=True, stride_in_1x1=True), "stride_in_1x1=False"),
         (lambda: ResNetConfig(pretrained=True, deep_stem=True), "deep_stem=False"),
+        (lambda: replace(ResNetConfig(), kind="vgg"), "kind"),  # type: ignore[arg-type]
+        (lambda: ResNetBackbone(ResNetConfig(), 4), "output_stride must be 8, 16 or 32, got 4"),
+        (lambda: XceptionBackbone(XceptionConfig(), 4), "output_stride must be 8, 16 or 32"),
         (lambda: XceptionConfig(depth=66), "Xception depth must be 41, 65 or 71, got 66"),
         (lambda: VggConfig(fc_kernel=5), "fc_kernel must be 7, 4 or 3, got 5"),
         (lambda: VggConfig(fc_channels=1000), "fc_channels must divide 4096, got 1000"),
