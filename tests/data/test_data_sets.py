@@ -39,6 +39,7 @@ from tests.data import layouts
 from tests.data.layouts import truncate, write_image, write_lines, write_mask
 
 VOID = 255
+HELD_OUT: tuple[data.Split, ...] = ("tune", "report")
 
 
 # All of them
@@ -67,7 +68,7 @@ def test_names_and_colours_are_known_without_the_data(
     assert np.array_equal(found.palette, dataset.palette)
 
 
-CONFIGS = [
+CONFIGS: list[Any] = [
     CollageConfig(size=64),
     CamVidConfig(Path("x"), scored=("car",)),
     CityscapesConfig(Path("x"), labels="labelTrainIds"),
@@ -197,7 +198,7 @@ def cityscapes(tmp_path: Path) -> Path:
 def test_cityscapes(cityscapes: Path) -> None:
     train = Cityscapes(CityscapesConfig(cityscapes), "train")
     assert train.names == ("aachen_000000_000019", "ulm_000000_000019")
-    for split in ("tune", "report"):
+    for split in HELD_OUT:
         assert Cityscapes(CityscapesConfig(cityscapes), split).names == ("lindau_000000_000019",)
     assert len(train.classes) == 19
     expected = [VOID] * 7 + [0, 1, VOID, VOID, 2, 3, 4, VOID, VOID, VOID, 5, VOID, 6, 7, 8, 9, 10]
@@ -253,7 +254,7 @@ def test_coco_has_the_classes_of_voc(tmp_path: Path) -> None:
 def test_coco_takes_every_image_or_those_of_a_list(tmp_path: Path) -> None:
     layouts.write_coco(tmp_path)
     assert Coco(CocoConfig(tmp_path), "train").names == ("000000000009", "000000000025")
-    for split in ("tune", "report"):
+    for split in HELD_OUT:
         assert Coco(CocoConfig(tmp_path), split).names == ("000000000139",)
     listed = CocoConfig(tmp_path, lists="voc_lists")
     with pytest.raises(FileNotFoundError, match=r"--data\.lists"):
@@ -278,7 +279,7 @@ def test_pascal_context(tmp_path: Path) -> None:
     assert dataset.classes == sixty.classes[1:]
     assert list(dataset.classes) == sorted(set(dataset.classes))
     assert dataset[0].mask.flatten().tolist() == [VOID, *range(59)]  # no background
-    for split in ("tune", "report"):
+    for split in HELD_OUT:
         assert PascalContext(PascalContextConfig(tmp_path), split).names == ("2008_000002",)
     with pytest.raises(ValueError, match="59 or 60, got 33"):
         PascalContextConfig(classes=33)  # type: ignore[arg-type]

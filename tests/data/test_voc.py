@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from data import CorruptSample, Voc, VocConfig, build
+from data import CorruptSample, Split, Voc, VocConfig, build
 from data.label_set import label_set
 from data.voc import ANIMALS, CLASSES
 from tests.data.layouts import as_nobody, truncate, write_image, write_lines, write_mask
@@ -156,9 +156,10 @@ def test_lists_of_paths(tiny_voc):
 
 @pytest.mark.data
 def test_the_animal_subset(voc_animals_root):
-    names = []
-    for split, count in (("train", 437), ("tune", 217), ("report", 228)):
-        dataset = build(VocConfig(root=voc_animals_root, scored=ANIMALS), split)  # type: ignore[arg-type]
+    names: list[str] = []
+    splits: dict[Split, int] = {"train": 437, "tune": 217, "report": 228}
+    for split, count in splits.items():
+        dataset = build(VocConfig(root=voc_animals_root, scored=ANIMALS), split)
         assert len(dataset) == count
         mask = dataset[count // 2].mask  # reading checks sizes and ids
         assert 151 <= min(mask.shape) <= max(mask.shape) <= 500

@@ -52,6 +52,7 @@ from tests.models.small import (
     SMALL_V3,
     TINY,
     check_training_step,
+    convolutions,
     drawn,
     image,
     strides,
@@ -197,7 +198,7 @@ def test_eps_of_backbone_and_head() -> None:
 def test_image_pooling_of_one_image_uses_the_running_statistics() -> None:
     branch = DeepLabV3(3, SMALL_V3).train().image_pooling
     assert isinstance(branch, nn.Sequential)
-    features = torch.randn(1, branch[0].in_channels, 3, 3)  # type: ignore[arg-type]
+    features = torch.randn(1, convolutions(branch)[0].in_channels, 3, 3)
     alone = pool_image(branch, features)
     torch.testing.assert_close(alone, pool_image(branch.eval(), features))
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from data import CamVidConfig, VocConfig
+from data import CamVidConfig, Split, VocConfig
 from data.__main__ import main
 from data.verify import verify
 from tests.data.layouts import write_lines
 
-SPLITS = ("train", "tune", "report")
+SPLITS: tuple[Split, ...] = ("train", "tune", "report")
 
 pytestmark = pytest.mark.data
 
