@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -17,7 +17,8 @@ def _native() -> None:
 
 
 @pytest.fixture
-def _threads() -> Iterator[None]:
+def threads() -> Iterator[Callable[[int], None]]:
+    """Set the number of threads; what it was before comes back."""
     before = torch.get_num_threads()
-    yield
+    yield torch.set_num_threads
     torch.set_num_threads(before)

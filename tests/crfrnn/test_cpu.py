@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -29,7 +30,11 @@ from crfrnn.filtering.lattice import Lattice
 from crfrnn.filtering.ops import gaussian_features_grad
 from tests.crfrnn.native_path import ROUNDINGS, random_features, random_rows
 
-LABELS = [1, 2, 3, 8, 21, 24, 150, 257]
+# Every dimension and every label count once, and each dimension on both sides of a register.
+DIMS_AND_LABELS = [
+    *[(1, 21), (2, 8), (3, 150), (4, 1), (5, 24), (6, 2), (7, 257), (8, 3)],
+    *[(1, 1), (2, 257), (3, 2), (5, 21), (8, 150)],
+]
 STANDARD = named("standard")
 
 pytestmark = pytest.mark.usefixtures("_native")
@@ -71,37 +76,43 @@ def test_lattice_is_the_plain_one_up_to_the_order_of_its_vertices(dim: int) -> N
     assert named_rows(own) == named_rows(plain)
 
 
-@pytest.mark.parametrize("transposed", [False, True])
-@pytest.mark.parametrize("num_labels", LABELS)
-@pytest.mark.parametrize("dim", range(1, 9))
-def test_lattice_filter_is_the_plain_one(dim: int, num_labels: int, transposed: bool) -> None:
-    own, plain = both_lattices(random_features(2, 150, dim))
-    v = random_rows(2, 150, num_labels)
-    torch.testing.assert_close(
-        cpu.lattice_filter(own, v, STANDARD, transposed=transposed),
-        plain_lattice.lattice_filter(plain, v, STANDARD, transposed=transposed),
-        rtol=ROUNDINGS,
-        atol=0,
+def assert_the_filters_agree(
+    own: Lattice, plain: Lattice, v: Tensor, accuracy: LatticeAccuracyName = "standard"
+) -> None:
+    numbers = named(accuracy)
+    for transposed in (False, True):
+        torch.testing.assert_close(
+            cpu.lattice_filter(own, v, numbers, transposed=transposed),
+            plain_lattice.lattice_filter(plain, v, numbers, transposed=transposed),
+            rtol=ROUNDINGS,
+            atol=0,
+        )
+
+
+@pytest.mark.parametrize(("dim", "num_labels"), DIMS_AND_LABELS)
+def test_lattice_filter_is_the_plain_one(dim: int, num_labels: int) -> None:
+    assert_the_filters_agree(
+        *both_lattices(random_features(2, 150, dim)), random_rows(2, 150, num_labels)
     )
 
 
 @pytest.mark.parametrize("num_labels", [1, 21])
 def test_fine_lattice_filter_is_the_plain_one(num_labels: int) -> None:
     own, plain = both_lattices(random_features(2, 150, 3), "fine")
-    v = random_rows(2, 150, num_labels)
-    fine = named("fine")
-    torch.testing.assert_close(
-        cpu.lattice_filter(own, v, fine, transposed=False),
-        plain_lattice.lattice_filter(plain, v, fine, transposed=False),
-        rtol=ROUNDINGS,
-        atol=0,
-    )
+    assert_the_filters_agree(own, plain, random_rows(2, 150, num_labels), "fine")
+
+
+def test_one_pixel() -> None:
+    assert_the_filters_agree(*both_lattices(torch.zeros(1, 1, 5)), torch.rand(1, 1, 3))
 
 
 @pytest.mark.parametrize(
-    "shape", [(9, 13), (75, 2), (1, 1), (1, 90), (3, 4, 5), (2, 3, 2, 5), (7,)]
+    ("shape", "num_labels"),
+    [
+        *[((9, 13), 1), ((75, 2), 24), ((1, 1), 21), ((1, 90), 8), ((3, 4, 5), 257)],
+        *[((2, 3, 2, 5), 3), ((7,), 150), ((9, 13), 21), ((75, 2), 2), ((3, 4, 5), 8)],
+    ],
 )
-@pytest.mark.parametrize("num_labels", LABELS)
 def test_separable_filter_is_the_plain_one(shape: tuple[int, ...], num_labels: int) -> None:
     theta = torch.linspace(0.7, 4.0, len(shape))
     v = random_rows(2, math.prod(shape), num_labels)
@@ -143,15 +154,6 @@ def test_overflow_is_the_plain_error(features: Tensor) -> None:
     assert str(raised.value) == str(plain.value)
 
 
-@pytest.mark.parametrize("num_labels", [1, 2, 21])
-def test_transpose_is_the_adjoint(num_labels: int) -> None:
-    lattice, _ = cpu.build_lattice(random_features(2, 300, 5), STANDARD)
-    x, y = torch.rand(2, 2, 300, num_labels)
-    left = (cpu.lattice_filter(lattice, x, STANDARD, transposed=False).double() * y).sum()
-    right = (x * cpu.lattice_filter(lattice, y, STANDARD, transposed=True).double()).sum()
-    torch.testing.assert_close(left, right, rtol=1e-5, atol=0)  # ROUNDINGS
-
-
 def everything(features: Tensor, v: Tensor, shape: tuple[int, ...]) -> list[Tensor]:
     """Both filters, both ways, through the operators, with gradients."""
     v = v.clone().requires_grad_()
@@ -161,21 +163,8 @@ def everything(features: Tensor, v: Tensor, shape: tuple[int, ...]) -> list[Tens
     return [*bilateral.tables, *filtered, grad]
 
 
-@pytest.mark.usefixtures("_threads")
-@pytest.mark.parametrize("num_labels", [2, 21])
-def test_the_same_bits_for_any_number_of_threads(num_labels: int) -> None:
-    features, v = random_features(2, 90 * 70, 3), random_rows(2, 90 * 70, num_labels)
-    torch.set_num_threads(1)
-    single = everything(features, v, (90, 70))
-    for threads in (2, 3, 4, 8):
-        torch.set_num_threads(threads)
-        several = everything(features, v, (90, 70))
-        assert all(torch.equal(a, b) for a, b in zip(single, several, strict=True)), threads
-
-
-@pytest.mark.usefixtures("_threads")
-def test_from_four_python_threads_at_once() -> None:
-    torch.set_num_threads(2)
+def test_from_four_python_threads_at_once(threads: Callable[[int], None]) -> None:
+    threads(2)
     features = [random_features(1, 60 * 50, d) for d in (2, 3, 4, 5)]
     v = [random_rows(1, 60 * 50, n) for n in (21, 2, 8, 5)]
     shapes = [(60, 50)] * 4
@@ -189,9 +178,8 @@ def test_from_four_python_threads_at_once() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 @pytest.mark.timeout(60)
-@pytest.mark.usefixtures("_threads")
-def test_in_a_forked_child() -> None:
-    torch.set_num_threads(2)
+def test_in_a_forked_child(threads: Callable[[int], None]) -> None:
+    threads(2)
     features, v = random_features(1, 60 * 50, 3), random_rows(1, 60 * 50, 21)
     lattice, _ = cpu.build_lattice(features, STANDARD)
     parent = cpu.lattice_filter(lattice, v, STANDARD, transposed=False)
@@ -223,17 +211,6 @@ def test_layout_of_the_input_does_not_matter() -> None:
         cpu.build_lattice(f, STANDARD)[0] for f in (features, features.contiguous())
     )
     assert all(torch.equal(a, b) for a, b in zip(strided, compact, strict=True))
-
-
-def test_one_pixel() -> None:
-    own, plain = both_lattices(torch.zeros(1, 1, 5))
-    v = torch.rand(1, 1, 3)
-    torch.testing.assert_close(
-        cpu.lattice_filter(own, v, STANDARD, transposed=False),
-        plain_lattice.lattice_filter(plain, v, STANDARD, transposed=False),
-        rtol=ROUNDINGS,
-        atol=0,
-    )
 
 
 def test_float64_is_the_plain_path() -> None:
@@ -276,8 +253,9 @@ def test_info_says_which_paths_are_active(capsys: pytest.CaptureFixture[str]) ->
     assert f"threads     {torch.get_num_threads()}" in printed
 
 
-@pytest.mark.parametrize("transposed", [False, True])
-@pytest.mark.parametrize("num_labels", [1, 5, 21, 40])
+@pytest.mark.parametrize(
+    ("num_labels", "transposed"), [(1, False), (5, True), (21, False), (40, True)]
+)
 def test_gradient_of_the_features_is_the_plain_one(num_labels: int, transposed: bool) -> None:
     features = random_features(2, 150, 3)
     lattice, _ = cpu.build_lattice(features, STANDARD)

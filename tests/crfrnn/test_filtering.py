@@ -37,10 +37,10 @@ def smooth_features(batch: int, dim: int, dtype: torch.dtype = torch.float64) ->
     return torch.cat([grid.expand(batch, -1, -1), guide], dim=2)[..., :dim].contiguous()
 
 
-def build(name: str, dtype: torch.dtype = torch.float64, batch: int = 2) -> Filter:
+def build(name: str, dtype: torch.dtype = torch.float64, dim: int = 5) -> Filter:
     if name == "separable":
         return SeparableFilter(torch.tensor([3.0, 2.0], dtype=dtype), SHAPE)
-    features = smooth_features(batch, 5, dtype)
+    features = smooth_features(2, dim, dtype)
     if name == "exact":
         return ExactFilter(features)
     if name == "window":
@@ -59,13 +59,6 @@ def photo_features(theta_alpha: int, theta_beta: int) -> Tensor:
     return torch.cat([position, photo.flatten(0, 1) / theta_beta], dim=1)[None]
 
 
-@pytest.mark.parametrize("name", FILTERS)
-@pytest.mark.parametrize("num_labels", [1, 7])
-def test_shape(name: str, num_labels: int) -> None:
-    v = torch.rand(2, NUM_PIXELS, num_labels, dtype=torch.float64)
-    assert build(name)(v).shape == v.shape
-
-
 def test_fine_lattice_overflows_earlier() -> None:
     """About 47 cells along each of 11 axes fit; 70, smaller and with more margin, do not."""
     features = torch.eye(12, 11, dtype=torch.float64)[None] * 26
@@ -79,19 +72,16 @@ def test_an_unknown_accuracy_is_an_error() -> None:
         LatticeFilter(smooth_features(1, 2), accuracy="finest")  # type: ignore[arg-type]
 
 
-def test_exact_equals_the_written_sum() -> None:
+@pytest.mark.parametrize("tile", [50, 2048])
+def test_exact_is_the_written_sum_in_tiles_of_any_size(
+    tile: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crfrnn.filtering.exact.TILE", tile)
     features, v = smooth_features(2, 3), torch.rand(2, NUM_PIXELS, 4, dtype=torch.float64)
     difference = features[:, :, None] - features[:, None]
     kernel = torch.exp(-0.5 * difference.square().sum(-1))
     # Sums of 117 terms of order one: rounding alone.
     torch.testing.assert_close(ExactFilter(features)(v), kernel @ v, rtol=1e-12, atol=1e-12)
-
-
-def test_exact_is_the_same_in_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    features, v = smooth_features(2, 3), torch.rand(2, NUM_PIXELS, 4, dtype=torch.float64)
-    whole = ExactFilter(features)(v)
-    monkeypatch.setattr("crfrnn.filtering.exact.TILE", 25)
-    torch.testing.assert_close(ExactFilter(features)(v), whole, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("epsilon", [-1e-9, 1.0, float("nan")])
@@ -117,7 +107,7 @@ def test_separable_equals_exact(shape: tuple[int, int]) -> None:
     )
 
 
-@pytest.mark.parametrize("dim", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("dim", [1, 2, 5, 8])
 def test_barycentric_weights_reproduce_the_point(dim: int) -> None:
     features = torch.randn(200, dim, dtype=torch.float64) * 3
     simplex = enclosing_simplex(elevate(features, 1.0))
@@ -169,7 +159,7 @@ def test_lattice_is_close_to_exact(dim: int) -> None:
     assert (lattice - exact).norm() < 0.35 * variation
 
 
-@pytest.mark.parametrize(("theta_alpha", "theta_beta"), [(25, 13), (20, 3), (4, 5)])
+@pytest.mark.parametrize(("theta_alpha", "theta_beta"), [(25, 13), (4, 5)])
 def test_fine_lattice_is_three_times_closer_on_a_photograph(
     theta_alpha: int, theta_beta: int
 ) -> None:
@@ -186,10 +176,10 @@ def test_fine_lattice_is_three_times_closer_on_a_photograph(
     exact = normalized(ExactFilter(features))
     standard = (normalized(LatticeFilter(features)) - exact).norm(dim=1)
     fine = (normalized(LatticeFilter(features, accuracy="fine")) - exact).norm(dim=1)
-    assert (standard / fine).log().mean().exp() > 3  # 4.1, 4.0 and 3.6
+    assert (standard / fine).log().mean().exp() > 3  # 4.1 and 3.6
 
 
-@pytest.mark.parametrize("dim", [1, 2, 3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("dim", [1, 2, 3, 5, 8])
 def test_fine_lattice_has_the_integral_of_the_gaussian(dim: int) -> None:
     """Without normalisation, too, K of a constant is that of the exact sum."""
     features = smooth_features(1, dim)
@@ -198,21 +188,6 @@ def test_fine_lattice_has_the_integral_of_the_gaussian(dim: int) -> None:
     lattice = LatticeFilter(features, accuracy="fine")(ones).mean()
     # The rest is lost through vertices that were not inserted: 5 % for d = 8, less below.
     torch.testing.assert_close(lattice, exact, rtol=0.07, atol=0)
-
-
-@pytest.mark.parametrize("accuracy", ["standard", "fine"])
-@pytest.mark.parametrize("dim", [1, 3, 5])
-def test_lattice_of_a_batch_is_each_image_alone(dim: int, accuracy: LatticeAccuracyName) -> None:
-    features, v = smooth_features(3, dim, torch.float32), torch.rand(3, NUM_PIXELS, 4)
-    together = LatticeFilter(features, accuracy)(v)
-    alone = [LatticeFilter(f[None], accuracy)(w[None]) for f, w in zip(features, v, strict=True)]
-    assert torch.equal(together, torch.cat(alone))
-
-
-@pytest.mark.parametrize("num_labels", [1, 2, 21])
-def test_separable_of_a_batch_is_each_image_alone(num_labels: int) -> None:
-    kernel, v = SeparableFilter(torch.tensor([3.0, 2.0]), SHAPE), torch.rand(3, 117, num_labels)
-    assert torch.equal(kernel(v), torch.cat([kernel(w[None]) for w in v]))
 
 
 def test_insertion_takes_all_neighbours_and_the_bridges_between_them() -> None:
@@ -246,14 +221,15 @@ def test_no_neighbour_is_found_across_the_edge_of_the_keys(
 
 @pytest.mark.parametrize("name", [*FILTERS, "window"])
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+@pytest.mark.parametrize(
+    ("dim", "dtype", "tolerance"), [(2, torch.float64, 1e-10), (5, torch.float32, 1e-5)]
+)
 def test_transpose_is_the_adjoint(
-    name: str, normalization: Normalization, dtype: torch.dtype, tolerance: float
+    name: str, normalization: Normalization, dim: int, dtype: torch.dtype, tolerance: float
 ) -> None:
     """<K x, y> = <x, K' y>: fails by orders of magnitude without the reversed blurs."""
-    kernel = Normalized(
-        build(name, dtype), normalization, torch.ones(2, NUM_PIXELS, 1, dtype=dtype)
-    )
+    ones = torch.ones(2, NUM_PIXELS, 1, dtype=dtype)
+    kernel = Normalized(build(name, dtype, dim=dim), normalization, ones)
     x, y = torch.randn(2, 2, NUM_PIXELS, 3, dtype=dtype)
     left, right = (kernel(x) * y).sum(), (x * kernel.transpose(y)).sum()
     # Relative to the sum of the products' sizes: the sum itself may be near 0.
@@ -270,17 +246,6 @@ def test_after_normalisation_keeps_constants_and_before_keeps_sums(name: str) ->
     before = Normalized(build(name), "before", ones)(ones).sum(1)
     tolerance = 1e-2 if "lattice" in name else 1e-12
     torch.testing.assert_close(before, ones.sum(1), rtol=tolerance, atol=0)
-
-
-@pytest.mark.parametrize("name", ["exact", "separable", "lattice"])
-@pytest.mark.parametrize("normalization", NORMALIZATIONS)
-def test_gradient(name: str, normalization: str) -> None:
-    """gradcheck and gradgradcheck: a backward of D^-1 K' for D^-1 K fails here."""
-    ones = torch.ones(1, NUM_PIXELS, 1, dtype=torch.float64)
-    kernel = Normalized(build(name, batch=1), normalization, ones)  # type: ignore[arg-type]
-    v = torch.rand(1, NUM_PIXELS, 1, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(kernel, v)
-    assert torch.autograd.gradgradcheck(kernel, v)
 
 
 @pytest.mark.parametrize("name", FILTERS)

@@ -13,7 +13,7 @@ from crfrnn.filtering.morton import morton_order
 from crfrnn.filtering.ops import gaussian_features_grad
 from tests.crfrnn.native_path import random_features, random_rows
 from tests.crfrnn.test_properties import Case, property_of
-from tests.crfrnn.triton_path import needs_interpreter, needs_triton
+from tests.full.crfrnn.triton_path import needs_interpreter, needs_triton
 
 pytestmark = needs_triton
 
@@ -84,13 +84,6 @@ def test_the_order_is_a_permutation(dim: int) -> None:
     assert torch.equal(order.sort(dim=1).values, torch.arange(50).repeat(2, 1))
 
 
-def test_neighbours_on_the_curve_are_near() -> None:
-    features = torch.rand(1, 1000, 3, dtype=torch.float64)
-    along = features.gather(1, morton_order(features)[..., None].expand(-1, -1, 3))
-    # A thousand points in a cube lie some 0.1 from the nearest, and 0.66 from any.
-    assert along.diff(dim=1).norm(dim=2).mean() < 0.2
-
-
 def test_pixels_that_are_all_alike_keep_their_order() -> None:
     assert morton_order(torch.ones(1, 4, 2)).tolist() == [[0, 1, 2, 3]]
 
@@ -99,12 +92,26 @@ def test_pixels_that_are_all_alike_keep_their_order() -> None:
 
 
 @every_case
-def test_the_filter_is_the_plain_one(case: tuple[int, int, int, int]) -> None:
-    features, v, _ = problem(case, torch.float64)
+def test_filter_and_gradient_are_the_plain_ones(case: tuple[int, int, int, int]) -> None:
+    features, v, grad = problem(case, torch.float64)
     # Some hundred terms of at most one in another order, and what epsilon leaves out.
     torch.testing.assert_close(
         filtered(features, v), exact.exact_filter(features, v), rtol=0, atol=1e-13
     )
+    # Likewise, of terms up to L times as large.
+    torch.testing.assert_close(
+        features_grad(features, v, grad),
+        plain_features_grad(features, v, grad),
+        rtol=0,
+        atol=case[2] * 1e-12,
+    )
+
+
+@needs_interpreter
+@property_of()
+def test_every_shape_is_the_plain_one(case: Case) -> None:
+    sizes = (case.batch, math.prod(case.shape), case.num_labels, case.channels)
+    test_filter_and_gradient_are_the_plain_ones(sizes)
 
 
 def test_factors_are_rounded_to_what_a_tensor_core_takes() -> None:
@@ -137,48 +144,19 @@ def test_chunks_of_tiles_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @every_case
 def test_single_precision_is_within_its_bound(case: tuple[int, int, int, int]) -> None:
-    features, v, _ = problem(case, torch.float32)
-    error = filtered(features, v).double() - exact.exact_filter(features.double(), v.double())
-    bound = TF32 * exact.exact_filter(features.double(), v.double().abs())
-    assert (error.abs() <= bound).all()
-
-
-@every_case
-def test_the_gradient_to_the_features_is_the_plain_one(case: tuple[int, int, int, int]) -> None:
-    features, v, grad = problem(case, torch.float64)
-    # Likewise, of terms up to L times as large.
-    torch.testing.assert_close(
-        features_grad(features, v, grad),
-        plain_features_grad(features, v, grad),
-        rtol=0,
-        atol=case[2] * 1e-12,
-    )
-
-
-@every_case
-def test_the_gradient_in_single_precision_is_within_its_bound(
-    case: tuple[int, int, int, int],
-) -> None:
     """df_i = sum_j k_ij (f_j - f_i) (g_i . v_j + v_i . g_j): v, g and the weights are rounded."""
     features, v, grad = problem(case, torch.float32)
+    f, size_v, size_grad = features.double(), v.double().abs(), grad.double().abs()
+    error = filtered(features, v).double() - exact.exact_filter(f, v.double())
+    assert (error.abs() <= TF32 * exact.exact_filter(f, size_v)).all()
     error = features_grad(features, v, grad).double() - plain_features_grad(features, v, grad)
-    f, v, grad = features.double(), v.double().abs(), grad.double().abs()
     difference = f[:, None] - f[:, :, None]
     kernel = (-0.5 * difference.square().sum(-1)).exp()
-    weight = kernel * (grad @ v.transpose(1, 2) + v @ grad.transpose(1, 2))
+    products = size_grad @ size_v.transpose(1, 2) + size_v @ size_grad.transpose(1, 2)
+    weight = kernel * products
     bound = 1.5 * TF32 * (weight[..., None] * difference.abs()).sum(2)
     # And features of some ten widths in 22 bits.
     assert (error.abs() <= bound + 10 * 2**-22 * weight.sum(2)[..., None]).all()
-
-
-@needs_interpreter
-@pytest.mark.slow
-@property_of()
-def test_every_shape_is_the_plain_one(case: Case) -> None:
-    """Filter and gradient, for every grid, label count and dimension of the property tests."""
-    sizes = (case.batch, math.prod(case.shape), case.num_labels, case.channels)
-    test_the_filter_is_the_plain_one(sizes)
-    test_the_gradient_to_the_features_is_the_plain_one(sizes)
 
 
 # skipping
@@ -243,13 +221,7 @@ def test_rows_that_are_no_numbers_arrive() -> None:
         assert features_grad(features, row, row).isnan().all()
 
 
-# repetition, dtypes, layouts
-
-
-def test_repetition_gives_the_same_bits() -> None:
-    features, v, grad = problem((2, 150, 3, 5), torch.float32)
-    assert torch.equal(filtered(features, v), filtered(features, v))
-    assert torch.equal(features_grad(features, v, grad), features_grad(features, v, grad))
+# batches, dtypes, layouts
 
 
 def test_an_image_is_the_same_in_any_batch() -> None:

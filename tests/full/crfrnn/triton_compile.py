@@ -1,17 +1,20 @@
-"""Compile every kernel for a GPU that need not be there: `python -m tests.crfrnn.triton_compile`.
+"""Compile every kernel for a GPU that need not be there, and write what each of them takes.
 
-The interpreter runs the kernels' logic, but knows nothing of what a compiler refuses or of what
-fits into a GPU. Here the launchers run with a driver that only says which GPU is meant, and
-every launch stops when its kernel is compiled. One line of JSON for each goes to standard output.
+    python -m tests.full.crfrnn.triton_compile --out kernels.json
+
+The interpreter runs the kernels' logic, but knows nothing of what a compiler refuses. Here the
+launchers run with a driver that only says which GPU is meant, and every launch stops when its
+kernel is compiled.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import subprocess
-import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -19,6 +22,8 @@ from unittest.mock import patch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
+
+from tests.full.crfrnn.triton_cases import CASES
 
 HOPPER = GPUTarget("cuda", 90, 32)
 
@@ -36,21 +41,16 @@ class AbsentGpu:
         return 0
 
 
-def compiled(launch: Any) -> list[dict[str, Any]]:
-    """What the kernels of a launch need, in order.
-
-    Args:
-        launch: calls launchers; what they return is not computed.
-    """
+def compiled(launch: Callable[[], None]) -> list[dict[str, Any]]:
+    """What the kernels of a launch need, in order; what the launchers return is not computed."""
     found: list[dict[str, Any]] = []
     run = JITFunction.run
 
     def stop(self: Any, *args: Any, **options: Any) -> Any:
         kernel = run(self, *args, **{**options, "warmup": True})
         assert kernel is not None
-        found.append(
-            {"kernel": self.fn.__name__, "shared": kernel.metadata.shared, **usage(kernel)}
-        )
+        row = {"kernel": self.fn.__name__, "shared": kernel.metadata.shared}
+        found.append(row | registers(kernel))
         return kernel
 
     triton.runtime.driver.set_active(AbsentGpu())
@@ -59,7 +59,7 @@ def compiled(launch: Any) -> list[dict[str, Any]]:
     return found
 
 
-def usage(kernel: Any) -> dict[str, int]:
+def registers(kernel: Any) -> dict[str, int]:
     """Registers of a thread, and bytes of it that did not fit into them."""
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
@@ -75,10 +75,13 @@ def usage(kernel: Any) -> dict[str, int]:
     return {"registers": numbers["REG"], "spilled": numbers["LOCAL"] + numbers["STACK"]}
 
 
-if __name__ == "__main__":
-    from tests.crfrnn.triton_cases import CASES
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="JSON file, one entry a kernel")
+    out = parser.parse_args().out
+    rows = [{"case": name, **row} for name, launch in CASES.items() for row in compiled(launch)]
+    out.write_text(json.dumps(rows, indent=1) + "\n")
 
-    for name, launch in CASES.items():
-        if len(sys.argv) == 1 or name in sys.argv[1:]:
-            for row in compiled(launch):
-                print(json.dumps({"case": name, **row}), flush=True)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Layers of every kind compile and export whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from crfrnn import CrfRnn
+from crfrnn.frank_wolfe import FrankWolfe
+from crfrnn.inference import MeanField
+from crfrnn.kernels import KernelConfig
+from tests.crfrnn.test_ops import IMAGE, UNARY, assert_compiles_whole
+
+LAYERS: dict[str, Callable[[], CrfRnn]] = {
+    "default": lambda: CrfRnn(3),
+    "everything learnt": lambda: CrfRnn(
+        3,
+        inference=MeanField(damping=0.1, memory="recompute"),
+        kernel_weights="matrix",
+        nonnegative=True,
+        compatibility="low_rank",
+        compatibility_rank=2,
+        untied=True,
+        learn_theta=True,
+        unary_mixture=0.5,
+        learn_unary_scale=True,
+        learn_output_scale=True,
+    ),
+    "through the lattice": lambda: CrfRnn(3, learn_theta=True, features_gradient="lattice"),
+    "other filters": lambda: CrfRnn(
+        3,
+        spatial_filter="exact",
+        bilateral_filter="window",
+        inference=FrankWolfe(step=0.5),
+        learn_step=True,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_compiles_forward_and_backward_without_a_graph_break(name: str) -> None:
+    assert_compiles_whole(LAYERS[name]())
+
+
+@pytest.mark.parametrize("mode", ["plain", "guides and mask"])
+def test_exports_in_eval_mode(mode: str) -> None:
+    further = {"depth": KernelConfig(theta_position=2.0, theta_guide=(1.0, 3.0))}
+    crf = CrfRnn(3, further_kernels=None if mode == "plain" else further).eval()
+    arguments: tuple[Any, ...] = (UNARY, IMAGE)
+    if mode != "plain":
+        mask = torch.ones(2, 6, 5, dtype=torch.bool)
+        mask[0, 4:] = False
+        arguments = (UNARY, IMAGE, {"depth": IMAGE[:, :2] / 10}, mask)
+    with torch.no_grad():
+        exported = torch.export.export(crf, arguments)
+        torch.testing.assert_close(exported.module()(*arguments), crf(*arguments))
+        # The number of vertices is the data's, not the example's.
+        other = (arguments[0].flip(0), arguments[1].flip(3), *arguments[2:])
+        torch.testing.assert_close(exported.module()(*other), crf(*other))
