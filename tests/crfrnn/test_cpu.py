@@ -195,21 +195,9 @@ def test_in_a_forked_child(threads: Callable[[int], None]) -> None:
 
 
 def test_layout_of_the_input_does_not_matter() -> None:
-    lattice, _ = cpu.build_lattice(random_features(1, 150, 3), STANDARD)
-    v = torch.rand(1, 7, 150).transpose(1, 2)
-    theta = torch.tensor([3.0, 2.0])
-    assert torch.equal(
-        cpu.lattice_filter(lattice, v, STANDARD, transposed=False),
-        cpu.lattice_filter(lattice, v.contiguous(), STANDARD, transposed=False),
-    )
-    assert torch.equal(
-        cpu.separable_filter(theta, v, (10, 15)),
-        cpu.separable_filter(theta, v.contiguous(), (10, 15)),
-    )
-    features = random_features(3, 150, 1).permute(2, 1, 0)
-    strided, compact = (
-        cpu.build_lattice(f, STANDARD)[0] for f in (features, features.contiguous())
-    )
+    features, v = random_features(3, 150, 1).permute(2, 1, 0), torch.rand(1, 7, 150).mT
+    strided = everything(features, v, (10, 15))
+    compact = everything(features.contiguous(), v.contiguous(), (10, 15))
     assert all(torch.equal(a, b) for a, b in zip(strided, compact, strict=True))
 
 

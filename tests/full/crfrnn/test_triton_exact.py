@@ -78,16 +78,6 @@ def test_the_order_follows_the_curve() -> None:
     assert order.tolist() == [[0, 1, 2, 3], [1, 3, 2, 0]]
 
 
-@pytest.mark.parametrize("dim", [1, 5, 16])
-def test_the_order_is_a_permutation(dim: int) -> None:
-    order = morton_order(random_features(2, 50, dim))
-    assert torch.equal(order.sort(dim=1).values, torch.arange(50).repeat(2, 1))
-
-
-def test_pixels_that_are_all_alike_keep_their_order() -> None:
-    assert morton_order(torch.ones(1, 4, 2)).tolist() == [[0, 1, 2, 3]]
-
-
 # the sum
 
 
@@ -177,15 +167,6 @@ def test_far_pixels_are_skipped_and_the_sum_is_the_same() -> None:
     v[:, 1::2] = math.nan
     torch.testing.assert_close(filtered(features, v)[:, ::2], expected[:, ::2], rtol=1e-13, atol=0)
     assert features_grad(features, v, v)[:, ::2].isfinite().all()
-
-
-def test_without_epsilon_nothing_is_skipped() -> None:
-    features, v = two_clusters()
-    torch.testing.assert_close(
-        filtered(features, v, epsilon=0), exact.exact_filter(features, v), rtol=1e-13, atol=0
-    )
-    v[:, 1] = math.nan
-    assert filtered(features, v, epsilon=0).isnan().all()
 
 
 @pytest.mark.parametrize(("distance", "skipped"), [(3.9, False), (4.0, True)])
