@@ -10,13 +10,6 @@ from crfrnn.sparsemax import sparsemax
 LOGITS = torch.randn(5, 4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("shape", [(3,), (2, 5, 1), (2, 3, 21)])
-def test_shape_and_dtype(shape: tuple[int, ...]) -> None:
-    s = sparsemax(torch.randn(shape))
-    assert s.shape == shape
-    assert s.dtype == torch.float32
-
-
 @pytest.mark.parametrize(
     ("logits", "expected"),
     [
@@ -51,13 +44,4 @@ def test_a_constant_over_labels_changes_nothing() -> None:
 
 
 def test_gradcheck() -> None:
-    z = LOGITS[:2].clone().requires_grad_()
-    assert torch.autograd.gradcheck(sparsemax, z)
-
-
-def test_jacobian_is_the_papers() -> None:
-    z = torch.tensor([1.0, 0.8, -0.5], dtype=torch.float64)
-    z.requires_grad_()
-    rows = [torch.autograd.grad(sparsemax(z)[l], z)[0] for l in range(3)]
-    expected = torch.tensor([[0.5, -0.5, 0.0], [-0.5, 0.5, 0.0], [0.0, 0.0, 0.0]])
-    torch.testing.assert_close(torch.stack(rows), expected.double())
+    assert torch.autograd.gradcheck(sparsemax, LOGITS[:2].clone().requires_grad_())
