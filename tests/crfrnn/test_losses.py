@@ -177,6 +177,16 @@ def test_invalid_pixels_neither_send_nor_receive(form: str, method: str) -> None
     assert grad[~hidden.expand_as(grad)].abs().amin() > 0
 
 
+@pytest.mark.parametrize("loss", [dense_crf_loss, normalized_cut_loss])
+def test_a_mask_leaves_pixels_out_of_a_kernel_without_one(loss: Any) -> None:
+    features = torch.rand(1, 6, 2, dtype=torch.float64)
+    q = torch.rand(1, 6, 3, dtype=torch.float64).softmax(-1)
+    valid = torch.tensor([[True, True, True, True, False, False]])
+    alone = loss(q[:, :4], ExactFilter(features[:, :4]))
+    # float64 rounding of a few dozen terms.
+    torch.testing.assert_close(loss(q, ExactFilter(features), valid), alone, rtol=1e-12, atol=0)
+
+
 @pytest.mark.parametrize(("form", "normalization", "method"), PAIRWISE)
 def test_an_image_without_a_valid_pixel_costs_nothing(
     form: str, normalization: str, method: str
