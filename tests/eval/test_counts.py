@@ -1,17 +1,60 @@
-"""What is kept on disk of every image: nothing is lost, any set of images can be scored."""
+"""What is counted of every image: calibration by hand, files, sets of images, and harm."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 from eval.metrics import Scorer, SplitCounts, gains, harm_rate, joined, scores
+from eval.metrics.calibration import calibration_counts, expected_calibration_error, num_pixels
 
 CLASSES = ("sky", "cow", "grass")
 
 
-def scorer_of(seeds: list[int], *, shift: int = 1, with_logits: bool = True) -> Scorer:
+def test_likelihood_and_calibration_are_those_of_torch_and_torchmetrics() -> None:
+    logits, mask = 2 * torch.randn(5, 30, 40), torch.randint(0, 5, (30, 40))
+    mask[torch.rand(30, 40) < 0.1] = 255
+    counts, labelled = calibration_counts(logits, mask), mask != 255
+    # float32 rounding of each pixel's term, 2^-23 of it
+    nll = F.cross_entropy(logits.double()[None], mask[None], ignore_index=255, reduction="sum")
+    assert counts.nll == pytest.approx(float(nll), rel=1e-6)
+    p = logits.double().softmax(0)[:, labelled]
+    one_hot = F.one_hot(mask[labelled], 5).T
+    assert counts.brier == pytest.approx(float((p - one_hot).square().sum()), rel=1e-6)
+    assert num_pixels(counts.bins) == labelled.sum()
+    expected = multiclass_calibration_error(
+        logits[None], mask[None], num_classes=5, n_bins=15, ignore_index=255
+    )
+    # torchmetrics sums in float32
+    assert float(expected_calibration_error(counts.bins)) == pytest.approx(
+        float(expected), abs=1e-5
+    )
+
+
+def test_bins_by_hand() -> None:
+    # Two labels, p = 0.7 for the first at three pixels; right at two of them.
+    logits = torch.tensor([math.log(0.7), math.log(0.3)])[:, None, None].expand(2, 1, 3)
+    bins = calibration_counts(logits, torch.tensor([[0, 0, 1]])).bins
+    assert bins[:, 0].nonzero()[0].tolist() == [10]  # 0.7 lies within 10/15 .. 11/15
+    assert bins[10].tolist() == [3, 2, pytest.approx(2.1, rel=1e-6)]
+    assert expected_calibration_error(bins) == pytest.approx(0.7 - 2 / 3, rel=1e-5)
+
+
+def test_certainty_does_not_overflow_and_void_counts_nothing() -> None:
+    logits = torch.tensor([[[1e4]], [[-1e4]]])
+    right, wrong, void = (calibration_counts(logits, torch.tensor([[k]])) for k in (0, 1, 255))
+    assert (float(right.nll), float(right.brier)) == (0.0, 0.0)
+    assert (float(wrong.nll), float(wrong.brier)) == (2e4, 2.0)
+    assert right.bins[-1].tolist() == [1, 1, 1]
+    assert (float(void.nll), float(void.brier), void.bins.sum()) == (0.0, 0.0, 0.0)
+
+
+def counts_of(seeds: list[int], *, shift: int = 1, with_logits: bool = True) -> SplitCounts:
     scorer = Scorer(CLASSES, (0, 1), trimap_widths=(1, 3))
     for seed in seeds:
         generator = torch.Generator().manual_seed(seed)
@@ -20,7 +63,7 @@ def scorer_of(seeds: list[int], *, shift: int = 1, with_logits: bool = True) -> 
         logits = torch.randn(3, *mask.shape, generator=generator)
         prediction = mask.clamp(max=2).roll(shift, 1)
         scorer.update(f"image {seed}", prediction, mask, logits if with_logits else None)
-    return scorer
+    return scorer.counts()
 
 
 def same(a: SplitCounts, b: SplitCounts) -> bool:
@@ -28,7 +71,7 @@ def same(a: SplitCounts, b: SplitCounts) -> bool:
 
 
 def test_a_file_gives_back_what_was_saved(tmp_path) -> None:
-    counts = scorer_of([0, 1, 2]).counts()
+    counts = counts_of([0, 1, 2])
     path = tmp_path / "folder" / "counts-report.npz"
     counts.save(path)
     back = SplitCounts.load(path)
@@ -38,55 +81,46 @@ def test_a_file_gives_back_what_was_saved(tmp_path) -> None:
 
 
 def test_bands_add_up_to_the_confusion() -> None:
-    counts = scorer_of([0, 1]).counts()
+    counts = counts_of([0, 1])
     assert (counts.within(1) <= counts.within(3)).all()
     assert (counts.within(3) <= counts.confusions).all()
     assert counts.confusions.sum() == 7 * 9 + 7 * 10
+    rings = counts.rings.toarray().sum(0).reshape(3, 3, 3)  # ring, truth, prediction
+    assert counts.within(3).sum(0).tolist() == (rings[0] + rings[1]).tolist()
     with pytest.raises(ValueError, match=r"no trimap width of 2 px: counted were \(1, 3\)"):
         counts.within(2)
 
 
-def test_parts_join_in_the_order_of_the_split() -> None:
-    whole = scorer_of([0, 1, 2, 3]).counts()
-    parts = [scorer_of(seeds).counts() for seeds in ([0, 2], [1, 3], [])]
+def test_parts_join_and_some_images_are_those_images() -> None:
+    whole = counts_of([0, 1, 2, 3])
+    parts = [counts_of(seeds) for seeds in ([0, 2], [1, 3], [])]
     assert same(joined(parts, whole.names), whole)
     with pytest.raises(ValueError, match="scored more than once: image 0"):
         joined([parts[0], parts[0]], whole.names)
-
-
-def test_some_images_are_those_images() -> None:
-    whole = scorer_of([0, 1, 2]).counts()
-    assert same(whole.of(["image 2", "image 0"]), scorer_of([2, 0]).counts())
+    assert same(whole.of(["image 2", "image 0"]), counts_of([2, 0]))
     with pytest.raises(KeyError):
         whole.of(["image 7"])
 
 
-def test_without_logits_there_is_no_likelihood() -> None:
-    result = scores(scorer_of([0], with_logits=False).counts())
+def test_without_logits_there_is_no_likelihood_and_they_fit_the_mask() -> None:
+    result = scores(counts_of([0], with_logits=False))
     assert (result["nll"], result["brier"], result["ece"]) == (None, None, None)
     assert result["miou"] is not None
-
-
-def test_refuses_logits_of_another_shape() -> None:
-    scorer = Scorer(CLASSES, (0,))
     mask = torch.zeros(4, 5).long()
     with pytest.raises(ValueError, match=r"cow7: expected logits \(3, 4, 5\), got \(2, 4, 5\)"):
-        scorer.update("cow7", mask, mask, torch.zeros(2, 4, 5))
+        Scorer(CLASSES, (0,)).update("cow7", mask, mask, torch.zeros(2, 4, 5))
 
 
-def test_refuses_what_is_no_file_of_counts(tmp_path) -> None:
+def test_what_is_no_file_of_counts_is_refused(tmp_path) -> None:
     path = tmp_path / "counts-report.npz"
     with pytest.raises(FileNotFoundError, match="no counts at"):
         SplitCounts.load(path)
-    scorer_of([0, 1]).counts().save(path)
+    counts_of([0, 1]).save(path)
     whole = path.read_bytes()
-    for length in (0, 10, len(whole) // 2, len(whole) - 5):
-        path.write_bytes(whole[:length])
+    for damaged in (b"", whole[: len(whole) // 2], whole[:-5], b"not an archive"):
+        path.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"is damaged: .*Score the run again"):
             SplitCounts.load(path)
-    path.write_text("not an archive")
-    with pytest.raises(ValueError, match="is damaged"):
-        SplitCounts.load(path)
     np.savez(path, format=0)
     with pytest.raises(ValueError, match="counts of format 0, this version reads 1"):
         SplitCounts.load(path)
@@ -96,8 +130,8 @@ def test_refuses_what_is_no_file_of_counts(tmp_path) -> None:
 
 
 def test_harm_is_counted_by_image() -> None:
-    before = scorer_of([0, 1, 2], shift=1).counts()
-    better, worse = (scorer_of([0, 1, 2], shift=shift).counts() for shift in (0, 3))
+    before = counts_of([0, 1, 2], shift=1)
+    better, worse = (counts_of([0, 1, 2], shift=shift) for shift in (0, 3))
     assert harm_rate(before, better) == 0.0
     assert harm_rate(before, worse) == 1.0
     assert harm_rate(before, before) == 0.0  # no change does no harm

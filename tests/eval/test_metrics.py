@@ -1,4 +1,4 @@
-"""The scorer against torchmetrics, and against cases that can be counted by hand."""
+"""The scorer and its confusion matrices: against torchmetrics, and counted by hand."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torchmetrics.classification import MulticlassJaccardIndex
+from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from eval.metrics import Scorer, iou_per_class, mean_iou, pixel_accuracy, scores
+from eval.metrics.confusion import class_accuracy, frequency_weighted_iou
 from eval.metrics.scores import SCORES, TRIMAP_SCORES
 from eval.metrics.trimap import band_distance
 
 CLASSES = ("sky", "cow", "grass", "road", "boat")
+
+# Of 10 pixels of class 0 seven are found, of 5 of class 1 four; class 2 is absent.
+CONFUSION = np.array([[7, 3, 0], [1, 4, 0], [0, 0, 0]])
 
 
 def random_pair(seed: int, shape: tuple[int, int] = (24, 31)) -> tuple[Tensor, Tensor]:
@@ -39,128 +43,90 @@ def score(pairs: list[tuple[Tensor, Tensor]], **arguments: Any) -> dict[str, Any
 
 def test_result_has_the_agreed_keys_and_is_json() -> None:
     result = score([random_pair(0), random_pair(1)], trimap_widths=(1, 3))
-    assert set(result) == {
-        *SCORES,
-        *TRIMAP_SCORES,
-        "iou_per_class",
-        "trimap_band",
-        "confusion",
-        "reliability",
-        "images",
-    }
+    others = {"iou_per_class", "trimap_band", "confusion", "reliability", "images"}
+    assert set(result) == {*SCORES, *TRIMAP_SCORES, *others}
     assert tuple(result["iou_per_class"]) == CLASSES
     assert list(result["trimap_miou"]) == list(result["trimap_accuracy"]) == ["1", "3"]
-    assert np.shape(result["confusion"]) == (5, 5)
     assert [image["name"] for image in result["images"]] == ["image 0", "image 1"]
     assert json.loads(json.dumps(result)) == result
 
 
-def test_refuses_shapes_that_differ() -> None:
-    prediction, mask = random_pair(0)
-    with pytest.raises(ValueError, match=r"cow7: .*\(24, 30\) and mask \(24, 31\).*native"):
-        Scorer(CLASSES, (0,)).update("cow7", prediction[:, 1:], mask)
+def changed(ids: Tensor, value: int) -> Tensor:
+    ids = ids.clone()
+    ids[2, 3] = value
+    return ids
 
 
-def test_refuses_a_batch() -> None:
-    prediction, mask = random_pair(0)
-    with pytest.raises(ValueError, match=r"\(H, W\)"):
-        Scorer(CLASSES, (0,)).update("cow7", prediction[None], mask[None])
+PREDICTION, MASK = random_pair(0)
 
 
-@pytest.mark.parametrize("wrong_id", [-1, 5, 255])
-def test_refuses_predictions_outside_the_classes(wrong_id: int) -> None:
-    prediction, mask = random_pair(0)
-    prediction[2, 3] = wrong_id
-    with pytest.raises(ValueError, match=rf"cow7: prediction: expected ids 0..4, got {wrong_id}"):
-        Scorer(CLASSES, (0,)).update("cow7", prediction, mask)
-
-
-@pytest.mark.parametrize("wrong_id", [-1, 5, 254])
-def test_refuses_mask_ids_outside_the_classes(wrong_id: int) -> None:
-    prediction, mask = random_pair(0)
-    mask[2, 3] = wrong_id
-    with pytest.raises(ValueError, match=rf"cow7: mask: .*or 255 \(void\), got {wrong_id}"):
-        Scorer(CLASSES, (0,)).update("cow7", prediction, mask)
-
-
-def test_refuses_logits() -> None:
-    prediction, mask = random_pair(0)
-    with pytest.raises(TypeError, match="argmax"):
-        Scorer(CLASSES, (0,)).update("cow7", prediction.float(), mask)
-
-
-def test_refuses_an_image_twice() -> None:
+@pytest.mark.parametrize(
+    ("prediction", "mask", "message"),
+    [
+        (PREDICTION[:, 1:], MASK, r"cow7: .*\(24, 30\) and mask \(24, 31\).*native"),
+        (PREDICTION[None], MASK[None], r"\(H, W\)"),
+        (changed(PREDICTION, -1), MASK, "cow7: prediction: expected ids 0..4, got -1"),
+        (changed(PREDICTION, 5), MASK, "got 5"),
+        (changed(PREDICTION, 255), MASK, "got 255"),
+        (PREDICTION, changed(MASK, -1), r"cow7: mask: .*or 255 \(void\), got -1"),
+        (PREDICTION, changed(MASK, 5), "got 5"),
+        (PREDICTION.float(), MASK, "argmax"),
+    ],
+)
+def test_an_image_that_does_not_fit_is_refused_and_leaves_no_trace(
+    prediction: Tensor, mask: Tensor, message: str
+) -> None:
     scorer = Scorer(CLASSES, (0,))
-    scorer.update("cow7", *random_pair(0))
+    with pytest.raises((ValueError, TypeError), match=message):
+        scorer.update("cow7", prediction, mask)
+    scorer.update("cow7", PREDICTION, MASK)
     with pytest.raises(ValueError, match="'cow7' was scored before"):
-        scorer.update("cow7", *random_pair(1))
+        scorer.update("cow7", PREDICTION, MASK)
+    assert scores(scorer.counts())["confusion"] == score([(PREDICTION, MASK)])["confusion"]
 
 
-def test_a_refused_image_leaves_no_trace() -> None:
-    scorer = Scorer(CLASSES, (0,))
-    prediction, mask = random_pair(0)
-    with pytest.raises(ValueError, match="expected ids"):
-        scorer.update("cow7", prediction + 9, mask)
-    scorer.update("cow7", prediction, mask)
-    assert scores(scorer.counts()) == score_named("cow7", prediction, mask)
+@pytest.mark.parametrize(
+    ("classes", "arguments", "message"),
+    [
+        ((), {}, "at least one class"),
+        *((CLASSES, {"scored": ids}, "ids within 0..4") for ids in [(), (0, 5), (-1,), (1, 1)]),
+        *(
+            (CLASSES, {"trimap_widths": widths}, "ascending trimap widths")
+            for widths in [(), (0, 1), (3, 1), (2, 2)]
+        ),
+    ],
+)
+def test_a_scorer_that_makes_no_sense_is_refused(classes, arguments, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Scorer(classes, **{"scored": (0,), **arguments})
 
 
-def score_named(name: str, prediction: Tensor, mask: Tensor) -> dict[str, Any]:
-    scorer = Scorer(CLASSES, (0,))
-    scorer.update(name, prediction, mask)
-    return scores(scorer.counts())
-
-
-def test_refuses_a_result_without_images() -> None:
+def test_a_result_without_images_is_refused() -> None:
     with pytest.raises(ValueError, match="no image was scored"):
         scores(Scorer(CLASSES, (0,)).counts())
 
 
-@pytest.mark.parametrize("scored", [(), (0, 5), (-1,), (1, 1)])
-def test_refuses_wrong_scored_ids(scored: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"scored ids within 0..4"):
-        Scorer(CLASSES, scored)
-
-
-@pytest.mark.parametrize("widths", [(), (0, 1), (3, 1), (2, 2)])
-def test_refuses_wrong_widths(widths: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="ascending trimap widths"):
-        Scorer(CLASSES, (0,), trimap_widths=widths)
-
-
-def test_refuses_no_classes() -> None:
-    with pytest.raises(ValueError, match="at least one class"):
-        Scorer((), ())
-
-
-def test_confusion_is_that_of_torchmetrics() -> None:
-    pairs = [random_pair(seed) for seed in range(3)]
-    expected = sum(
-        multiclass_confusion_matrix(p, m, num_classes=5, ignore_index=255) for p, m in pairs
-    )
-    assert isinstance(expected, Tensor)
-    assert score(pairs)["confusion"] == expected.tolist()
-
-
-def test_iou_is_that_of_torchmetrics() -> None:
+def test_confusion_and_iou_are_those_of_torchmetrics() -> None:
     pairs = [random_pair(seed) for seed in range(3)]
     macro = MulticlassJaccardIndex(5, average="macro", ignore_index=255)
     each = MulticlassJaccardIndex(5, average="none", ignore_index=255)
+    confusion = torch.zeros(5, 5, dtype=torch.int64)
     for prediction, mask in pairs:
         macro.update(prediction, mask)
         each.update(prediction, mask)
+        confusion += multiclass_confusion_matrix(prediction, mask, num_classes=5, ignore_index=255)
     result = score(pairs)
+    assert result["confusion"] == confusion.tolist()
     # torchmetrics divides in float32: relative rounding of 2^-24 a step.
     assert result["miou"] == pytest.approx(float(macro.compute()), rel=1e-6)
-    assert list(result["iou_per_class"].values())[:4] == pytest.approx(
-        each.compute()[:4].tolist(), rel=1e-6
-    )
+    expected = each.compute()[:4].tolist()
+    assert list(result["iou_per_class"].values())[:4] == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("band", ["void", "edge"])
 def test_trimap_scores_are_those_of_the_masked_pixels(band: Any) -> None:
     pairs = [random_pair(seed) for seed in range(2)]
-    widths = (1, 2, 4)
+    widths = (1, 2, 4, 40)
     result = score(pairs, trimap_widths=widths, band=band)
     for width in widths:
         outside_void = []
@@ -170,6 +136,8 @@ def test_trimap_scores_are_those_of_the_masked_pixels(band: Any) -> None:
         expected = score(outside_void)
         assert result["trimap_miou"][str(width)] == expected["miou"]
         assert result["trimap_accuracy"][str(width)] == expected["pixel_accuracy"]
+        assert result["trimap_class_accuracy"][str(width)] == expected["class_accuracy"]
+    assert result["trimap_miou"]["40"] == result["miou"]  # so wide a band holds every pixel
 
 
 def test_data_set_iou_is_not_the_mean_over_images() -> None:
@@ -183,41 +151,29 @@ def test_data_set_iou_is_not_the_mean_over_images() -> None:
     assert result["iou_per_class"]["sky"] == 100 / 110
     assert result["miou"] == (0.9 + 100 / 110) / 2
     assert [image["miou"] for image in result["images"]] == [0.45, 1.0]
-    assert result["miou"] != (0.45 + 1.0) / 2
 
 
-def test_wide_band_holds_every_pixel() -> None:
-    result = score([random_pair(0)], trimap_widths=(1, 40))
-    assert result["trimap_miou"]["40"] == result["miou"]
-    assert result["trimap_accuracy"]["40"] == result["pixel_accuracy"]
-
-
-def test_absent_class_is_none_and_outside_the_mean() -> None:
+def test_only_scored_classes_that_occur_enter_the_mean() -> None:
     result = score([random_pair(0)])
-    assert result["iou_per_class"]["boat"] is None
-    present = [iou for iou in result["iou_per_class"].values() if iou is not None]
-    assert len(present) == 4
-    assert result["miou"] == sum(present) / 4
-
-
-def test_predicted_but_absent_class_scores_zero() -> None:
-    result = score([(torch.full((2, 2), 4), torch.zeros(2, 2).long())])
-    assert result["iou_per_class"]["boat"] == 0.0
-    assert result["miou"] == 0.0
-
-
-def test_headline_takes_scored_classes_only() -> None:
-    result = score([random_pair(0)], scored=(1, 3))
     ious = result["iou_per_class"]
-    assert result["miou"] == (ious["cow"] + ious["road"]) / 2
-    assert result["pixel_accuracy"] == score([random_pair(0)])["pixel_accuracy"]
+    assert ious["boat"] is None
+    assert result["miou"] == sum(ious[name] for name in CLASSES[:4]) / 4
+    some = score([random_pair(0)], scored=(1, 3))
+    assert some["miou"] == (ious["cow"] + ious["road"]) / 2
+    assert some["pixel_accuracy"] == result["pixel_accuracy"]
+    predicted = score([(torch.full((2, 2), 4), torch.zeros(2, 2).long())])
+    assert predicted["iou_per_class"]["boat"] == predicted["miou"] == 0.0
 
 
-def test_order_of_images_does_not_matter() -> None:
+def test_neither_order_nor_layout_nor_type_matters() -> None:
     pairs = [random_pair(seed, (9 + seed, 12)) for seed in range(3)]
     forward, backward = score(pairs), score(pairs[::-1])
     for key in ("miou", "trimap_miou", "confusion"):
         assert forward[key] == backward[key]
+    turned = [(p.t().to(torch.uint8), m.t().to(torch.uint8)) for p, m in pairs]
+    assert score(turned) == score(
+        [(p.contiguous().long(), m.contiguous().long()) for p, m in turned]
+    )
 
 
 def test_prediction_under_void_is_not_counted() -> None:
@@ -227,13 +183,23 @@ def test_prediction_under_void_is_not_counted() -> None:
     # What is predicted on void finds true contours beside it, so it may change this one.
     del result["boundary_f"], expected["boundary_f"]
     assert result == expected
+    nothing = score([(torch.zeros(3, 4).long(), torch.full((3, 4), 255))])
+    assert nothing["miou"] is None
+    assert nothing["images"] == [{"name": "image 0", "miou": None, "pixel_accuracy": None}]
 
 
-def test_layout_and_type_do_not_matter() -> None:
-    prediction, mask = random_pair(0)
-    expected = score([(prediction.t().contiguous(), mask.t().contiguous())])
-    assert score([(prediction.t(), mask.t())]) == expected
-    assert score([(prediction.t().to(torch.uint8), mask.t().to(torch.uint8))]) == expected
+def test_a_confusion_matrix_is_scored_by_hand() -> None:
+    assert iou_per_class(CONFUSION)[:2].tolist() == [7 / 11, 4 / 8]
+    assert mean_iou(CONFUSION, (0, 1, 2)) == (7 / 11 + 4 / 8) / 2
+    assert pixel_accuracy(CONFUSION) == 11 / 15
+    assert class_accuracy(CONFUSION, (0, 1, 2)) == (0.7 + 0.8) / 2
+    # Two thirds of the pixels are of class 0, one third of class 1; rounding of a few divisions.
+    weighted = (10 * (7 / 11) + 5 * (4 / 8)) / 15
+    assert frequency_weighted_iou(CONFUSION) == pytest.approx(weighted, rel=1e-15)
+    truth = torch.from_numpy(np.repeat([0, 0, 1, 1], [7, 3, 1, 4]))
+    prediction = torch.from_numpy(np.repeat([0, 1, 0, 1], [7, 3, 1, 4]))
+    peer = MulticlassAccuracy(2, average="macro")(prediction, truth)
+    assert float(peer) == pytest.approx(float(class_accuracy(CONFUSION, (0, 1))), rel=1e-6)
 
 
 def test_counts_stay_whole_beyond_float32() -> None:
@@ -242,30 +208,18 @@ def test_counts_stay_whole_beyond_float32() -> None:
     assert pixel_accuracy(confusion) == (2**24 + 2) / (2**24 + 3)
 
 
-def test_image_of_void_only_scores_nothing() -> None:
-    result = score([(torch.zeros(3, 4).long(), torch.full((3, 4), 255))])
-    assert result["miou"] is None
-    assert result["pixel_accuracy"] is None
-    assert result["images"] == [{"name": "image 0", "miou": None, "pixel_accuracy": None}]
-
-
-def test_image_without_void_has_an_empty_void_band() -> None:
-    mask = random_pair(0)[1].clamp(max=3)
-    result = score([(mask, mask)])
-    assert result["miou"] == 1.0
-    assert result["trimap_miou"]["40"] is None
-    assert result["trimap_accuracy"]["40"] is None
-
-
-def test_one_pixel_and_one_class() -> None:
-    scorer = Scorer(("all",), (0,))
-    scorer.update("dot", torch.zeros(1, 1).long(), torch.zeros(1, 1).long())
-    assert scores(scorer.counts())["miou"] == 1.0
-    assert np.isnan(mean_iou(np.zeros((1, 1), dtype=np.int64), (0,)))
-
-
-def test_repr_names_the_configuration() -> None:
-    scorer = Scorer(CLASSES, (1, 3), trimap_widths=(1, 2), band="edge")
-    assert repr(scorer) == (
-        "Scorer(classes=5, scored=(1, 3), trimap_widths=(1, 2), band='edge', images=0)"
-    )
+def test_leading_axes_are_scored_one_by_one_and_nothing_is_nan() -> None:
+    many = np.random.default_rng(0).integers(0, 9, size=(4, 2, 5, 5))
+    many[1, 0] = 0  # nothing at all
+    many[2, 1, 3] = many[2, 1, :, 3] = 0  # one class absent
+    for function in (
+        iou_per_class,
+        frequency_weighted_iou,
+        pixel_accuracy,
+        lambda c: mean_iou(c, (0, 3)),
+        lambda c: class_accuracy(c, (0, 3)),
+    ):
+        together = function(many)
+        assert np.isnan(together[1, 0]).all()
+        for index in np.ndindex(4, 2):
+            np.testing.assert_array_equal(together[index], function(many[index]))
