@@ -1,13 +1,15 @@
-"""Scales, mirrors and windows: what they must not change, and what they must average."""
+"""Batches, scales, mirrors and windows: what they must not change, and what they must average."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
+from eval.size_batches import WAITING, batches_by_size, coarse_together, unaries_together
 from eval.whole_image import InferenceConfig, infer, infer_each, with_widths_scaled
 from eval.windows import stitched, taper, window_starts
 from models import Segmenter
@@ -27,8 +29,9 @@ SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 ROUNDING = 1e-6
 
 
-@pytest.mark.parametrize("size", [(33, 33), (40, 51), (17, 90)])
-@pytest.mark.parametrize("crf", [None, CRF, replace(CRF, resolution=2)])
+@pytest.mark.parametrize(
+    ("size", "crf"), [((33, 33), None), ((40, 51), CRF), ((17, 90), replace(CRF, resolution=2))]
+)
 def test_the_default_is_the_segmenter_bit_for_bit(size, crf) -> None:
     segmenter = tiny_segmenter(crf)
     image = noise(size[0], size[1], batch=2)
@@ -40,16 +43,14 @@ def test_the_default_is_the_segmenter_bit_for_bit(size, crf) -> None:
     assert torch.equal(output.logits, expected.logits)
 
 
-def test_uint8_images_are_taken_too() -> None:
+def test_images_of_bytes_are_taken_too() -> None:
     segmenter, image = tiny_segmenter(), noise(33, 40)
     config = InferenceConfig((0.5,))  # interpolated before it is rounded
-    assert torch.equal(
-        infer(segmenter, image.byte(), config).logits, infer(segmenter, image, config).logits
-    )
+    found, expected = (infer(segmenter, x, config).logits for x in (image.byte(), image))
+    assert torch.equal(found, expected)
 
 
-@pytest.mark.parametrize("fusion", ["mean", "max"])
-@pytest.mark.parametrize("stride", [1, 4])
+@pytest.mark.parametrize(("fusion", "stride"), [("mean", 4), ("max", 1)])
 def test_scales_and_mirrors_keep_a_pointwise_network_on_a_ramp(fusion, stride) -> None:
     segmenter = plain_segmenter(Convolutions(0, stride))
     image = ramp(49, 65)  # at every scale whole cells and a pixel, so that no padding shows
@@ -58,16 +59,6 @@ def test_scales_and_mirrors_keep_a_pointwise_network_on_a_ramp(fusion, stride) -
     # Bilinear resizing with corners on corners is exact for what is linear: the float32 rounding
     # of logits of order 10 remains.
     torch.testing.assert_close(q, plain.softmax(1), rtol=0, atol=2e-5)
-
-
-def test_mirroring_alone_changes_nothing_in_a_pointwise_network() -> None:
-    segmenter, image = plain_segmenter(Convolutions()), noise(20, 31)
-    with torch.no_grad():
-        expected = segmenter(image).unary.softmax(1)
-    q = infer(segmenter, image, InferenceConfig(flip=True)).unary.softmax(1)
-    torch.testing.assert_close(q, expected, rtol=0, atol=ROUNDING)
-    largest = infer(segmenter, image, InferenceConfig(flip=True, fusion="max")).unary
-    assert torch.equal(largest, segmenter(image).unary)
 
 
 def views(segmenter: Segmenter, image: Tensor) -> list[Tensor]:
@@ -114,10 +105,8 @@ def test_the_crf_per_scale_has_each_scales_image_and_widths() -> None:
 def test_scaling_the_widths_leaves_the_colours_and_the_original() -> None:
     crf = build_crf(CRF, 3)
     scaled = with_widths_scaled(crf, 1.5).potentials
-    assert scaled.theta_alpha.item() == pytest.approx(12)
-    assert scaled.theta_gamma.item() == pytest.approx(1.5)
-    assert scaled.theta_beta.item() == pytest.approx(10)
-    assert crf.potentials.theta_alpha.item() == pytest.approx(8)
+    found = [scaled.theta_alpha, scaled.theta_gamma, scaled.theta_beta, crf.potentials.theta_alpha]
+    assert [theta.item() for theta in found] == pytest.approx([12, 1.5, 10, 8])
 
 
 @pytest.mark.parametrize("crf", ["fused", "per_scale"])
@@ -132,41 +121,76 @@ def test_images_of_several_sizes_together_are_as_one_by_one(crf) -> None:
         torch.testing.assert_close(output.logits, alone.logits, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("size", [1, 16, 17, 33, 40, 100, 513])
-@pytest.mark.parametrize(("side", "advance"), [(17, 16), (17, 8), (33, 16), (33, 8)])
-def test_windows_cover_every_pixel_begin_on_cells_and_end_at_the_border(
-    size, side, advance
-) -> None:
-    starts = window_starts(size, side, advance, 8)
-    ends = [min(start + side, size) for start in starts]
-    assert starts[0] == 0
-    assert starts == sorted(set(starts))
-    assert all(start % 8 == 0 for start in starts)
-    assert ends[-1] == size
-    weight = torch.zeros(size)
-    for start, end in zip(starts, ends, strict=True):
-        weight[start:end] += taper(start, end, size, side - advance)
-    assert weight.min() > 0.4  # the two of an overlap have together 1, at least; rounding aside
+@pytest.mark.parametrize("min_size", [0, 65])
+@torch.no_grad()
+def test_a_batch_of_one_padded_size_gives_what_one_by_one_gives(min_size: int) -> None:
+    segmenter = tiny_segmenter(crf=None, min_size=min_size)
+    sizes = [(33, 40), (30, 48), (60, 33), (33, 41), (20, 45), (60, 40)]
+    images = [noise(*size) for size in sizes]
+    together = unaries_together(segmenter, images)
+    coarse = coarse_together(segmenter, images)
+    for image, unary, small in zip(images, together, coarse, strict=True):
+        # Float32 sums of a few hundred terms in another order, on logits of order 1.
+        torch.testing.assert_close(unary, segmenter.unary(image), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(small, segmenter.coarse_unary(image), rtol=1e-4, atol=1e-5)
+        assert segmenter.padded(image).shape[2:] == segmenter.padded_size(image.shape[2:])
 
 
-@pytest.mark.parametrize(("reach", "stride"), [(0, 1), (1, 1), (3, 1), (2, 4)])
-@pytest.mark.parametrize("size", [(70, 95), (41, 57), (20, 90), (96, 33)])
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_batches_hold_every_item_once_with_its_place_and_only_with_its_size(batch_size) -> None:
+    items = [(i * 7) % 5 for i in range(40)]
+    batches = list(batches_by_size(items, lambda item: (item,), batch_size))
+    assert sorted(place for batch in batches for place, _ in batch) == list(range(40))
+    assert all(items[place] == item for batch in batches for place, item in batch)
+    assert all(len({item for _, item in batch}) == 1 for batch in batches)
+    assert all(len(batch) <= batch_size for batch in batches)
+    # Only the last of each size may be incomplete: nothing else leaves early here.
+    assert sum(len(batch) < batch_size for batch in batches) <= 5
+
+
+def test_items_are_read_one_by_one_and_few_wait() -> None:
+    read: list[int] = []
+
+    def items() -> Iterator[int]:
+        for item in range(100):
+            read.append(item)
+            yield item
+
+    given = 0
+    for batch in batches_by_size(items(), lambda item: (item,), 2):  # all of different sizes
+        given += len(batch)
+        assert len(read) - given < 2 * WAITING
+    assert given == 100
+    with pytest.raises(ValueError, match="batch size must be at least 1, got 0"):
+        next(batches_by_size([1], lambda item: (item,), 0))
+
+
+@pytest.mark.parametrize(("side", "advance"), [(17, 16), (17, 8), (33, 16)])
+def test_windows_cover_every_pixel_begin_on_cells_and_end_at_the_border(side, advance) -> None:
+    for size in (1, 16, 17, 33, 40, 100, 513):
+        starts = window_starts(size, side, advance, 8)
+        ends = [min(start + side, size) for start in starts]
+        assert (starts[0], ends[-1]) == (0, size)
+        assert starts == sorted(set(starts))
+        assert all(start % 8 == 0 for start in starts)
+        weight = torch.zeros(size)
+        for start, end in zip(starts, ends, strict=True):
+            weight[start:end] += taper(start, end, size, side - advance)
+        assert weight.min() > 0.4  # the two of an overlap have together 1, at least; but rounding
+
+
+@pytest.mark.parametrize(
+    ("reach", "stride", "size"),
+    [(0, 1, (70, 95)), (1, 1, (20, 90)), (3, 1, (41, 57)), (3, 1, (96, 33)), (2, 4, (70, 95))],
+)
 @torch.no_grad()
 def test_windows_give_the_whole_image_where_the_network_sees_little(reach, stride, size) -> None:
     # Overlaps of at least 17 pixels: their outer quarters, which count nothing, are 4 pixels.
     segmenter = plain_segmenter(Convolutions(reach, stride))
     image = noise(*size)
     expected = segmenter.unary(image).log_softmax(1)
-    config = InferenceConfig(window=34, overlap=0.5)
-    found = infer(segmenter, image, config).unary
+    found = infer(segmenter, image, InferenceConfig(window=34, overlap=0.5)).unary
     torch.testing.assert_close(found.exp(), expected.exp(), rtol=0, atol=ROUNDING)
-
-
-@torch.no_grad()
-def test_a_window_as_large_as_the_image_is_the_image() -> None:
-    segmenter, image = tiny_segmenter(), noise(40, 51)
-    whole = infer(segmenter, image, InferenceConfig())
-    assert torch.equal(infer(segmenter, image, InferenceConfig(window=51)).logits, whole.logits)
 
 
 @torch.no_grad()
@@ -174,6 +198,8 @@ def test_the_crf_runs_once_on_the_stitched_map() -> None:
     segmenter, image = tiny_segmenter(), noise(60, 90)
     output = infer(segmenter, image, InferenceConfig(window=33))
     assert torch.equal(output.logits, segmenter.refine(output.unary, image))
+    whole = infer(segmenter, image, InferenceConfig()).logits  # also of a window of that size:
+    assert torch.equal(infer(segmenter, image, InferenceConfig(window=90)).logits, whole)
 
 
 def test_windows_are_no_larger_than_asked_for() -> None:
