@@ -1,7 +1,8 @@
-"""`python -m eval predict`: every file, every rule."""
+"""`python -m eval predict` and `run`: every file, every rule, and the whole-image options."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,29 @@ import pytest
 import torch
 from PIL import Image
 
-from data import FolderConfig, VocConfig, voc
+import data
+from data import CollageConfig, FolderConfig, VocConfig
 from data.palette import voc_palette
 from eval.__main__ import main
 from eval.checkpoint import load_segmenter, read_checkpoint
+from eval.inference import coarse_unaries, evaluate, image_of
+from eval.metrics import SplitCounts, scores
 from eval.overlay import overlay
 from eval.predict import POST_HOC, parsed
 from eval.probabilities import read_probabilities
+from eval.run import count
 from eval.whole_image import InferenceConfig, infer
 from models import CrfConfig
 from tests.data.layouts import write_folder
 from tests.eval.tiny_checkpoint import tiny_checkpoint, write_photograph
 
 SIZES = {"a": (40, 51), "b": (33, 33), "c": (40, 52), "d": (41, 50)}
+COLLAGE = CollageConfig(size=33, num_train=1, num_tune=3, num_report=3)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "tiny.pt", data=COLLAGE)
 
 
 @pytest.fixture
@@ -48,11 +59,11 @@ def expected(checkpoint: Path, pixels: np.ndarray, crf: Any = "own", **config: A
 def ids_of(path: Path) -> np.ndarray:
     with Image.open(path) as picture:
         assert picture.mode == "P"
+        assert picture.getpalette() == voc_palette().flatten().tolist()
         return np.asarray(picture)
 
 
-def test_masks_overlays_and_probabilities(tmp_path: Path, images: dict[str, np.ndarray]) -> None:
-    checkpoint = tiny_checkpoint(tmp_path / "tiny.pt")
+def test_masks_overlays_and_probabilities_are_written(checkpoint, tmp_path, images) -> None:
     predict(tmp_path, checkpoint, "--write", "masks", "overlays", "probabilities")
     seen = set()
     for name, pixels in images.items():
@@ -60,8 +71,6 @@ def test_masks_overlays_and_probabilities(tmp_path: Path, images: dict[str, np.n
         ids = ids_of(tmp_path / "masks" / f"{name}.png")
         assert np.array_equal(ids, output.logits.argmax(1)[0])
         seen |= set(ids.flatten().tolist())
-        with Image.open(tmp_path / "masks" / f"{name}.png") as picture:
-            assert picture.getpalette() == voc_palette().flatten().tolist()
         with Image.open(tmp_path / "overlays" / f"{name}.jpg") as picture:
             shown = np.asarray(picture).astype(int)
         # JPEG at this quality is off by a few grey levels.
@@ -71,21 +80,23 @@ def test_masks_overlays_and_probabilities(tmp_path: Path, images: dict[str, np.n
         assert held.crf is not None
         assert np.array_equal(held.crf, output.logits.softmax(1)[0].half())
     assert len(seen) > 1  # else the test would not see a mask of constants
+    # Rounding may turn a pixel where two classes tie; here a batch has none.
+    before = {name: ids_of(tmp_path / "masks" / f"{name}.png") for name in images}
+    predict(tmp_path, checkpoint, "--batch-size", "3")
+    for name, ids in before.items():
+        assert np.array_equal(ids_of(tmp_path / "masks" / f"{name}.png"), ids)
 
 
-def test_write_chooses_and_without_a_crf_there_is_one_map(tmp_path: Path, images: Any) -> None:
-    checkpoint = tiny_checkpoint(tmp_path / "tiny.pt")
+def test_write_chooses_and_without_a_crf_there_is_one_map(checkpoint, tmp_path, images) -> None:
     predict(tmp_path, checkpoint, "--write", "probabilities", "--no-crf")
-    assert not (tmp_path / "masks").exists()
-    assert not (tmp_path / "overlays").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "probabilities"}
     held = read_probabilities(tmp_path / "probabilities" / "a.npz")
     assert held.crf is None
     unary = expected(checkpoint, images["a"]).unary
     assert np.array_equal(held.unary, unary.softmax(1)[0].half())
 
 
-def test_options_of_inference_and_crf_reach_the_prediction(tmp_path: Path, images: Any) -> None:
-    checkpoint = tiny_checkpoint(tmp_path / "tiny.pt")
+def test_options_of_inference_and_crf_reach_the_prediction(checkpoint, tmp_path, images) -> None:
     options = ["--scales", "0.5", "1", "--flip", "--fusion", "max"]
     options += ["--crf.theta-alpha", "5", "--crf.theta-beta", "20"]
     predict(tmp_path, checkpoint, "--write", "probabilities", *options)
@@ -96,7 +107,14 @@ def test_options_of_inference_and_crf_reach_the_prediction(tmp_path: Path, image
     assert np.array_equal(held.crf, output.logits.softmax(1)[0].half())
 
 
-def test_a_crf_may_be_put_behind_a_network_without_one(tmp_path: Path, images: Any) -> None:
+def test_without_an_option_of_the_crf_the_checkpoint_keeps_its_own() -> None:
+    words = ["c.pt", "a.png", "--out", "x"]
+    assert parsed(words).crf is None
+    assert parsed([*words, "--crf.resolution", "2"]).crf == replace(POST_HOC, resolution=2)
+    assert isinstance(parsed([*words, "--crf.resolution=2"]).crf, CrfConfig)
+
+
+def test_a_crf_may_be_put_behind_a_network_without_one(tmp_path, images) -> None:
     without = tiny_checkpoint(tmp_path / "without.pt", crf=None)
     predict(tmp_path, without, "--write", "probabilities", "--crf.theta-alpha", "5")
     assert read_probabilities(tmp_path / "probabilities" / "a.npz").crf is not None
@@ -104,72 +122,92 @@ def test_a_crf_may_be_put_behind_a_network_without_one(tmp_path: Path, images: A
         predict(tmp_path, without, "--inference.crf", "per_scale")
 
 
-def test_a_batch_gives_the_same_masks(tmp_path: Path, images: Any) -> None:
-    checkpoint = tiny_checkpoint(tmp_path / "tiny.pt")
-    predict(tmp_path, checkpoint)
-    one = {name: ids_of(tmp_path / "masks" / f"{name}.png") for name in images}
-    predict(tmp_path, checkpoint, "--batch-size", "3")
-    for name, ids in one.items():
-        # Rounding may turn a pixel where two classes tie; here there is none.
-        assert np.array_equal(ids_of(tmp_path / "masks" / f"{name}.png"), ids)
-
-
-def test_an_unreadable_image_is_named_and_left_out(tmp_path: Path, images: Any, capsys) -> None:
+def test_an_unreadable_image_is_named_and_left_out(checkpoint, tmp_path, images, capsys) -> None:
     (tmp_path / "in" / "b.png").write_bytes(b"no image")
     with pytest.raises(SystemExit, match=r"1 image\(s\) could not be read: b\.png") as left:
-        predict(tmp_path, tiny_checkpoint(tmp_path / "tiny.pt"), "--batch-size", "2")
+        predict(tmp_path, checkpoint, "--batch-size", "2")
     assert left.value.code  # a text: exit status 1
     assert "left out" in capsys.readouterr().out
     assert sorted(p.stem for p in (tmp_path / "masks").iterdir()) == ["a", "c", "d"]
 
 
-def test_an_image_is_never_replaced(tmp_path: Path) -> None:
-    write_photograph(tmp_path / "masks" / "a.png", 33, 33)
-    before = (tmp_path / "masks" / "a.png").read_bytes()
-    checkpoint = tiny_checkpoint(tmp_path / "tiny.pt")
-    images = str(tmp_path / "masks")
+def test_an_image_is_never_replaced(checkpoint, tmp_path) -> None:
+    path = tmp_path / "masks" / "a.png"
+    write_photograph(path, 33, 33)
+    before = path.read_bytes()
     with pytest.raises(SystemExit, match=r"masks.a\.png is one of the images.*another --out"):
-        main(["predict", str(checkpoint), images, "--out", str(tmp_path)])
-    assert (tmp_path / "masks" / "a.png").read_bytes() == before
+        main(["predict", str(checkpoint), str(path.parent), "--out", str(tmp_path)])
+    assert path.read_bytes() == before
 
 
-def test_a_submission_to_voc(tmp_path: Path, images: Any) -> None:
-    checkpoint = tiny_checkpoint(tmp_path / "voc.pt", data=VocConfig(Path("nowhere")))
-    predict(tmp_path, checkpoint, "--voc-submission")
+def test_a_submission_to_voc_has_its_layout(checkpoint, tmp_path, images) -> None:
+    with pytest.raises(SystemExit, match="--voc-submission: expected the 21 classes of VOC"):
+        predict(tmp_path, checkpoint, "--voc-submission")
+    of_voc = tiny_checkpoint(tmp_path / "voc.pt", data=VocConfig(Path("nowhere")))
+    predict(tmp_path, of_voc, "--voc-submission")
     folder = tmp_path / "results" / "VOC2012" / "Segmentation" / "comp6_test_cls"
     for name in images:
         mask = ids_of(tmp_path / "masks" / f"{name}.png")
         assert np.array_equal(ids_of(folder / f"{name}.png"), mask)
-        assert mask.max() < len(voc.CLASSES)
 
 
-def test_a_submission_needs_the_classes_of_voc(tmp_path: Path, images: Any) -> None:
-    with pytest.raises(SystemExit, match="--voc-submission: expected the 21 classes of VOC"):
-        predict(tmp_path, tiny_checkpoint(tmp_path / "tiny.pt"), "--voc-submission")
-
-
-def test_the_classes_of_a_folder_are_looked_up(tmp_path: Path, images: Any) -> None:
+def test_the_classes_of_a_folder_are_looked_up(tmp_path, images) -> None:
     mine = tmp_path / "mine"
     write_folder(mine)
-    checkpoint = tiny_checkpoint(tmp_path / "mine.pt", data=FolderConfig(mine))
+    of_folder = tiny_checkpoint(tmp_path / "mine.pt", data=FolderConfig(mine))
     moved = mine.rename(tmp_path / "moved")
     with pytest.raises(SystemExit, match=r"names of the classes are in no file.*--data.root DIR"):
-        predict(tmp_path, checkpoint)
-    predict(tmp_path, checkpoint, "--data.root", str(moved), "--write", "probabilities")
+        predict(tmp_path, of_folder)
+    predict(tmp_path, of_folder, "--data.root", str(moved), "--write", "probabilities")
     held = read_probabilities(tmp_path / "probabilities" / "a.npz")
     assert held.labels.classes == ("ground", "tree")
 
 
-def test_options_that_do_not_go_together(tmp_path: Path, images: Any) -> None:
-    checkpoint = tiny_checkpoint(tmp_path / "tiny.pt")
+def test_options_that_do_not_go_together_are_refused(checkpoint, tmp_path, images) -> None:
     with pytest.raises(SystemExit, match=r"--no-crf and --crf\.OPTION exclude each other"):
         predict(tmp_path, checkpoint, "--no-crf", "--crf.theta-alpha", "5")
     with pytest.raises(SystemExit, match=r"--data\.root: this checkpoint's data set is made"):
         predict(tmp_path, checkpoint, "--data.root", str(tmp_path))
 
 
-def test_without_an_option_of_the_crf_the_checkpoint_keeps_its_own() -> None:
-    words = ["c.pt", "a.png", "--out", "x"]
-    assert parsed(words).crf is None
-    assert parsed([*words, "--crf.resolution", "2"]).crf == replace(POST_HOC, resolution=2)
-    assert isinstance(parsed([*words, "--crf.resolution=2"]).crf, CrfConfig)
+def test_run_counts_what_evaluate_counts(checkpoint) -> None:
+    segmenter = load_segmenter(read_checkpoint(checkpoint))
+    split = data.build(COLLAGE, "tune")
+    found = count(segmenter, split, InferenceConfig(), batch_size=1)
+    assert list(found) == ["unary", "crf"]
+    coarse = coarse_unaries(segmenter, split)
+    for kind, counts in found.items():
+        same = evaluate(segmenter, split, coarse, use_crf=kind == "crf")
+        assert np.array_equal(counts.confusions, same.confusions)
+        assert np.array_equal(counts.likelihood, same.likelihood)
+
+
+def test_run_counts_what_the_options_predict_in_any_batch(checkpoint) -> None:
+    segmenter = load_segmenter(read_checkpoint(checkpoint))
+    split = data.build(COLLAGE, "tune")
+    config = InferenceConfig((0.5, 1.0), flip=True)
+    alone = count(segmenter, split, config, batch_size=1)
+    together = count(segmenter, split, config, batch_size=3)
+    sample = split[0]
+    ids = infer(segmenter, image_of(sample, segmenter.device), config).logits.argmax(1)[0]
+    right = int((ids == sample.mask).sum())
+    assert np.trace(alone["crf"].confusions[0]) == right
+    for kind in ("unary", "crf"):
+        # Rounding may turn a pixel where two classes tie.
+        difference = np.abs(alone[kind].confusions - together[kind].confusions).sum()
+        assert difference <= 4
+
+
+def test_the_command_run_writes_scores_and_counts(checkpoint, tmp_path, capsys) -> None:
+    out = tmp_path / "new" / "scores.json"
+    words = ["run", str(checkpoint), "--split", "tune", "--out", str(out)]
+    main(words)
+    plain = json.loads(out.read_text())
+    assert set(plain) == {"unary", "crf", "difference", "harm_rate"}
+    for kind in ("unary", "crf"):
+        counts = SplitCounts.load(out.with_name(f"scores-{kind}.npz"))
+        assert scores(counts)["miou"] == plain[kind]["miou"]
+    main([*words, "--scales", "0.5", "1", "--flip", "--batch-size", "2"])
+    assert json.loads(out.read_text()) != plain
+    with pytest.raises(SystemExit, match="error: scales must be one or more numbers above 0"):
+        main([*words, "--scales", "0"])
