@@ -10,11 +10,12 @@ from eval.__main__ import COMMANDS, USAGE, main
 def test_without_words_it_says_what_there_is(capsys) -> None:
     main([])
     assert capsys.readouterr().out.strip() == USAGE
+    assert all(f"python -m eval {words} " in USAGE for words in COMMANDS)
 
 
-@pytest.mark.parametrize("words", list(COMMANDS))
-def test_every_command_is_in_the_usage_and_has_help(words: str, capsys) -> None:
-    assert f"python -m eval {words} " in USAGE
+# The explorer's own tests import Gradio, which takes seconds.
+@pytest.mark.parametrize("words", sorted(COMMANDS.keys() - {"explore"}))
+def test_every_command_has_help(words: str, capsys) -> None:
     with pytest.raises(SystemExit) as left:
         main([*words.split(), "--help"])
     assert left.value.code == 0
