@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 
 import data
@@ -12,7 +13,8 @@ from data import VOID, CollageConfig, Sample
 from eval.checkpoint import save_checkpoint
 from eval.tuning.logits import LogitsFolder, digest
 from eval.tuning.options import GridOptions, TuneOptions
-from models import CrfForm, DeepLabV3Config, Segmenter, SegmenterConfig, TimmConfig
+from models import CrfForm, Segmenter, SegmenterConfig
+from tests.eval.plain_networks import TINY
 
 SCENES = CollageConfig(size=65, num_train=1, num_tune=5, num_report=2)
 FORM = CrfForm(
@@ -34,19 +36,8 @@ GRID = GridOptions(
 
 def network() -> Segmenter:
     torch.manual_seed(0)
-    config = DeepLabV3Config(
-        backbone=TimmConfig("mobilenetv2_035"), atrous_rates=(), head_channels=8
-    )
     classes = len(data.build(SCENES, "tune").classes)
-    return Segmenter(SegmenterConfig(classes, config)).eval()
-
-
-def checkpoint(folder: Path) -> Path:
-    path = folder / "checkpoint.pt"
-    save_checkpoint(
-        path, network(), data=data.config_to_dict(SCENES), arm="start", seed=0, step=0, training={}
-    )
-    return path
+    return Segmenter(SegmenterConfig(classes, TINY)).eval()
 
 
 def hint(sample: Sample, num_classes: int) -> torch.Tensor:
@@ -60,23 +51,22 @@ def hint(sample: Sample, num_classes: int) -> torch.Tensor:
     return (3 * hot + torch.randn(hot.shape, generator=generator))[None]
 
 
-def options(folder: Path, **changes: object) -> TuneOptions:
-    """A tuning of the checkpoint in a folder, the network's logits given as hints."""
+def options(folder: Path, **changes: Any) -> TuneOptions:
+    """A tuning of a new checkpoint in a folder, the network's logits given as hints."""
     path = folder / "checkpoint.pt"
-    if not path.is_file():
-        checkpoint(folder)
+    config = data.config_to_dict(SCENES)
+    save_checkpoint(path, network(), data=config, arm="start", seed=0, step=0, training={})
     values = {"crf": FORM, "grid": GRID, "workers": 1, "out": folder / "out", **changes}
-    found = TuneOptions(path, **values)  # type: ignore[arg-type]
+    found = TuneOptions(path, **values)
     split = data.build(SCENES, "tune")
     logits = LogitsFolder(found.out / "logits", digest(path.read_bytes()))
     for sample in (split[k] for k in range(len(split))):
-        logits.of(sample, lambda sample=sample: hint(sample, len(split.classes)))  # type: ignore[misc]
+        hinted = hint(sample, len(split.classes))
+        logits.of(sample, lambda hinted=hinted: hinted)  # type: ignore[misc]
     return found
 
 
-def lines_of(path: Path) -> list[str]:
-    return [line for line in path.read_text().splitlines() if line]
-
-
-def rng(seed: int = 0) -> np.random.Generator:
-    return np.random.default_rng(seed)
+def journal(folder: Path) -> list[dict[str, Any]]:
+    """Every setting that a tuning has scored, without what it took."""
+    rows = map(json.loads, (folder / "settings.jsonl").read_text().splitlines())
+    return [{k: v for k, v in row.items() if not k.endswith("seconds")} for row in rows]
