@@ -107,10 +107,12 @@ def test_images_are_spread_over_the_split() -> None:
 
 
 def test_sobol_and_the_gradient_find_the_maximum() -> None:
-    class Steps(list[dict[str, Any]]):
-        @property
-        def lines(self) -> list[dict[str, Any]]:
-            return self
+    class Steps:
+        def __init__(self) -> None:
+            self.lines: list[dict[str, Any]] = []
+
+        def append(self, line: Any) -> None:
+            self.lines.append(line)
 
     def slope(batch: Sequence[int], setting: CrfConfig) -> tuple[float, list[float]]:
         off = {n: math.log(getattr(setting, n) / t) for n, t in PEAK.items()}
