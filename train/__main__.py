@@ -1,4 +1,4 @@
-"""Command line: `python -m train compare`, `run`, `ablate`, `bias` and `sync`."""
+"""Command line: `python -m train compare`, `run`, `ablate` and `bias`."""
 
 from __future__ import annotations
 
@@ -26,12 +26,10 @@ from train.protocol import Comparison
 from train.recipe import Recipe
 from train.recipes import RECIPES
 from train.stopping import Stopped, terminable
-from train.sync import sync_command
 
 OTHERS: dict[str, Callable[[list[str]], None]] = {
     "ablate": lambda arguments: ablate_command(arguments, choose_kinds),
     "bias": bias_command,
-    "sync": sync_command,
 }
 """The commands that do not begin with a recipe."""
 
@@ -39,7 +37,6 @@ USAGE = f"""usage: python -m train compare RECIPE [--out DIR] [--resume] [--any.
        python -m train run RECIPE --arm ARM --seed N [--out DIR] [--resume] [--any.option VALUE]
        python -m train ablate NAME [--recipe RECIPE] [--any.option VALUE]
        python -m train bias RUN --out DIR [--direction background|prior]
-       python -m train sync FOLDER [--run]
 
 the data set, before any other option of it:
   --data.kind NAME        {", ".join(KINDS)}

@@ -66,7 +66,7 @@ def start_run(
             raise
         warnings.warn(
             f"no connection to Weights & Biases ({str(error).splitlines()[0]}): logging offline. "
-            "`python -m train sync RUN` says how to upload later.",
+            f"`wandb sync {directory}/wandb/offline-run-*` uploads it later.",
             RuntimeWarning,
             stacklevel=2,
         )
