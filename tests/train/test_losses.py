@@ -70,27 +70,19 @@ def logits_of(labels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 @each(LOSSES)
-def test_void_changes_nothing(loss: Loss, labels: Tensor) -> None:
-    logits = logits_of(labels)
-    void = labels == VOID
+def test_void_changes_nothing_and_alone_costs_nothing(loss: Loss, labels: Tensor) -> None:
+    logits, void = logits_of(labels), labels == VOID
     value = loss(logits, labels)
     (gradient,) = torch.autograd.grad(value, logits)
-    assert gradient.isfinite().all()
     assert gradient.count_nonzero() > 0
     assert (gradient.movedim(1, -1)[void] == 0).all()
     other = torch.where(void[:, None], 100 * torch.randn_like(logits), logits)
     torch.testing.assert_close(loss(other, labels), value)
 
-
-@each(LOSSES)
-def test_a_batch_of_void_costs_nothing(loss: Loss) -> None:
-    labels = torch.full((2, 6, 5), VOID)
-    logits = logits_of(labels)
-    value = loss(logits, labels)
+    value = loss(logits, torch.full_like(labels, VOID))
     (gradient,) = torch.autograd.grad(value, logits)
     assert value == 0
-    assert gradient.isfinite().all()
-    assert gradient.count_nonzero() == 0
+    assert torch.equal(gradient, torch.zeros_like(gradient))
 
 
 @each(LOSSES)
@@ -105,15 +97,13 @@ def test_half_precision_is_computed_in_float32(loss: Loss, labels: Tensor) -> No
 
 
 @each(LOSSES)
-@pytest.mark.parametrize("size", [1e4, 1e30])
-def test_extreme_logits_have_finite_losses_and_gradients(
-    loss: Loss, labels: Tensor, size: float
-) -> None:
-    logits = (logits_of(labels).detach() * size).requires_grad_()
-    value = loss(logits, labels)
-    (gradient,) = torch.autograd.grad(value, logits)
-    assert value.isfinite()
-    assert gradient.isfinite().all()
+def test_extreme_logits_have_finite_losses_and_gradients(loss: Loss, labels: Tensor) -> None:
+    for size in (1e4, 1e30):
+        logits = (logits_of(labels).detach() * size).requires_grad_()
+        value = loss(logits, labels)
+        (gradient,) = torch.autograd.grad(value, logits)
+        assert value.isfinite()
+        assert gradient.isfinite().all()
 
 
 @each(LOSSES)
@@ -153,16 +143,15 @@ def test_two_processes_have_the_loss_and_gradient_of_one_with_both_batches(
 
 
 @pytest.mark.parametrize("weights", [None, (1.0, 0.25, 3.0)])
-def test_cross_entropy_is_torchs(labels: Tensor, weights: tuple[float, ...] | None) -> None:
+def test_cross_entropy_is_torchs_and_that_of_hard_pixels_at_share_one(
+    labels: Tensor, weights: tuple[float, ...] | None
+) -> None:
     logits = logits_of(labels)
     given = None if weights is None else class_weights(labels, weights)
-    expected = F.cross_entropy(
-        logits,
-        labels,
-        weight=None if weights is None else torch.tensor(weights),
-        ignore_index=VOID,
-    )
+    weight = None if weights is None else torch.tensor(weights)
+    expected = F.cross_entropy(logits, labels, weight=weight, ignore_index=VOID)
     torch.testing.assert_close(cross_entropy(logits, labels, given), expected)
+    torch.testing.assert_close(hard_pixels(logits, labels, 1.0, given), expected)
 
 
 # Hard pixels
@@ -177,22 +166,8 @@ def test_hard_pixels_are_the_share_of_the_labelled_ones_with_the_highest_loss(
     torch.testing.assert_close(hard_pixels(logits, labels, 0.3), expected)
     (gradient,) = torch.autograd.grad(hard_pixels(logits, labels, 0.3), logits)
     assert (gradient.abs().sum(dim=1) > 0).sum() == 12
-
-
-def test_a_share_too_small_for_one_pixel_keeps_one(labels: Tensor) -> None:
-    logits = logits_of(labels)
-    hardest = pixel_losses(logits, labels).max()
-    torch.testing.assert_close(hard_pixels(logits, labels, 1e-6), hardest)
-
-
-@pytest.mark.parametrize("weights", [None, (1.0, 0.25, 3.0)])
-def test_all_pixels_are_hard_at_share_one(
-    labels: Tensor, weights: tuple[float, ...] | None
-) -> None:
-    logits = logits_of(labels)
-    given = None if weights is None else class_weights(labels, weights)
-    expected = cross_entropy(logits, labels, given)
-    torch.testing.assert_close(hard_pixels(logits, labels, 1.0, given), expected)
+    # a share too small for one pixel keeps one
+    torch.testing.assert_close(hard_pixels(logits, labels, 1e-6), losses.max())
 
 
 def test_a_weight_makes_a_pixel_hard() -> None:
@@ -296,20 +271,11 @@ def extension_by_definition(errors: Tensor, foreground: Tensor) -> float:
 def test_between_the_vertices_it_is_the_lovasz_extension(inside: int) -> None:
     foreground = torch.arange(7) < inside
     labelled = torch.ones(7, dtype=torch.bool)
-    for seed in range(20):
-        errors = torch.rand(7, generator=torch.Generator().manual_seed(seed)).double()
+    for _ in range(20):
+        errors = torch.rand(7).double()
         found = extended_jaccard(errors, foreground, labelled).item()
         # Rounding of seven sums in float64.
         assert found == pytest.approx(extension_by_definition(errors, foreground), abs=1e-14)
-
-
-def test_lovasz_is_linear_where_the_order_of_the_errors_stays() -> None:
-    foreground, labelled = torch.arange(9) % 2 == 0, torch.arange(9) != 4
-    low, high = (torch.rand(9).double().sort().values for _ in range(2))
-    ends = [extended_jaccard(x, foreground, labelled) for x in (low, high)]
-    for t in (0.25, 0.5, 0.9):
-        between = extended_jaccard((1 - t) * low + t * high, foreground, labelled)
-        torch.testing.assert_close(between, (1 - t) * ends[0] + t * ends[1])
 
 
 def test_a_difference_of_a_millionth_is_not_lost_in_float32() -> None:
@@ -323,11 +289,6 @@ def test_a_difference_of_a_millionth_is_not_lost_in_float32() -> None:
     # Above 0.5 the errors lie 8 roundings of float32 apart: none is repeated, the order is one.
     same = slice(0, 1_000_000)
     torch.testing.assert_close(gradient[same].double(), expected[same], rtol=1e-6, atol=0)
-
-
-def test_the_extension_of_no_pixel_is_zero() -> None:
-    none = torch.zeros(3, dtype=torch.bool)
-    assert extended_jaccard(torch.rand(3), none, none) == 0
 
 
 def test_per_image_is_the_mean_over_the_images_with_labels(labels: Tensor) -> None:

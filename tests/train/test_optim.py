@@ -118,14 +118,15 @@ def test_a_crf_that_is_held_stays_as_it_is_while_the_network_learns() -> None:
         build_optimizer(segmenter, TRAINED["crf-only"], held)
 
 
-def test_collage_learns_in_the_order_and_at_the_rates_that_its_results_were_made_with() -> None:
-    """Weights before vectors, the backbone before the head, one rate for the whole network."""
+def test_the_order_of_groups_is_that_of_the_published_results() -> None:
+    """Weights before vectors, the backbone before the head, the CRF last: checkpoints hold it."""
     recipe = RECIPES["collage"]()
     segmenter = shell(recipe.model.network, CrfConfig(learn_output_scale=True))
     groups = groups_of(segmenter, recipe.fit, "joint")
     network = segmenter.network
-    parts = (network.backbone, *(m for m in network.children() if m is not network.backbone))
-    backbone, head = list(parts[0].parameters()), [p for m in parts[1:] for p in m.parameters()]
+    backbone = list(network.backbone.parameters())
+    inside = {id(p) for p in backbone}
+    head = [p for p in network.parameters() if id(p) not in inside]
     expected = [
         id(p)
         for part in (backbone, head)
@@ -135,22 +136,21 @@ def test_collage_learns_in_the_order_and_at_the_rates_that_its_results_were_made
     ]
     listed = [p for name, g in groups.items() if name[:3] != "crf" for p in g["params"]]
     assert [id(p) for p in listed] == expected
-    assert {g["lr"] for name, g in groups.items() if name[:3] != "crf"} == {1e-4}
-    assert [groups[name]["lr"] for name in list(groups)[-2:]] == [1e-2, 1e-3]
+    assert [name[:3] for name in groups][-2:] == ["crf", "crf"]
 
 
 def test_sgd_has_the_momentum_that_is_asked_for() -> None:
-    config = FitConfig(optimizer="sgd", momentum=0.99)
-    groups = groups_of(shell(SEPARABLE), config)
+    groups = groups_of(shell(SEPARABLE), FitConfig(optimizer="sgd", momentum=0.99))
     assert {group["momentum"] for group in groups.values()} == {0.99}
 
 
-def test_a_network_frozen_whole_has_nothing_to_learn() -> None:
+def test_what_has_nothing_to_learn_is_refused() -> None:
     segmenter = shell(SEPARABLE)
+    with pytest.raises(ValueError, match="'crf-only' has nothing to learn"):
+        build_optimizer(segmenter, TRAINED["crf-only"], FitConfig())
     segmenter.requires_grad_(False)
-    config = FitConfig(frozen=("",))
     with pytest.raises(ValueError, match=r"'unary' has nothing to learn: .*frozen=\('',\)"):
-        build_optimizer(segmenter, TRAINED["unary"], config)
+        build_optimizer(segmenter, TRAINED["unary"], FitConfig(frozen=("",)))
 
 
 def rates(config: FitConfig, steps: int) -> dict[str, list[float]]:
@@ -186,26 +186,3 @@ def test_the_crf_rises_longer_than_the_network() -> None:
     assert found["crf_kernel_weights"] == pytest.approx([2.5, 5, 7.5, 10, 10])
     shorter = rates(replace(config, crf_warmup=0), 3)
     assert shorter["crf_kernel_weights"] == pytest.approx([5, 10, 10])
-
-
-def test_a_schedule_goes_on_where_it_was_saved() -> None:
-    config = FitConfig(steps=8, warmup=2, crf_warmup=5)
-
-    def made() -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
-        group = {"name": "crf_kernel_weights", "params": [nn.Parameter(torch.zeros(1))]}
-        optimizer = torch.optim.SGD([group], lr=1.0)
-        return optimizer, build_schedule(optimizer, config)
-
-    (first, schedule), (second, resumed) = made(), made()
-    trace = []
-    for step in range(8):
-        if step == 3:
-            second.load_state_dict(first.state_dict())
-            resumed.load_state_dict(schedule.state_dict())
-        first.step()
-        schedule.step()
-        if step >= 3:
-            second.step()
-            resumed.step()
-            trace.append((first.param_groups[0]["lr"], second.param_groups[0]["lr"]))
-    assert [a for a, _ in trace] == [b for _, b in trace]
