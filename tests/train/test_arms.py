@@ -1,0 +1,231 @@
+"""The phases of an arm, in the order that a recipe asks for, and what is scored of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+import data
+from data import TrainStream, TransformConfig
+from eval.checkpoint import load_segmenter, read_checkpoint
+from eval.metrics import SplitCounts, scores
+from models import DeepLabV1Config, VggConfig
+from tests.train.world import changed, lines_of, weights
+from train.compare import compare
+from train.fit_config import FitConfig
+from train.objective import LossConfig
+from train.phase import check_learning
+from train.protocol import Comparison
+from train.recipe import FinishConfig
+
+
+def test_start_in_two_stages(tiny, tmp_path) -> None:
+    """DeepLab v3: finer features and frozen BN in the second, from the first's weights."""
+    finish = FinishConfig(replace(tiny.fit, steps=2), output_stride=8, freeze_batch_norm=True)
+    recipe = replace(tiny, finish=finish)
+    comparison = Comparison("collage", recipe, tmp_path / "run", resume=False)
+    assert comparison.start()["network_steps"] == 6
+    folder = tmp_path / "run" / "arms" / "start-seed0"
+    first, last = (
+        load_segmenter(read_checkpoint(path))
+        for path in (folder / "first" / "checkpoint.pt", folder / "checkpoint.pt")
+    )
+    assert (first.network.output_stride, last.network.output_stride) == (16, 8)
+    statistics = [name for name in first.state_dict() if "running_mean" in name]
+    assert all(torch.equal(first.state_dict()[n], last.state_dict()[n]) for n in statistics)
+    assert changed(last, weights(first), "network.classifier")
+    steps = [line["step"] for line in lines_of(folder) if "step" in line]
+    assert steps == [4, 6]
+    # After a kill between training and scores nothing is taken or written again.
+    before = (folder / "metrics.jsonl").read_text()
+    (folder / "result.json").unlink()
+    resumed = Comparison("collage", recipe, tmp_path / "run", resume=True).start()
+    assert resumed["network_steps"] == 6
+    assert (folder / "metrics.jsonl").read_text() == before
+    # the arms go on with the finished network
+    comparison.unary(0)
+    unary = comparison.runner.load("unary", 0)
+    assert unary.network.output_stride == 8
+    assert unary.config.freeze_batch_norm
+
+
+def test_balance_trains_with_the_weights_of_the_training_split(tiny, tmp_path, trained_run) -> None:
+    train = data.build(tiny.data, "train")
+    drawn = torch.cat([train[index].mask.flatten() for index in range(len(train))])
+    pixels = torch.bincount(drawn, minlength=len(train.classes))
+    rarest = pixels[pixels > 0].min()
+    counted = pixels.clamp(min=int(rarest)).double()
+    given = LossConfig(class_weights=tuple(((counted.max() / counted) ** 0.5).tolist()))
+    kept = []
+    for name, loss in (("balance", LossConfig(balance=0.5)), ("given", given)):
+        recipe = replace(tiny, score=("tune",), start=replace(tiny.fit, loss=loss))
+        comparison = Comparison("collage", recipe, tmp_path / name, resume=False)
+        comparison.run("start", 0)
+        kept.append(comparison.runner.load("start", 0))
+    assert changed(kept[0], weights(kept[1])) == []
+    plain = read_checkpoint(trained_run / "arms" / "start-seed0" / "checkpoint.pt")
+    assert changed(kept[0], plain["model"]) != []
+
+
+def test_joint_may_train_its_crf_first_and_on_other_images(goes_on, tiny, monkeypatch) -> None:
+    """PAC-CRF's two stages: in the first the network stays as start left it."""
+    seen = []
+
+    def remembered(dataset, augment, *rest, **named) -> TrainStream:
+        seen.append(augment.config)
+        return TrainStream(dataset, augment, *rest, **named)
+
+    monkeypatch.setattr("train.arm_runner.TrainStream", remembered)
+    whole = TransformConfig()
+    one_by_one = replace(tiny.fit, steps=3, batch_size=1)
+    comparison = goes_on(
+        arms=("unary-seed0", "post-hoc-seed0"),
+        score=("tune",),
+        crf_first=one_by_one,
+        crf_fit=one_by_one,
+        crf_augment=whole,
+    )
+    assert comparison.run("joint", 0)["network_steps"] == tiny.fit.steps
+    assert seen == [whole, tiny.augment]  # CRF, both
+    folder = comparison.runner.folder.arm("joint", 0)
+    first = load_segmenter(read_checkpoint(folder / "first" / "checkpoint.pt"))
+    start, joint = (comparison.runner.load(arm, 0) for arm in ("start", "joint"))
+    assert changed(first, weights(start), "network.") == []
+    assert changed(joint, weights(first), "network.")
+    assert changed(joint, weights(first), "crf.")
+    seen.clear()
+    comparison.run("crf-only", 0)
+    assert seen == [whole]
+
+
+@pytest.mark.parametrize(("again", "last"), [(True, False), (False, True), (True, True)])
+def test_joint_may_end_with_another_search_and_with_its_crf_alone(
+    goes_on, tiny, again: bool, last: bool
+) -> None:
+    changes = {
+        "score": ("tune",),
+        "search_again": again,
+        "crf_last": replace(tiny.fit, steps=2) if last else None,
+    }
+    comparison = goes_on(**changes)
+    result = comparison.run("joint", 0)
+    assert result["network_steps"] == tiny.fit.steps
+    arm = comparison.runner.folder.arm("joint", 0)
+    trained = load_segmenter(read_checkpoint(arm / "trained" / "checkpoint.pt"))
+    joint = comparison.runner.load("joint", 0)
+    assert changed(joint, weights(trained), "network.") == []
+    if again:
+        found = comparison.runner.search("joint", 0)
+        assert result["search"] == json.loads((arm / "search.json").read_text())["rows"]
+        assert (joint.config.crf == found.best) == (not last)
+        assert joint.config.crf.theta_alpha == found.best.theta_alpha
+    if last:
+        after = load_segmenter(read_checkpoint(arm / "last" / "checkpoint.pt"))
+        assert changed(joint, weights(after)) == []
+        if not again:
+            assert changed(after, weights(trained), "crf.")
+    # interrupted before it was scored, it goes on to the same
+    (arm / "result.json").unlink()
+    resumed = Comparison("collage", comparison.recipe, arm.parents[1], resume=True).run("joint", 0)
+    assert resumed["metrics"] == result["metrics"]
+
+
+def test_a_search_taken_over_starts_a_crf_of_the_recipes_own_form(goes_on, tiny) -> None:
+    crf = replace(tiny.crf, num_iterations=3, untied=True, kernel_weights="matrix")
+    comparison = goes_on(crf=crf)
+    searched = comparison.runner.search("start", 0).best
+    comparison.run("joint", 0)
+    kept = comparison.runner.load("joint", 0).config.crf
+    assert (kept.num_iterations, kept.untied, kept.kernel_weights) == (3, True, "matrix")
+    assert kept.theta_alpha == searched.theta_alpha
+
+
+def test_an_arm_is_scored_on_the_chosen_split_alone(goes_on, tmp_path) -> None:
+    """While a method is looked for, the report split stays unseen."""
+    result = goes_on(score=("tune",)).run("joint", 0)
+    assert list(result["metrics"]) == list(result["before_crf"]) == ["tune"]
+    assert list(result["harm_rate"]) == ["tune"]
+    counts = [path.name for path in (tmp_path / "run" / "arms" / "joint-seed0").glob("counts-*")]
+    assert sorted(counts) == ["counts-tune-before-crf.npz", "counts-tune.npz"]
+    assert not (tmp_path / "run" / "predictions").exists()
+
+
+def test_what_was_counted_ahead_of_the_crf_is_the_networks_own_arm(trained_run) -> None:
+    arms = trained_run / "arms"
+    for arm in ("post-hoc", "crf-only"):
+        behind, alone = (
+            json.loads((arms / f"{name}-seed1" / "result.json").read_text())
+            for name in (arm, "unary")
+        )
+        assert behind["before_crf"] == alone["metrics"]
+        counts = SplitCounts.load(arms / f"{arm}-seed1" / "counts-report-before-crf.npz")
+        alone = SplitCounts.load(arms / "unary-seed1" / "counts-report.npz")
+        assert scores(counts) == scores(alone)
+
+
+def test_the_wandb_run_goes_on_where_only_the_checkpoint_was_kept(goes_on, trained_run) -> None:
+    comparison = goes_on()
+    arm = comparison.runner.folder.arm("start", 0)
+    for name in ("wandb_id.txt", "result.json"):
+        (arm / name).unlink()
+    comparison.start()
+    kept = trained_run / "arms" / "start-seed0" / "wandb_id.txt"
+    assert (arm / "wandb_id.txt").read_text() == kept.read_text()
+
+
+# Refused before anything is trained
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"finish": FinishConfig(FitConfig(steps=2), output_stride=8)}, "has one output stride, 8"),
+        ({"crf_last": FitConfig(steps=2, frozen=("backbone.none",))}, "has no part"),
+        ({"fit": FitConfig(steps=2, loss=LossConfig(class_weights=(1.0, 2.0)))}, "class_weights"),
+    ],
+)
+def test_what_no_phase_can_do_is_refused(tiny, tmp_path, changes, message: str) -> None:
+    model = replace(tiny.model, network=DeepLabV1Config(backbone=VggConfig(fc_channels=8)))
+    recipe = replace(tiny, model=model if "finish" in changes else tiny.model, **changes)
+    with pytest.raises(ValueError, match=message):
+        Comparison("collage", recipe, tmp_path / "run", resume=False)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("arm", "name"), [("crf-only", "crf_fit"), ("joint", "crf_last")])
+def test_an_arm_with_nothing_to_learn_is_refused_and_the_others_are_not(
+    tiny, tmp_path, arm, name: str
+) -> None:
+    held = FitConfig(steps=2, crf_lr=0.0, compatibility_lr=0.0)
+    recipe = replace(tiny, **{name: held})
+    comparison = Comparison("collage", recipe, tmp_path / "run", resume=False)
+    with pytest.raises(ValueError, match=f"--{name.replace('_', '-')}: .* has nothing to learn"):
+        comparison.run(arm, 0)
+    check_learning(recipe, "post-hoc", 9)
+    with pytest.raises(ValueError, match="has nothing to learn"):
+        compare("collage", recipe, tmp_path / "all", resume=False)
+    assert not list(tmp_path.glob("*/arms"))
+
+
+def test_a_comparison_without_the_report_split_is_refused(tiny, tmp_path) -> None:
+    with pytest.raises(ValueError, match="--score tune report"):
+        compare("collage", replace(tiny, score=("tune",)), tmp_path / "run", resume=False)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": (0, 2**32)}, r"seeds must lie in 0 to 2\^32 - 1"),
+        ({"seeds": ()}, "seeds must be distinct and at least one"),
+        ({"score": ("tune", "tune")}, "score must name"),
+        ({"workers": -1}, "workers must be at least 0"),
+        ({"save_every": 0}, "save_every must be at least 1"),
+    ],
+)
+def test_values_that_no_recipe_takes(tiny, changes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(tiny, **changes)
