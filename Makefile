@@ -61,7 +61,7 @@ sanitize:
 	done
 
 survive: $(STAMP)
-	@$(BIN)/python -m tests.train.kill_loop
+	@$(BIN)/python -m tests.full.train.kill_loop
 
 results-check: $(STAMP)
 	@$(BIN)/python -m eval results check

@@ -19,7 +19,6 @@ import torch
 from data import Collage, CollageConfig, Sample
 from eval.checkpoint import read_checkpoint, save_checkpoint
 from tests.train.fragile import FragileCollage
-from tests.train.kill_loop import checkpoint_of, finish, kill_once, same_run, steps_in
 from tests.train.world import changed, lines_of, weights
 from train.batches import Batches, WorkerDied
 from train.random_state import random_state, set_random_state
@@ -33,17 +32,6 @@ def _interruptible() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.slow
-def test_a_killed_training_goes_on_to_the_same_weights(tmp_path) -> None:
-    """20 steps, and 10 steps, SIGKILL, resume. `make survive` kills at random moments."""
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    finish(whole)
-    assert kill_once(killed, wait_for_step=10, delay=0.0)
-    assert 10 <= steps_in(checkpoint_of(killed)) < 20
-    finish(killed)
-    assert same_run(whole, killed) == []
 
 
 class Signalled(Collage):
@@ -64,8 +52,6 @@ class Signalled(Collage):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_training_after_the_step_it_came_in(world, tiny, number) -> None:
     before = signal.getsignal(number)
-    whole = world.segmenter()
-    world.train(whole, folder="whole", log_every=1)
     dataset = Signalled(tiny.data, number, after=3)  # the first image of the second step
     with pytest.raises(Stopped, match=rf"{number.name} after step 2, which is saved") as stopped:
         world.train(world.segmenter(), folder="parts", dataset=dataset, log_every=1)
@@ -73,7 +59,8 @@ def test_a_signal_ends_the_training_after_the_step_it_came_in(world, tiny, numbe
     assert signal.getsignal(number) is before
     assert read_checkpoint(world.folder / "parts" / "checkpoint.pt")["step"] == 2
 
-    resumed = world.segmenter()
+    whole, resumed = world.segmenter(), world.segmenter()
+    world.train(whole, folder="whole", log_every=1)
     world.train(resumed, folder="parts", resume=True, log_every=1)
     assert changed(resumed, weights(whole)) == []
     assert lines_of(world.folder / "parts") == lines_of(world.folder / "whole")
@@ -133,7 +120,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_move(
     assert all(value.isfinite().all() for value in model.state_dict().values())
 
 
-@pytest.mark.parametrize("arm", ["unary", "crf-only", "joint"])
+@pytest.mark.parametrize("arm", ["unary", "joint"])
 def test_a_nan_in_a_batch_names_its_images_and_leaves_the_state(
     world, tiny, monkeypatch, arm
 ) -> None:
@@ -160,10 +147,9 @@ def test_a_nan_in_a_batch_names_its_images_and_leaves_the_state(
     assert failed["step"] == 1
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_corrupt_image_is_named_counted_and_replaced(world, tiny, capsys, workers) -> None:
+def test_a_corrupt_image_is_named_counted_and_replaced(world, tiny, capsys) -> None:
     dataset = FragileCollage(tiny.data, "train", corrupt=(2, 5))
-    world.train(world.segmenter(), dataset=dataset, workers=workers, log_every=4)
+    world.train(world.segmenter(), dataset=dataset, log_every=4)
     (line,) = lines_of(world.folder / "run")
     assert line["data/corrupt"] == 2
     printed = capsys.readouterr().out
@@ -181,16 +167,19 @@ def test_too_many_corrupt_images_stop_the_run(world, tiny) -> None:
     assert str(no.value).count("is truncated") == 2
 
 
-def test_a_worker_that_dies_leaves_the_last_step(world, tiny) -> None:
+def test_a_dead_worker_leaves_the_last_step(world, tiny) -> None:
+    """The full tier ends a real one."""
     order = [name for step in range(4) for name in world.stream().batch(step).names]
-    deadly = world.dataset.names.index(order[6])  # in the fourth step
-    dataset = FragileCollage(tiny.data, "train", deadly=deadly)
-    with pytest.raises(WorkerDied, match=r"process that loads data died.*fewer --workers") as died:
-        world.train(world.segmenter(), dataset=dataset, workers=1)
-    step = steps_in(world.folder / "run" / "checkpoint.pt")
-    assert step > 0
-    assert f"Step {step} is saved: --resume goes on" in str(died.value)
 
+    class Orphaned(Collage):
+        def __getitem__(self, index: int) -> Sample:
+            if self.names[index] == order[6]:  # in the fourth step
+                raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+            return super().__getitem__(index)
+
+    dataset = Orphaned(tiny.data, "train")
+    with pytest.raises(WorkerDied, match=r"fewer --workers.*Step 3 is saved: --resume goes on"):
+        world.train(world.segmenter(), dataset=dataset)
     whole, resumed = world.segmenter(), world.segmenter()
     world.train(whole, folder="whole")
     world.train(resumed, resume=True)

@@ -1,6 +1,6 @@
 """Kill a training again and again, resume it, and compare with one that was left alone:
 
-python -m tests.train.kill_loop [--kills 20]        (or: make survive)
+python -m tests.full.train.kill_loop [--kills 20]        (or: make survive)
 
 Every kill is SIGKILL at a random moment of the training: nothing in the program learns of it. What
 must hold: after every kill the checkpoint can be read and holds at least the step that the one
@@ -23,7 +23,7 @@ import tyro
 
 from eval.checkpoint import Checkpoint, read_checkpoint
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class KillOptions:
 def start(out: Path, *options: str) -> subprocess.Popen[bytes]:
     """A child that trains in `out`, resuming what is there."""
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.train.child", str(out), *options],
+        [sys.executable, "-m", "tests.full.train.child", str(out), *options],
         cwd=REPOSITORY,
         stdout=subprocess.DEVNULL,
     )

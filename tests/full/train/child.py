@@ -1,6 +1,6 @@
 """A training in a process of its own, for tests that end it or start several:
 
-python -m tests.train.child OUT [--steps N] [--batch-size B] [--fixed] [--arm joint]
+python -m tests.full.train.child OUT [--steps N] [--batch-size B] [--fixed] [--arm joint]
 """
 
 from __future__ import annotations
