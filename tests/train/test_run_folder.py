@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from train.run_folder import RunFolder, read_json, write_json
+from train.run_folder import RunFolder, as_whole, read_json, write_json
 
 
 def folder_of(path: Path) -> RunFolder:
@@ -41,6 +41,12 @@ def test_a_run_that_left_nothing_leaves_no_line(tmp_path: Path) -> None:
     assert len(read_json(tmp_path / "origin.json")) == 2
 
 
+def test_a_run_that_saved_nothing_claims_no_folder(tmp_path: Path) -> None:
+    RunFolder(tmp_path, {"fit": 1, "seeds": [0]}, resume=False)
+    RunFolder(tmp_path, {"fit": 2, "seeds": [1]}, resume=False)
+    assert read_json(tmp_path / "config.json")["fit"] == 2
+
+
 def test_results_without_checkpoints_are_protected(tmp_path: Path) -> None:
     keep_result(tmp_path)
     with pytest.raises(FileExistsError, match="holds a run already"):
@@ -54,3 +60,11 @@ def test_the_start_of_another_seed_is_refused(tmp_path: Path) -> None:
     RunFolder(tmp_path, {"fit": 1, "seeds": [0, 1, 2]}, resume=True)
     with pytest.raises(ValueError, match=r"begin at the start of seed 0.*got \[1, 2\]"):
         RunFolder(tmp_path, {"fit": 1, "seeds": [1, 2]}, resume=True)
+
+
+def test_arms_made_one_by_one_are_told_as_the_comparison_they_make() -> None:
+    run = "python -m train run collage --resume --seeds 1 2 --out 'my run'"
+    arms = [f"{run} --arm start", f"{run} --arm joint --seed 2", f"{run} --arm joint --seed 1"]
+    assert as_whole(arms) == ["python -m train compare collage --seeds 1 2 --out 'my run'"]
+    other = f"{run} --arm joint --seed 1 --fit.lr 1"
+    assert as_whole([*arms, other, other]) == [*arms, other]

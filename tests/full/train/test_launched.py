@@ -75,8 +75,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """(one process with batches of 4, two with batches of 2), each a joint run of 3 steps."""
     out = tmp_path_factory.mktemp("processes")
     one, two = out / "one", out / "two"
-    torchrun("tests.train.child", str(one), "--fixed", "--steps=3", "--batch-size=4", count=1)
-    torchrun("tests.train.child", str(two), "--fixed", "--steps=3", "--batch-size=2")
+    torchrun("tests.full.train.child", str(one), "--fixed", "--steps=3", "--batch-size=4", count=1)
+    torchrun("tests.full.train.child", str(two), "--fixed", "--steps=3", "--batch-size=2")
     return one, two
 
 
