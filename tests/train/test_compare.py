@@ -61,22 +61,22 @@ def test_post_hoc_and_crf_only_stand_behind_the_very_network_of_unary(trained_ru
     )
 
 
-def test_a_finished_comparison_is_kept_and_takes_further_seeds(
-    trained_run, tiny, tmp_path, monkeypatch, capsys
-) -> None:
-    monkeypatch.setitem(RECIPES, "collage", lambda: tiny)
-    monkeypatch.setattr("train.compare.write_report", lambda *_, **__: None)  # that of the fixture
+@pytest.fixture
+def copied(trained_run, tmp_path, monkeypatch) -> Path:
+    """A copy of the comparison, whose page is not written again."""
+    monkeypatch.setattr("train.compare.write_report", lambda *_, **__: None)
     monkeypatch.setattr("train.compare.say", lambda *_: None)
-    out = tmp_path / "run"
-    shutil.copytree(trained_run, out)
-    before = json.loads((out / "results.json").read_text())
-    stamps = {path: path.stat().st_mtime_ns for path in out.rglob("*.pt")}
+    return Path(shutil.copytree(trained_run, tmp_path / "run"))
 
-    # a second call has nothing to do
-    command = ["compare", "collage", "--out", str(out)]
+
+def test_a_finished_comparison_is_kept(copied, tiny, monkeypatch, capsys) -> None:
+    monkeypatch.setitem(RECIPES, "collage", lambda: tiny)
+    before = json.loads((copied / "results.json").read_text())
+    stamps = {path: path.stat().st_mtime_ns for path in copied.rglob("*.pt")}
+    command = ["compare", "collage", "--out", str(copied)]
     train_main([*command, "--resume"])
-    assert json.loads((out / "results.json").read_text())["runs"] == before["runs"]
-    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.pt")} == stamps
+    assert json.loads((copied / "results.json").read_text())["runs"] == before["runs"]
+    assert {path: path.stat().st_mtime_ns for path in copied.rglob("*.pt")} == stamps
     printed = capsys.readouterr().out
     assert all(arm in printed for arm in ARMS)
     with pytest.raises(SystemExit, match=r"error: .*--resume goes on with it"):
@@ -84,8 +84,11 @@ def test_a_finished_comparison_is_kept_and_takes_further_seeds(
     with pytest.raises(SystemExit, match=r"another configuration: fit\.steps was 4, now 5"):
         train_main([*command, "--resume", "--fit.steps", "5"])
 
-    # what changes no arm may change: one more seed is one more run of each arm
-    more = compare("collage", replace(tiny, seeds=(0, 1, 2), log_every=1), out, resume=True)
+
+def test_one_more_seed_is_one_more_run_of_each_arm(copied, tiny) -> None:
+    """As is what changes no arm, here the lines of its log."""
+    before = json.loads((copied / "results.json").read_text())
+    more = compare("collage", replace(tiny, seeds=(0, 1, 2), log_every=1), copied, resume=True)
     assert len(more["runs"]) == 13
     assert [run for run in more["runs"] if run["seed"] < 2] == before["runs"]
     assert more["wall_seconds"] > before["wall_seconds"]
@@ -154,7 +157,7 @@ def test_the_start_may_take_a_backbone_from_a_file(tiny, tmp_path) -> None:
     recipe = replace(tiny, start=replace(tiny.start, lr=1e-12, steps=1), model=model)
     comparison = Comparison("collage", recipe, tmp_path / "run", resume=False)
     # nothing is fetched where weights are given
-    assert not comparison.runner.network_config(frozen=False).network.backbone.pretrained  # type: ignore[union-attr]
+    assert not comparison.runner.network_config(frozen=False).network.backbone.pretrained
     comparison.run("start", 0)
     found = comparison.runner.load("start", 0).network.backbone.state_dict()["conv_stem.weight"]
     torch.testing.assert_close(found, peer.state_dict()["conv_stem.weight"])

@@ -1,10 +1,9 @@
-"""The CRF's numbers while it trains: parameters, gradients, iterations, pictures."""
+"""The CRF's numbers while it trains: parameters, gradients, iterations."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, replace
 
-import numpy as np
 import pytest
 import torch
 
@@ -12,8 +11,7 @@ import data
 from crfrnn.diagnostics import free_energy, relaxed_energy
 from models import CrfConfig, Segmenter, SegmenterConfig
 from models.resize import shrink, shrink_image
-from train.crf_trace import crf_gradient_norms, crf_scalars, evaluating, iteration_trace
-from train.media import heat_map
+from train.crf_trace import crf_gradient_norms, crf_scalars, iteration_trace
 
 
 @pytest.fixture
@@ -93,31 +91,3 @@ def test_without_a_crf_there_is_nothing_to_trace(make, tiny) -> None:
     segmenter = make(crf=False)
     assert crf_scalars(segmenter) == crf_gradient_norms(segmenter) == {}
     assert iteration_trace(segmenter, data.build(tiny.data, "tune")[0]) == []
-
-
-def test_modes_come_back_as_they_were(make) -> None:
-    segmenter = make().train()
-    segmenter.network.eval()
-    with evaluating(segmenter):
-        assert not any(module.training for module in segmenter.modules())
-    assert segmenter.training
-    assert segmenter.crf.training
-    assert not any(module.training for module in segmenter.network.modules())
-
-
-def test_a_heat_map_colours_what_changed_and_shows_every_set() -> None:
-    names = ("cat", "dog", "sky")
-    zero = np.zeros((3, 3))
-
-    def coloured(matrix) -> tuple[int, int]:
-        picture = heat_map("weights", matrix, zero, names, "zero")
-        # Three quarters of the report's red on its page: the strongest change upwards.
-        red = np.abs(np.asarray(picture.convert("RGB")).astype(int) - (196, 110, 94)).max(-1) <= 2
-        return picture.size[0], int(red.sum())
-
-    width, squares = coloured(np.eye(3))
-    assert squares > 1000
-    assert coloured(np.zeros((3, 3))) == (width, 0)
-    three_wide, three_squares = coloured(np.stack([np.eye(3)] * 3))
-    assert three_wide > 2 * width
-    assert three_squares == pytest.approx(3 * squares, rel=0.1)  # the layout moves edges

@@ -146,7 +146,8 @@ def test_wandb_gets_the_numbers_of_the_lines_with_tables_and_pictures(
     with RunTracker(out, "offline", "a group", "joint-seed0", config, tags=tags) as tracker:
         for step in (1, 2):
             tracker.log(step, {"loss": 1 / step})
-        modes = [module.training for module in segmenter.train().modules()]
+        segmenter.train().network.eval()  # as a frozen network
+        modes = [module.training for module in segmenter.modules()]
         tracker.log_evaluation(2, segmenter, dataset, metrics)
         assert modes == [module.training for module in segmenter.modules()]
         tracker.log_checkpoint(checkpoint, ["best", "final"])
