@@ -61,30 +61,24 @@ class Copy:
 
     Args:
         folder: to be made.
-        suite: a checkout whose tests and pytest settings are taken; None takes those here.
         objects: compiled files of the native library without a mutant, for all copies.
-        limit: seconds that one run of tests may take.
+        options: of the command line.
     """
 
-    def __init__(self, folder: Path, suite: Path | None, objects: Objects, limit: float) -> None:
-        self.folder, self.objects, self.limit = folder, objects, limit
+    def __init__(self, folder: Path, objects: Objects, options: argparse.Namespace) -> None:
+        self.folder, self.objects, self.options = folder, objects, options
         take_files(ROOT, folder, ["."])
-        if suite is not None:
+        if options.tests_from is not None:
             shutil.rmtree(folder / "tests")
-            take_files(suite, folder, ["tests", "pyproject.toml"])
+            take_files(options.tests_from, folder, ["tests", "pyproject.toml"])
         # No mutant's bytecode is written: a file of the same size and second would look unchanged.
         self.environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
         compile_all = [sys.executable, "-m", "compileall", "-q", "."]
         subprocess.run(compile_all, cwd=folder, check=True, stdout=subprocess.DEVNULL)
         self.library = next((folder / "crfrnn").glob("_native*.so"), None)
 
-    def result_of(self, mutant: Mutant, tests: Sequence[str]) -> Result:
-        """Apply a mutant, run tests until one fails, and restore its file.
-
-        Args:
-            mutant: to be applied.
-            tests: in the place of the mutant's own and its room's; none takes these.
-        """
+    def result_of(self, mutant: Mutant) -> Result:
+        """Apply a mutant, run tests until one fails, and restore its file."""
         path = self.folder / mutant.file
         text, times = path.read_text(encoding="utf-8"), path.stat()
         path.write_text(mutated(text, mutant), encoding="utf-8")
@@ -94,7 +88,7 @@ class Copy:
         try:
             if native and not self.objects.build(self.folder, self.library):
                 outcome = "does not build"
-            for chosen in self.stages(mutant, tests) if outcome == "survived" else []:
+            for chosen in self.stages(mutant) if outcome == "survived" else []:
                 ran += chosen
                 outcome, killer = self.run(chosen)
                 if outcome != "survived":
@@ -107,22 +101,16 @@ class Copy:
         seconds = time.perf_counter() - began
         return Result(mutant.name, mutant.file, outcome, killer, tuple(ran), seconds)
 
-    def stages(self, mutant: Mutant, tests: Sequence[str]) -> list[list[str]]:
+    def stages(self, mutant: Mutant) -> list[list[str]]:
         """List what is run one after the other, without what this suite does not have."""
-        room = f"tests/{mutant.file.partition('/')[0]}"
-        stages = [list(tests)] if tests else [mutant.tests.split(), [room]]
-        present = [[t for t in stage if self.has(t)] for stage in stages]
+        room = [] if self.options.hints_only else [f"tests/{mutant.file.partition('/')[0]}"]
+        stages = [self.options.tests] if self.options.tests else [mutant.tests.split(), room]
+        present = [[t for t in stage if (self.folder / t).exists()] for stage in stages]
         return [stage for k, stage in enumerate(present) if stage and stage not in present[:k]]
-
-    def has(self, test: str) -> bool:
-        """Tell whether a file, a folder or the file of a test is there."""
-        return (self.folder / test.partition("::")[0]).exists()
 
     def run(self, tests: Sequence[str]) -> tuple[str, str]:
         """Run tests up to the first that fails; return the outcome and that test."""
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
-        command += ["--tb=no", f"--basetemp={self.folder}.temporary", *tests]
-        code, output = run(command, self.folder, self.environment, self.limit)
+        code, output = self.pytest(["-x", *tests], self.options.limit)
         failure = FIRST_FAILURE.search(output)
         killer = failure.group(1) if failure else ""
         if code is None:
@@ -137,10 +125,29 @@ class Copy:
 
     def failing(self, tests: Sequence[str]) -> set[str]:
         """Return those of some tests that fail without a mutant."""
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=no"]
-        command += [f"--basetemp={self.folder}.temporary", *tests]
-        _, output = run(command, self.folder, self.environment, len(tests) * self.limit)
+        _, output = self.pytest(tests, len(tests) * self.options.limit)
         return {match.group(1) for match in FIRST_FAILURE.finditer(output)}
+
+    def pytest(self, arguments: Sequence[str], limit: float) -> tuple[int | None, str]:
+        """Run pytest; return its exit status, None at a limit of seconds, and its output."""
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=no"]
+        command += [f"--basetemp={self.folder}.temporary", *arguments]
+        with subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        ) as process:
+            try:
+                output, _ = process.communicate(timeout=limit)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)  # and all that the tests started
+                return None, process.communicate()[0]
+            return process.returncode, output
 
 
 class Objects:
@@ -217,33 +224,6 @@ def take_files(source: Path, target: Path, names: Sequence[str]) -> None:
             shutil.copy2(source / name, target / name)
 
 
-def run(
-    command: Sequence[str], folder: Path, environment: dict[str, str], limit: float
-) -> tuple[int | None, str]:
-    """Run a command, and end it with all that it started at a limit of seconds.
-
-    Returns:
-        Its exit status, None at the limit, and its output.
-    """
-    with subprocess.Popen(
-        command,
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    ) as process:
-        try:
-            output, _ = process.communicate(timeout=limit)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            output, _ = process.communicate()
-            return None, output
-        return process.returncode, output
-
-
 def table(results: Sequence[Result]) -> str:
     """Write the results as a Markdown table."""
     lines = ["| mutant | file | result | by | s |", "|---|---|---|---|---|"]
@@ -259,7 +239,7 @@ def measure(mutants: Sequence[Mutant], options: argparse.Namespace, folder: Path
     objects.folder.mkdir()
     copies: queue.SimpleQueue[Copy] = queue.SimpleQueue()
     for k in range(options.jobs):
-        copy = Copy(folder / f"copy{k}", options.tests_from, objects, options.limit)
+        copy = Copy(folder / f"copy{k}", objects, options)
         copies.put(copy)
     for mutant in mutants:
         mutated((copy.folder / mutant.file).read_text(encoding="utf-8"), mutant)
@@ -267,11 +247,11 @@ def measure(mutants: Sequence[Mutant], options: argparse.Namespace, folder: Path
     def result_of(mutant: Mutant) -> Result:
         copy = copies.get()
         try:
-            result = copy.result_of(mutant, options.tests)
+            result = copy.result_of(mutant)
         finally:
             copies.put(copy)
-        print(f"{result.outcome}: {result.name} ({result.seconds:.0f} s) {result.killer}")
-        sys.stdout.flush()
+        seconds = f"({result.seconds:.0f} s)"
+        print(f"{result.outcome}: {result.name} {seconds} {result.killer}", flush=True)
         return result
 
     with ThreadPoolExecutor(options.jobs) as threads:
@@ -286,6 +266,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
     parser.add_argument("--only", nargs="+", default=[], help="words of which a name or file has")
     parser.add_argument("--tests", nargs="+", default=[], help="to run in the place of the hints")
+    parser.add_argument("--hints-only", action="store_true", help="leave the room's folder out")
     parser.add_argument("--tests-from", type=Path, help="a checkout whose tests are run")
     parser.add_argument("--jobs", type=int, default=1, help="mutants at once")
     parser.add_argument("--limit", type=float, default=1800, help="seconds for one run of tests")
