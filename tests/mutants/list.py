@@ -192,7 +192,7 @@ DATA = (
            "tests/data/test_stream.py"),
     Mutant("Let neighbouring processes see each other's batches", "data/stream.py",
            "(step * self.num_processes + self.rank)", "(step + self.rank)",
-           "tests/data/test_stream.py"),
+           "tests/train/test_processes.py"),
     Mutant("Shift the classes of PASCAL-Context", "data/pascal_context.py",
            "{label + first: label for", "{label + 1: label for",
            "tests/data/test_pascal_context.py"),
