@@ -72,7 +72,14 @@ class Copy:
             shutil.rmtree(folder / "tests")
             take_files(options.tests_from, folder, ["tests", "pyproject.toml"])
         # No mutant's bytecode is written: a file of the same size and second would look unchanged.
-        self.environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+        # Not --basetemp: runs that tests make keep the command line, where no full path may be.
+        temporary = Path(f"{folder}.temporary")
+        temporary.mkdir()
+        self.environment = {
+            **os.environ,
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTEST_DEBUG_TEMPROOT": str(temporary),
+        }
         compile_all = [sys.executable, "-m", "compileall", "-q", "."]
         subprocess.run(compile_all, cwd=folder, check=True, stdout=subprocess.DEVNULL)
         self.library = next((folder / "crfrnn").glob("_native*.so"), None)
@@ -131,9 +138,8 @@ class Copy:
     def pytest(self, arguments: Sequence[str], limit: float) -> tuple[int | None, str]:
         """Run pytest; return its exit status, None at a limit of seconds, and its output."""
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=no"]
-        command += [f"--basetemp={self.folder}.temporary", *arguments]
         with subprocess.Popen(
-            command,
+            [*command, *arguments],
             cwd=self.folder,
             env=self.environment,
             stdout=subprocess.PIPE,
