@@ -41,9 +41,9 @@ class Result:
 
     Attributes:
         name, file: of the mutant.
-        outcome: "killed", "survived", "timed out", "does not import", "does not build", or
-            "unsound": the test that failed fails without the mutant, too.
-        killer: the first test that failed.
+        outcome: "killed", "survived", "timed out", "does not import", "does not build", "not run":
+            none of its tests is there, or "unsound": what failed fails without the mutant, too.
+        killer: the first test that failed, or the signal that ended the tests.
         tests: that were run, in the order in which they were.
         seconds: that they took.
     """
@@ -91,11 +91,11 @@ class Copy:
         path.write_text(mutated(text, mutant), encoding="utf-8")
         native = path.parent.name == "csrc"
         began = time.perf_counter()
-        outcome, killer, ran = "survived", "", []
+        outcome, killer, ran = "not run", "", []
         try:
             if native and not self.objects.build(self.folder, self.library):
                 outcome = "does not build"
-            for chosen in self.stages(mutant) if outcome == "survived" else []:
+            for chosen in self.stages(mutant) if outcome == "not run" else []:
                 ran += chosen
                 outcome, killer = self.run(chosen)
                 if outcome != "survived":
@@ -124,6 +124,8 @@ class Copy:
             return "timed out", ""
         if code in (0, 5):
             return "survived", ""
+        if code < 0:  # native code may crash
+            return "killed", f"signal {-code}"
         if code == 1 and "::" in killer:
             return "killed", killer
         if killer or "ImportError while loading conftest" in output:
@@ -262,7 +264,7 @@ def measure(mutants: Sequence[Mutant], options: argparse.Namespace, folder: Path
 
     with ThreadPoolExecutor(options.jobs) as threads:
         results = list(threads.map(result_of, mutants))
-    killers = sorted({r.killer for r in results if r.outcome == "killed"})
+    killers = sorted({r.killer for r in results if "::" in r.killer})
     unsound = copies.get().failing(killers) if killers else set()
     return [replace(r, outcome="unsound") if r.killer in unsound else r for r in results]
 
