@@ -35,10 +35,10 @@ demo: $(STAMP)
 	@$(BIN)/python -m $(DEMO)
 
 test: lint types
-	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --durations=10
 
 test-all: lint types
-	@$(BIN)/python -m pytest tests -n $(JOBS) --dist worksteal --hypothesis-profile=full
+	@$(BIN)/python -m pytest tests -n $(JOBS) --dist worksteal --durations=10 --hypothesis-profile=full
 
 install: $(STAMP)
 	@echo "$(VENV) is ready"
