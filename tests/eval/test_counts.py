@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from eval.metrics import Scorer, SplitCounts, gains, harm_rate, joined, scores
+from eval.metrics.boundary import boundary_f
 from eval.metrics.calibration import calibration_counts, expected_calibration_error, num_pixels
+from eval.metrics.confusion import class_accuracy, frequency_weighted_iou
 
 CLASSES = ("sky", "cow", "grass")
 
@@ -89,6 +91,24 @@ def test_bands_add_up_to_the_confusion() -> None:
     assert counts.within(3).sum(0).tolist() == (rings[0] + rings[1]).tolist()
     with pytest.raises(ValueError, match=r"no trimap width of 2 px: counted were \(1, 3\)"):
         counts.within(2)
+
+
+def test_every_score_is_made_of_its_own_counts() -> None:
+    counts = counts_of([0, 1, 2])
+    result = scores(counts)
+    bins = counts.bins.sum(0)
+    nll, brier = (counts.likelihood.sum(0) / num_pixels(bins)).tolist()
+    # Other orders of a few float64 sums.
+    assert (result["nll"], result["brier"]) == pytest.approx((nll, brier), rel=1e-12)
+    assert result["ece"] == pytest.approx(float(expected_calibration_error(bins)), rel=1e-12)
+    both, either = counts.boundary.sum(0)[:2].T  # of the scored classes
+    assert result["boundary_iou"] == pytest.approx((both / either).mean(), rel=1e-12)
+    contours = np.nanmean(boundary_f(counts.contours), axis=0)[:2].mean()
+    assert result["boundary_f"] == pytest.approx(contours, rel=1e-12)
+    summed = counts.confusions.sum(0)
+    assert result["fwiou"] == frequency_weighted_iou(summed)
+    assert result["class_accuracy"] == class_accuracy(summed, (0, 1))
+    assert result["pixel_accuracy"] == np.trace(summed) / summed.sum()
 
 
 def test_parts_join_and_some_images_are_those_images() -> None:

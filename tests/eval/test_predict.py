@@ -18,7 +18,7 @@ from data.palette import voc_palette
 from eval.__main__ import main
 from eval.checkpoint import load_segmenter, read_checkpoint
 from eval.inference import coarse_unaries, evaluate, image_of
-from eval.metrics import SplitCounts, scores
+from eval.metrics import SplitCounts, harm_rate, scores
 from eval.overlay import overlay
 from eval.predict import POST_HOC, parsed
 from eval.probabilities import read_probabilities
@@ -29,7 +29,7 @@ from tests.data.layouts import write_folder
 from tests.eval.tiny_checkpoint import tiny_checkpoint, write_photograph
 
 SIZES = {"a": (40, 51), "b": (33, 33), "c": (40, 52), "d": (41, 50)}
-COLLAGE = CollageConfig(size=33, num_train=1, num_tune=3, num_report=3)
+COLLAGE = CollageConfig(size=33, num_train=1, num_tune=3, num_report=5)
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +180,8 @@ def test_run_counts_what_evaluate_counts(checkpoint) -> None:
         same = evaluate(segmenter, split, coarse, use_crf=kind == "crf")
         assert np.array_equal(counts.confusions, same.confusions)
         assert np.array_equal(counts.likelihood, same.likelihood)
+        assert (counts.rings - same.rings).nnz == 0
+        assert counts.band == "edge"  # collages have no void
 
 
 def test_run_counts_what_the_options_predict_in_any_batch(checkpoint) -> None:
@@ -200,13 +202,17 @@ def test_run_counts_what_the_options_predict_in_any_batch(checkpoint) -> None:
 
 def test_the_command_run_writes_scores_and_counts(checkpoint, tmp_path, capsys) -> None:
     out = tmp_path / "new" / "scores.json"
-    words = ["run", str(checkpoint), "--split", "tune", "--out", str(out)]
+    words = ["run", str(checkpoint), "--split", "report", "--out", str(out)]
     main(words)
     plain = json.loads(out.read_text())
     assert set(plain) == {"unary", "crf", "difference", "harm_rate"}
-    for kind in ("unary", "crf"):
-        counts = SplitCounts.load(out.with_name(f"scores-{kind}.npz"))
-        assert scores(counts)["miou"] == plain[kind]["miou"]
+    counts = {k: SplitCounts.load(out.with_name(f"scores-{k}.npz")) for k in ("unary", "crf")}
+    for kind, of_kind in counts.items():
+        assert scores(of_kind)["miou"] == plain[kind]["miou"]
+    assert plain["harm_rate"] == harm_rate(counts["unary"], counts["crf"])
+    assert plain["harm_rate"] != harm_rate(counts["crf"], counts["unary"])
+    gained = plain["crf"]["miou"] - plain["unary"]["miou"]
+    assert plain["difference"]["miou"]["value"] == pytest.approx(gained, abs=1e-12)
     main([*words, "--scales", "0.5", "1", "--flip", "--batch-size", "2"])
     assert json.loads(out.read_text()) != plain
     with pytest.raises(SystemExit, match="error: scales must be one or more numbers above 0"):

@@ -176,7 +176,8 @@ def test_windows_cover_every_pixel_begin_on_cells_and_end_at_the_border(side, ad
         weight = torch.zeros(size)
         for start, end in zip(starts, ends, strict=True):
             weight[start:end] += taper(start, end, size, side - advance)
-        assert weight.min() > 0.4  # the two of an overlap have together 1, at least; but rounding
+        # The two of an overlap have together 1, at least; float32 rounding of one sum.
+        assert weight.min() > 1 - 1e-6
 
 
 @pytest.mark.parametrize(
