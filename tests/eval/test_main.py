@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from eval.__main__ import COMMANDS, USAGE, main
 
@@ -33,3 +34,9 @@ def test_every_command_has_help(words: str, capsys) -> None:
 def test_wrong_words_end_with_one_line(arguments: list[str], message: str) -> None:
     with pytest.raises(SystemExit, match=f"^error: {message}"):
         main(arguments)
+
+
+def test_without_a_gpu_the_option_cuda_says_so(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="--device cuda: PyTorch sees no GPU here"):
+        main(["run", "nowhere.pt", "--device", "cuda"])
