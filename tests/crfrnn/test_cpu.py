@@ -91,9 +91,8 @@ def assert_the_filters_agree(
 
 @pytest.mark.parametrize(("dim", "num_labels"), DIMS_AND_LABELS)
 def test_lattice_filter_is_the_plain_one(dim: int, num_labels: int) -> None:
-    assert_the_filters_agree(
-        *both_lattices(random_features(2, 150, dim)), random_rows(2, 150, num_labels)
-    )
+    own, plain = both_lattices(random_features(2, 150, dim))
+    assert_the_filters_agree(own, plain, random_rows(2, 150, num_labels))
 
 
 @pytest.mark.parametrize("num_labels", [1, 21])
@@ -103,7 +102,8 @@ def test_fine_lattice_filter_is_the_plain_one(num_labels: int) -> None:
 
 
 def test_one_pixel() -> None:
-    assert_the_filters_agree(*both_lattices(torch.zeros(1, 1, 5)), torch.rand(1, 1, 3))
+    own, plain = both_lattices(torch.zeros(1, 1, 5))
+    assert_the_filters_agree(own, plain, torch.rand(1, 1, 3))
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def test_trap_01_after_normalised_backward_is_the_true_transpose() -> None:
     ],
 )
 def test_trap_02_image_and_guide_receive_a_gradient(
-    bilateral_filter: str, features_gradient: str
+    bilateral_filter: Any, features_gradient: str
 ) -> None:
     unary, image = random_inputs()
     guide = torch.rand(2, 2, 7, 6, dtype=torch.float64)
@@ -198,7 +198,7 @@ def test_trap_09_inputs_are_not_modified() -> None:
     inputs = [unary, image, guide, mask]
     before = [x.clone() for x in inputs]
     for filters in ("lattice", "exact", "window"):
-        further = {"embedding": KernelConfig(1.0, 0.5, filter=filters)}  # type: ignore[arg-type]
+        further = {"embedding": KernelConfig(1.0, 0.5, filter=filters)}
         crf = small_crf(bilateral_filter=filters, further_kernels=further, learn_theta=True)
         leaves = [x.detach().requires_grad_() for x in inputs[:3]]  # share their memory
         crf(leaves[0], leaves[1], {"embedding": leaves[2]}, mask).sum().backward()
