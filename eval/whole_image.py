@@ -27,8 +27,8 @@ from crfrnn.kernels import GaussianKernel
 from eval.size_batches import unaries_together
 from eval.windows import log_probabilities, stitched
 from models import Segmenter, SegmenterOutput
-from models.input_pyramid import rescale, resize
-from models.resize import shrink, shrink_image, stretch
+from models.deeplab_v2 import rescale, resize
+from models.layers import shrink, shrink_image, stretch
 
 Fusion = Literal["mean", "max"]
 

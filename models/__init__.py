@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from models.backbones import backbone_named
-from models.builders import BUILDERS, build, builder, pretrained_config, published_network
-from models.cascade import CascadeConfig, DeepLabV3Cascade
+from models.backbones import TimmConfig, backbone_named
 from models.crf import CrfConfig, CrfForm
-from models.deeplabv1 import DeepLabV1, DeepLabV1Config
-from models.deeplabv2 import DeepLabV2, DeepLabV2Config
-from models.deeplabv3 import DeepLabV3, DeepLabV3Config
-from models.deeplabv3plus import DeepLabV3Plus, DeepLabV3PlusConfig
+from models.deeplab_v1 import DeepLabV1, DeepLabV1Config
+from models.deeplab_v2 import DeepLabV2, DeepLabV2Config
+from models.deeplab_v3 import (
+    CascadeConfig,
+    DeepLabV3,
+    DeepLabV3Cascade,
+    DeepLabV3Config,
+    DeepLabV3Plus,
+    DeepLabV3PlusConfig,
+)
 from models.network import Network, NetworkOutput, ScaleLogits
-from models.networks import NetworkConfig, build_network, with_backbone, without_pretrained
+from models.registry import (
+    BUILDERS,
+    NetworkConfig,
+    build,
+    build_network,
+    builder,
+    pretrained_config,
+    published_network,
+    with_backbone,
+    without_pretrained,
+)
 from models.resnet import ResNetConfig
 from models.segmenter import Segmenter, SegmenterConfig, SegmenterOutput
-from models.timm_backbone import TimmConfig
 from models.vgg import VggConfig
 from models.weights import load_backbone_weights, load_weights
 from models.xception import XceptionConfig

@@ -9,8 +9,8 @@ import torch
 from rich.table import Table
 from torch import nn
 
-from models.builders import BUILDERS, Builder, build, builder
 from models.network import Network
+from models.registry import BUILDERS, Builder, build, builder
 
 NUM_CLASSES = 21  # of PASCAL VOC, which all published counts are for
 

@@ -10,8 +10,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from models.backbones import load_backbone
-from models.batch_norm import batch_norms, freeze, keep_frozen
-from models.normalization import InputNormalization, NormalizationName
+from models.layers import InputNormalization, NormalizationName, batch_norms, freeze, keep_frozen
 
 
 class ScaleLogits(NamedTuple):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from models.normalization import InputNormalization
+from models.layers import InputNormalization
 
 FIRST_WIDTH = 1025  # 64 k + 1, and so are its doublings: corners coincide at every stride
 MAX_WIDTH = 32769

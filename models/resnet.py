@@ -14,9 +14,7 @@ from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights, ResNet101_Weights, resnet50, resnet101
 from torchvision.models.resnet import Bottleneck
 
-from models.backbone import Backbone, load_state
-from models.batch_norm import set_eps
-from models.normalization import NormalizationName
+from models.layers import Backbone, NormalizationName, load_state, set_eps
 
 BUILDERS = {50: resnet50, 101: resnet101}
 WEIGHTS = {50: ResNet50_Weights.IMAGENET1K_V1, 101: ResNet101_Weights.IMAGENET1K_V1}

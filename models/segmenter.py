@@ -11,18 +11,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crfrnn.kernels import rounded
-from models.batch_norm import freeze, keep_frozen
-from models.builders import published_network
 from models.crf import CrfConfig, build_crf
+from models.layers import (
+    freeze,
+    keep_frozen,
+    pad_to_stride,
+    padded_size,
+    shrink,
+    shrink_image,
+    stretch,
+)
 from models.network import ScaleLogits
-from models.networks import (
+from models.registry import (
     NetworkConfig,
     at_output_stride,
     build_network,
     network_from_dict,
+    published_network,
     without_pretrained,
 )
-from models.resize import pad_to_stride, padded_size, shrink, shrink_image, stretch
 
 
 @dataclass(frozen=True)

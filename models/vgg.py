@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from torchvision.models import VGG16_Weights
 from torchvision.models.vgg import cfgs, make_layers
 
-from models.backbone import Backbone, load_state
-from models.normalization import NormalizationName
+from models.layers import Backbone, NormalizationName, load_state
 
 POOL_CHANNELS = (64, 128, 256, 512)  # of pool1 to pool4
 POOLS = (4, 9, 16, 23, 30)  # where torchvision's features pool

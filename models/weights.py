@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from models.backbone import load_state
+from models.layers import load_state
 from models.network import Network
 
 

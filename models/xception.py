@@ -13,9 +13,7 @@ from typing import Literal
 import timm
 from torch import Tensor, nn
 
-from models.backbone import Backbone, load_state
-from models.batch_norm import set_eps
-from models.normalization import NormalizationName
+from models.layers import Backbone, NormalizationName, load_state, set_eps
 from models.resnet import check_multi_grid
 
 DEPTHS = (41, 65, 71)

@@ -36,7 +36,7 @@ from eval.metrics import SplitCounts, harm_rate, mean_iou, scores
 from eval.tuning.grid import evenly_spaced
 from eval.tuning.search import confusion_of
 from models import Segmenter
-from models.resize import shrink, shrink_image, stretch
+from models.layers import shrink, shrink_image, stretch
 from train.run_folder import RunFolder, as_json, read_json, write_json
 
 Direction = Literal["background", "prior"]

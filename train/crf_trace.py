@@ -9,7 +9,7 @@ import torch
 
 from data import Sample
 from models import Segmenter
-from models.resize import shrink, shrink_image
+from models.layers import shrink, shrink_image
 
 PARTS = {
     "kernel_weights": "potentials.kernel_weights.",

@@ -18,7 +18,7 @@ from eval.checkpoint import load_segmenter, read_checkpoint
 from eval.inference import coarse_unaries, evaluate
 from eval.metrics import scores
 from models import Segmenter
-from models.batch_norm import batch_norms, synchronized
+from models.layers import batch_norms, synchronized
 from train.batches import Batches, WorkerDied
 from train.crf_trace import crf_gradient_norms, crf_scalars
 from train.fit_config import FitConfig

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from data import VOID
 from models import ScaleLogits, SegmenterOutput
-from models.resize import subsample_labels
+from models.layers import subsample_labels
 from train.losses.boundary import boundary_weights
 from train.losses.class_weights import balanced_weights, class_weights
 from train.losses.cross_entropy import cross_entropy

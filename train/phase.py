@@ -8,7 +8,7 @@ import torch
 
 from eval.arms import ArmName
 from models import CrfConfig, Segmenter, SegmenterConfig, without_pretrained
-from models.networks import at_output_stride, build_network
+from models.registry import at_output_stride, build_network
 from train.arms import TRAINED, Arm
 from train.fit_config import FitConfig
 from train.learning import check_names, only_learning
@@ -75,10 +75,10 @@ def check_learning(recipe: Recipe, arm: ArmName, num_classes: int) -> None:
             ("crf_last", recipe.crf_last, behind),
         ],
     }
-    for name, fit, learns in phases[arm]:
-        if fit is not None:
-            with only_learning(segmenter, learns, fit.frozen):
+    for name, config, learns in phases[arm]:
+        if config is not None:
+            with only_learning(segmenter, learns, config.frozen):
                 try:
-                    build_optimizer(segmenter, learns, fit)
+                    build_optimizer(segmenter, learns, config)
                 except ValueError as error:
                     raise ValueError(f"--{name.replace('_', '-')}: {error}") from error

@@ -18,7 +18,7 @@ from torch import Tensor
 from eval.benchmark.memory import CLEAR, RESET_PEAK, return_freed_memory, status_bytes
 from models import CrfConfig, Segmenter, SegmenterConfig, builder
 from models.describe import NUM_CLASSES
-from models.resize import subsample_labels
+from models.layers import subsample_labels
 
 Task = Literal["inference", "training"]
 

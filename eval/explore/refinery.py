@@ -14,7 +14,7 @@ from crfrnn.filtering import Filter
 from eval.explore.scene import Scene
 from models import CrfConfig
 from models.crf import build_crf
-from models.resize import shrink, shrink_image, stretch
+from models.layers import shrink, shrink_image, stretch
 
 FAINT = 0.01  # a probability that no pixel exceeds keeps a label out of a preview
 KEPT = 4  # sets of kernels, each some ten megabytes on a photograph

@@ -21,7 +21,7 @@ from eval.tuning.logits import LogitsFolder
 from eval.tuning.objective import Measured
 from eval.tuning.picture import Picture, measure, measure_network, prepare, rows
 from models import CrfConfig
-from models.resize import stretch
+from models.layers import stretch
 
 LEARNT = (
     "theta_gamma", "spatial_weight", "theta_alpha", "theta_beta", "bilateral_weight",

@@ -12,7 +12,7 @@ from torch import Tensor
 from crfrnn import CrfRnn
 from models import CrfConfig
 from models.crf import build_crf
-from models.resize import shrink, shrink_image
+from models.layers import shrink, shrink_image
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from eval.metrics.trimap import Band, band_distance
 from eval.tuning.filtered import Filtered, filtered
 from eval.tuning.objective import Counts, Measured, likelihood_curve
 from models import CrfConfig, Segmenter
-from models.resize import shrink, stretch
+from models.layers import shrink, stretch
 
 LIKELIHOOD_STRIDE = 31  # of the labelled pixels: thousands of each image, and an odd step
 

@@ -22,7 +22,7 @@ from eval.tuning.filtered import filtered
 from eval.tuning.grid import Grid, SearchConfig, evenly_spaced
 from eval.tuning.method import SEARCHED
 from models import CrfConfig, CrfForm, Segmenter
-from models.resize import stretch
+from models.layers import stretch
 
 CALIBRATION_STRIDE = 7  # of the labelled pixels: neighbours say the same twice
 

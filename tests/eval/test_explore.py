@@ -32,7 +32,7 @@ from eval.explore.view import difference, heat, moves, shares, view
 from eval.predict import POST_HOC
 from models import CrfConfig
 from models.crf import build_crf
-from models.resize import shrink, shrink_image, stretch
+from models.layers import shrink, shrink_image, stretch
 from tests.data.layouts import write_mask
 from tests.eval.explore_scenes import LABELS, SETTING, two_colours, two_scenes
 from tests.eval.plain_networks import CRF

@@ -27,7 +27,7 @@ from eval.setting_lines import (
 from eval.tuning.search import search
 from models import CrfConfig, CrfForm, Segmenter, SegmenterConfig
 from models.crf import build_crf
-from models.resize import shrink, shrink_image
+from models.layers import shrink, shrink_image
 from tests.eval.plain_networks import TINY, noise
 from train.__main__ import CompareOptions, choose_kinds
 from train.recipes import RECIPES

@@ -14,7 +14,7 @@ from eval.whole_image import InferenceConfig, infer, infer_each, with_widths_sca
 from eval.windows import stitched, taper, window_starts
 from models import Segmenter
 from models.crf import build_crf
-from models.input_pyramid import rescale, resize
+from models.deeplab_v2 import rescale, resize
 from tests.eval.plain_networks import (
     CRF,
     Convolutions,

@@ -23,7 +23,7 @@ from models import (
     XceptionConfig,
 )
 from models.crf import build_crf
-from models.normalization import InputNormalization
+from models.layers import InputNormalization
 from models.resnet import ResNetBackbone
 from models.xception import XceptionBackbone
 

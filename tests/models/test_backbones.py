@@ -12,11 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum, resnet50
 
-from models.backbones import DilatedConfig, backbone_named, build_backbone, load_backbone
-from models.batch_norm import batch_norms, set_momentum, synchronized
-from models.normalization import InputNormalization
+from models.backbones import (
+    DilatedConfig,
+    TimmConfig,
+    backbone_named,
+    build_backbone,
+    load_backbone,
+)
+from models.layers import InputNormalization, batch_norms, set_momentum, synchronized
 from models.resnet import ResNetBackbone, ResNetConfig
-from models.timm_backbone import TimmConfig
 from models.vgg import VggBackbone, VggConfig
 from models.xception import XceptionBackbone, XceptionConfig
 from tests.models.small import SLIM, drawn, image, rates, strides
@@ -235,7 +239,7 @@ def test_a_backbone_that_cannot_be_dilated(name: str) -> None:
 
 def test_a_backbone_without_features_at_stride_4(monkeypatch) -> None:
     info = SimpleNamespace(feature_info=SimpleNamespace(reduction=lambda: [8, 16]))
-    monkeypatch.setattr("models.timm_backbone.created", lambda *_, **__: info)
+    monkeypatch.setattr("models.backbones.created", lambda *_, **__: info)
     with pytest.raises(ValueError, match=r"strides \[8, 16\]: the decoder needs stride 4"):
         shell(TimmConfig("mobilenetv2_100"))
 

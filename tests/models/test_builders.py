@@ -22,8 +22,8 @@ from models import (
     builder,
     pretrained_config,
 )
-from models.batch_norm import batch_norms
 from models.describe import parameters, shell
+from models.layers import batch_norms
 from models.receptive_field import features_of, receptive_field
 from models.resnet import ResNetConfig
 

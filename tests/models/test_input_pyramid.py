@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from models import DeepLabV2, DeepLabV2Config, ResNetConfig, Segmenter, SegmenterConfig
-from models.input_pyramid import fuse, scale_logits, scaled_size
-from models.resize import subsample_labels
+from models.deeplab_v2 import fuse, scale_logits, scaled_size
+from models.layers import subsample_labels
 
 SCALES = (0.5, 0.75, 1.0)
 

@@ -36,10 +36,9 @@ from models import (
     with_backbone,
     without_pretrained,
 )
-from models.aspp import pool_image
-from models.batch_norm import batch_norms
-from models.convolution import separable_convolution
-from models.multi_scale_branches import MultiScaleBranches
+from models.deeplab_v1 import MultiScaleBranches
+from models.deeplab_v3 import pool_image
+from models.layers import batch_norms, separable_convolution
 from models.resnet import ResNetBackbone
 from models.xception import XceptionBackbone
 from tests.models.small import (

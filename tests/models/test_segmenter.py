@@ -10,9 +10,8 @@ import torch
 from crfrnn import CrfRnn
 from crfrnn.kernels import rounded
 from models import CrfConfig, DeepLabV3Config, Segmenter, SegmenterConfig, TimmConfig
-from models.batch_norm import batch_norms
 from models.crf import build_crf
-from models.resize import pad_to_stride, shrink, stretch
+from models.layers import batch_norms, pad_to_stride, shrink, stretch
 from tests.models.small import SMALL_V1
 
 NETWORK = DeepLabV3Config(

@@ -10,7 +10,7 @@ import torch
 import data
 from crfrnn.diagnostics import free_energy, relaxed_energy
 from models import CrfConfig, Segmenter, SegmenterConfig
-from models.resize import shrink, shrink_image
+from models.layers import shrink, shrink_image
 from train.crf_trace import crf_gradient_norms, crf_scalars, iteration_trace
 
 

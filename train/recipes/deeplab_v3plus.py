@@ -11,7 +11,7 @@ from dataclasses import replace
 from data import TransformConfig
 from data.transforms import DEEPLAB_V3PLUS_SCALES
 from models import builder, pretrained_config
-from models.builders import Builder
+from models.registry import Builder
 from train.recipe import ModelConfig, Recipe
 from train.recipes.deeplab_v3 import deeplab_v3_resnet101
 from train.recipes.voc12 import published_training

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from data import VocConfig
 from models import CrfForm
-from models.published import PublishedRecipe
+from models.registry import PublishedRecipe
 from train.fit_config import FitConfig
 from train.objective import LossConfig
 
