@@ -6,13 +6,11 @@ from data.camvid import CamVid, CamVidConfig
 from data.cityscapes import Cityscapes, CityscapesConfig
 from data.coco import Coco, CocoConfig
 from data.collage import Collage, CollageConfig
-from data.dataset import SegmentationDataset, Split
+from data.dataset import VOID, CorruptSample, Sample, SegmentationDataset, Split, label_pixels
 from data.folder import Folder, FolderConfig
 from data.kinds import DataConfig, RootedConfig, build, config_from_dict, config_to_dict
-from data.label_pixels import label_pixels
 from data.pascal_context import PascalContext, PascalContextConfig
 from data.person_part import PersonPart, PersonPartConfig
-from data.sample import VOID, CorruptSample, Sample
 from data.stream import Batch, TrainStream
 from data.transforms import Augment, TransformConfig
 from data.voc import Voc, VocConfig

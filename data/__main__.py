@@ -16,13 +16,10 @@ from rich.progress import track
 
 from data.collage import CollageConfig
 from data.dataset import Split
-from data.download.archives import SOURCES, WITHOUT_ADDRESS
-from data.download.commands import DownloadOptions, download
+from data.download import SOURCES, WITHOUT_ADDRESS, DownloadOptions, download
 from data.kinds import KINDS, DataConfig, build
-from data.prepare.commands import PREPARATIONS
-from data.sheet import contact_sheet
-from data.verify import verify
-from data.verify_report import print_report, to_json
+from data.prepare import PREPARATIONS
+from data.verify import contact_sheet, print_report, to_json, verify
 
 C = TypeVar("C")
 Root = tyro.conf.Positional[Path | None]

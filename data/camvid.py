@@ -5,11 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from data.dataset import Split
-from data.labels import check_scored, label_table, scored_ids
-from data.listing import by_stem, read_lines, require_folders
-from data.paired import Layout, Pair, PairedDataset
-from data.palette import palette_of
+from data.dataset import Split, palette_of
+from data.reading import (
+    Layout,
+    Pair,
+    PairedDataset,
+    by_stem,
+    check_scored,
+    label_table,
+    read_lines,
+    require_folders,
+    scored_ids,
+)
 
 CLASSES = (
     "sky",

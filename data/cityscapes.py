@@ -6,11 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from data.dataset import Split
-from data.labels import check_scored, label_table, scored_ids
-from data.listing import file_names, require_folders
-from data.paired import Layout, Pair, PairedDataset
-from data.palette import palette_of
+from data.dataset import Split, palette_of
+from data.reading import (
+    Layout,
+    Pair,
+    PairedDataset,
+    check_scored,
+    file_names,
+    label_table,
+    require_folders,
+    scored_ids,
+)
 
 # Cordts et al., The Cityscapes Dataset, CVPR 2016: the label id of every class that is evaluated,
 # in the order of the train ids 0..18, and its colour. The other label ids of 0..33 are void.

@@ -6,9 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.dataset import Split
-from data.labels import check_scored, label_table, scored_ids
-from data.listing import file_names, read_lines, require_folders, require_names
-from data.paired import Layout, Pair, PairedDataset
+from data.reading import (
+    Layout,
+    Pair,
+    PairedDataset,
+    check_scored,
+    file_names,
+    label_table,
+    read_lines,
+    require_folders,
+    require_names,
+    scored_ids,
+)
 from data.voc import CLASSES
 
 # Lin et al., Microsoft COCO, ECCV 2014: the category of every class of VOC, in the order of VOC.

@@ -1,15 +1,84 @@
-"""What every data set offers to training and evaluation."""
+"""What a data set is: samples, classes, palettes, and how many pixels each class has."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import Dataset
 
-from data.sample import Sample
+# One labelled image, as every data set hands it out and every transform returns it.
+
+VOID = 255
+"""The id of pixels that have no label: they enter neither a loss nor a score."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image with the class of each of its pixels.
+
+    Attributes:
+        name: unique within its split; names the files that are written about this image.
+        image: (3, H, W) uint8, RGB in 0..255.
+        mask: (H, W) int64, class ids, `VOID` where there is no label.
+    """
+
+    name: str
+    image: Tensor
+    mask: Tensor
+
+
+class CorruptSample(ValueError):
+    """A file of one sample cannot be used: truncated, of the wrong size, or with ids of no class.
+
+    Training names such a sample, counts it, and puts another in its place, up to a limit;
+    evaluation stops.
+    """
+
+
+# The PASCAL VOC colours: one per label id, the same in masks, predictions and figures.
+
+
+def voc_palette() -> NDArray[np.uint8]:
+    """The colour of every id 0..255, as the VOC development kit defines it.
+
+    Bits 0, 3, 6 of the id become the highest bits of red, bits 1, 4, 7 those of green and bits 2, 5
+    those of blue, so neighbouring ids differ strongly (`VOClabelcolormap.m`, VOC 2012 devkit).
+
+    Returns:
+        (256, 3) uint8 RGB; row 0 is black, row 255 (void) is (224, 224, 192).
+    """
+    ids = np.arange(256)
+    palette = np.zeros((256, 3), dtype=np.uint8)
+    for level in range(8):
+        for channel in range(3):
+            bit = (ids >> (3 * level + channel)) & 1
+            palette[:, channel] |= (bit << (7 - level)).astype(np.uint8)
+    return palette
+
+
+def palette_of(colours: Sequence[Sequence[int]]) -> NDArray[np.uint8]:
+    """A data set's own colours, and those of VOC for all further ids.
+
+    Args:
+        colours: RGB in 0..255 of the ids 0, 1, ...
+
+    Returns:
+        (256, 3) uint8 RGB.
+    """
+    palette = voc_palette()
+    for label, colour in enumerate(colours):
+        palette[label] = colour
+    return palette
+
+
+# What every data set offers to training and evaluation.
 
 Split = Literal["train", "tune", "report"]
 """Fit on train, choose every hyper-parameter on tune, score on report once per finished run."""
@@ -50,3 +119,19 @@ def check_split(split: str) -> None:
     """Raise ValueError unless `split` is one of the three."""
     if split not in get_args(Split):
         raise ValueError(f"split must be one of {', '.join(get_args(Split))}; got {split!r}")
+
+
+# How many pixels of a split each label has.
+
+
+def label_pixels(dataset: SegmentationDataset) -> Tensor:
+    """The labelled pixels of each class, (L,) int64; every readable sample is read once."""
+    num_classes = len(dataset.classes)
+    pixels = torch.zeros(num_classes, dtype=torch.int64)
+    for index in range(len(dataset)):
+        try:
+            mask = dataset[index].mask
+        except CorruptSample:
+            continue
+        pixels += torch.bincount(mask[mask != VOID], minlength=num_classes)
+    return pixels

@@ -7,9 +7,17 @@ from pathlib import Path
 from typing import Literal
 
 from data.dataset import Split
-from data.labels import check_scored, label_table, scored_ids
-from data.listing import read_lines, require_folders, require_names
-from data.paired import Layout, Pair, PairedDataset
+from data.reading import (
+    Layout,
+    Pair,
+    PairedDataset,
+    check_scored,
+    label_table,
+    read_lines,
+    require_folders,
+    require_names,
+    scored_ids,
+)
 
 # The 59 classes that Mottaghi et al., The Role of Context, CVPR 2014 evaluate, in the alphabetical
 # order (and by the names) in which mmsegmentation's conversion numbers them 1..59; 0 is the rest.

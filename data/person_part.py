@@ -6,9 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.dataset import Split
-from data.labels import check_scored, label_table, scored_ids
-from data.listing import read_lines, require_folders, require_names
-from data.paired import Layout, Pair, PairedDataset
+from data.reading import (
+    Layout,
+    Pair,
+    PairedDataset,
+    check_scored,
+    label_table,
+    read_lines,
+    require_folders,
+    require_names,
+    scored_ids,
+)
 
 CLASSES = (
     "background",

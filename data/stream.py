@@ -14,8 +14,7 @@ from numpy.random import RandomState
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from data.dataset import SegmentationDataset
-from data.sample import CorruptSample, Sample
+from data.dataset import CorruptSample, Sample, SegmentationDataset
 from data.transforms import Augment
 
 _ORDER, _AUGMENT, _REPLACE = 0, 1, 2

@@ -10,7 +10,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from data.sample import VOID, Sample
+from data.dataset import VOID, Sample
 
 DEEPLAB_V2_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5)
 """Chen et al., DeepLab, TPAMI 2018, section 4.1: 0.5 to 1.5, in the released code's steps."""

@@ -1,4 +1,4 @@
-"""Reading a whole data set once, so that a bad file is found before a training run finds it."""
+"""Check a data set before training, and draw a contact sheet."""
 
 from __future__ import annotations
 
@@ -10,16 +10,86 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from rich.table import Table as RichTable
 
 from data.collage import Collage, CollageConfig
-from data.dataset import Split
-from data.kinds import READERS, DataConfig
-from data.labels import Table, to_labels
-from data.listing import absent, require_unique, shortened
-from data.paired import Layout, Pair, check_size
-from data.parallel import map_files
-from data.reading import image_size, read_ids, read_image
-from data.sample import VOID, CorruptSample
+from data.dataset import VOID, CorruptSample, Sample, SegmentationDataset, Split
+from data.kinds import READERS, DataConfig, config_to_dict
+from data.reading import (
+    Layout,
+    Pair,
+    Table,
+    absent,
+    check_size,
+    image_size,
+    map_files,
+    read_ids,
+    read_image,
+    require_unique,
+    shortened,
+    to_labels,
+)
+
+# A contact sheet: many samples of a data set in one picture, each beside its mask.
+
+Picture = NDArray[np.uint8]
+
+
+def overlay(sample: Sample, palette: Picture, opacity: float = 0.6) -> Picture:
+    """The image under the colours of its labels; void is white.
+
+    Args:
+        sample: with mask ids in 0..255.
+        palette: (256, 3) uint8 RGB.
+        opacity: of the colours, 0..1.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    image = sample.image.permute(1, 2, 0).numpy()
+    mask = sample.mask.numpy()
+    colours = np.where((mask == VOID)[:, :, None], np.uint8(255), palette[mask])
+    mixed: Picture = np.rint((1 - opacity) * image + opacity * colours).astype(np.uint8)
+    return mixed
+
+
+def contact_sheet(dataset: SegmentationDataset, count: int, columns: int, cell: int) -> Image.Image:
+    """The first samples of a data set, row by row; a cell is an image and its overlay.
+
+    Args:
+        dataset: what to show.
+        count: how many samples; fewer where the data set is smaller.
+        columns: samples in a row.
+        cell: side of the square that an image is fitted into, pixels.
+
+    Raises:
+        ValueError: count, columns or cell is below 1.
+    """
+    for name, value in (("count", count), ("columns", columns), ("cell", cell)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    count = min(count, len(dataset))
+    columns = min(columns, count)
+    gap = 4
+    rows = -(-count // columns)
+    width, height = columns * (2 * cell + gap) + gap, rows * (cell + gap) + gap
+    sheet = Image.new("RGB", (width, height), (255, 255, 255))
+    for i in range(count):
+        sample = dataset[i]
+        left, top = i % columns * (2 * cell + gap) + gap, i // columns * (cell + gap) + gap
+        photograph = Image.fromarray(sample.image.permute(1, 2, 0).numpy())
+        labelled = Image.fromarray(overlay(sample, dataset.palette))
+        factor = cell / max(photograph.size)
+        size = (max(1, round(photograph.width * factor)), max(1, round(photograph.height * factor)))
+        sheet.paste(photograph.resize(size, Image.Resampling.BICUBIC), (left, top))
+        # Nearest: a mixed colour would look like another class.
+        sheet.paste(labelled.resize(size, Image.Resampling.NEAREST), (left + cell, top))
+    return sheet
+
+
+# Reading a whole data set once, so that a bad file is found before a training run finds it.
 
 Track = Callable[[Iterable[Any], int], Iterable[Any]]
 """Passes an iterable of a known length through, to show how far it is."""
@@ -228,3 +298,70 @@ def _made(config: CollageConfig, split: Split, track: Track) -> SplitReport:
         mask = dataset[index].mask.numpy()
         report.add(Finding(np.bincount(mask.ravel(), minlength=VOID + 1), mask.shape, ()))
     return report
+
+
+# What `python -m data verify` found, for the eye and as JSON.
+
+
+def to_json(config: DataConfig, reports: list[SplitReport]) -> dict[str, Any]:
+    """Everything that was found, as plain values."""
+    return {"data": config_to_dict(config), "splits": [_split(report) for report in reports]}
+
+
+def _split(report: SplitReport) -> dict[str, Any]:
+    return {
+        "split": report.split,
+        "listed": report.listed,
+        "published": report.published,
+        "read": report.read,
+        "sides": report.sides,
+        "void": report.void,
+        "classes": [
+            {"name": name, "share": report.share(label), "images": int(report.images[label])}
+            for label, name in enumerate(report.classes)
+        ],
+        "problems": [{"file": p.file, "what": p.what} for p in report.problems],
+    }
+
+
+def print_report(console: Console, reports: list[SplitReport], *, limit: int) -> None:
+    """A table of all splits, then what is wrong with each.
+
+    Args:
+        console: where to.
+        reports: of one data set.
+        limit: problems of a split that are printed; the others are counted.
+    """
+    classes = next(report.classes for report in reports if report.classes)
+    table = RichTable("id", "class")
+    for report in reports:
+        table.add_column(f"{report.split}: pixels", justify="right")
+        table.add_column("images", justify="right")
+    for label, name in enumerate(classes):
+        cells = [
+            cell
+            for report in reports
+            for cell in (f"{100 * report.share(label):.2f} %", str(int(report.images[label])))
+        ]
+        table.add_row(str(label), name, *cells)
+    console.print(table)
+    for report in reports:
+        console.print(_line(report), markup=False, soft_wrap=True)
+        for problem in report.problems[:limit]:
+            console.print(f"  {problem.what}", style="red", markup=False, soft_wrap=True)
+        if len(report.problems) > limit:
+            rest = len(report.problems) - limit
+            console.print(f"  and {rest} more; --out FILE.json lists all", style="red")
+
+
+def _line(report: SplitReport) -> str:
+    if report.listed is None:
+        return f"{report.split}: could not be listed"
+    editions = [name for name, count in report.published.items() if count == report.listed]
+    known = f" (as {' or '.join(editions)})" if editions else ""
+    low, high = report.sides or (0, 0)
+    found = f"{len(report.problems)} problems" if report.problems else "every file is well formed"
+    return (
+        f"{report.split}: {report.listed} images{known}, {report.read} read, sides {low}..{high} "
+        f"px, {100 * report.void:.2f} % void; {found}"
+    )

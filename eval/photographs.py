@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from data.dataset import CorruptSample
 from data.folder import IMAGE_ENDINGS
 from data.reading import naming
-from data.sample import CorruptSample
 from eval.overlay import Picture
 
 

@@ -13,8 +13,8 @@ from rich.progress import Progress
 from torch import Tensor
 
 from data import voc
-from data.label_set import LabelSet, label_set
-from data.sample import CorruptSample
+from data.dataset import CorruptSample
+from data.kinds import LabelSet, label_set
 from eval.checkpoint import Checkpoint, load_segmenter, read_checkpoint
 from eval.data_root import config_at
 from eval.device import DeviceName, device_named

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from data.label_set import LabelSet
+from data.kinds import LabelSet
 from eval.overlay import Ids, Picture, overlay
 from eval.probabilities import Floats, Probabilities, write_probabilities
 from models import SegmenterOutput

@@ -20,7 +20,7 @@ from zipfile import BadZipFile, is_zipfile
 import numpy as np
 from numpy.typing import NDArray
 
-from data.label_set import LabelSet
+from data.kinds import LabelSet
 
 Floats = NDArray[np.float16]
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from data import Split
-from data.label_set import LabelSet
+from data.kinds import LabelSet
 from eval.checkpoint import load_segmenter, read_checkpoint
 from eval.data_root import split_of
 from eval.device import DeviceName, device_named

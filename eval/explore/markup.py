@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from data.label_set import LabelSet
+from data.kinds import LabelSet
 from eval.explore.refinery import Energy
 from eval.explore.view import View
 from eval.overlay import Picture

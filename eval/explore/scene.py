@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from data import SegmentationDataset
-from data.label_set import LabelSet
+from data.dataset import VOID
+from data.kinds import LabelSet
 from data.reading import read_ids
-from data.sample import VOID
 from eval.overlay import Ids, Picture
 from eval.photographs import photographs, read_photograph
 from eval.probabilities import SMALLEST, read_probabilities

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib import colormaps
 
-from data.sample import VOID
+from data.dataset import VOID
 from eval.explore.refinery import Refined, Refinery
 from eval.explore.scene import Scene
 from eval.metrics import mean_iou

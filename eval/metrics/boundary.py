@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial import KDTree
 
-from data.sample import VOID
+from data.dataset import VOID
 from eval.metrics.confusion import Floats, mean_of_present, ratio
 from eval.metrics.trimap import band_distance
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from data.sample import VOID
+from data.dataset import VOID
 from eval.metrics.confusion import Floats, ratio
 
 NUM_BINS = 15  # of confidence, equally wide, as in Guo et al.

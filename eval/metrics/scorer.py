@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from data.sample import VOID
+from data.dataset import VOID
 from eval.metrics.boundary import boundary_f_counts, boundary_iou_counts
 from eval.metrics.calibration import NUM_BINS, CalibrationCounts, calibration_counts
 from eval.metrics.counts import SplitCounts

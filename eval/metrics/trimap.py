@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from data.sample import VOID
+from data.dataset import VOID
 
 Band = Literal["void", "edge"]
 

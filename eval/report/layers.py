@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from data.sample import VOID
+from data.dataset import VOID
 from eval.overlay import Ids, Picture
 
 OUTLINE = (255, 255, 255)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from data.palette import voc_palette
+from data.dataset import voc_palette
 
 NOBODY = 65534
 

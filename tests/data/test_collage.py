@@ -13,11 +13,20 @@ import torch
 from numpy.random import RandomState
 from scipy.ndimage import label
 
-from data.collage import Collage, CollageConfig, shapes, sources
-from data.collage.layout import Layer, label_map
-from data.collage.painting import paint
-from data.collage.shapes import SUB, THINNEST, TURN
-from data.collage.sources import CLASSES, SOURCES, read_patches
+from data import collage
+from data.collage import (
+    CLASSES,
+    SOURCES,
+    SUB,
+    THINNEST,
+    TURN,
+    Collage,
+    CollageConfig,
+    Layer,
+    label_map,
+    paint,
+    read_patches,
+)
 from data.dataset import Split
 
 SMALL = CollageConfig(num_train=20, num_tune=5, num_report=6)
@@ -158,7 +167,7 @@ def test_a_later_layer_covers_an_earlier_one_and_may_cover_nothing():
 def test_every_class_has_patches(split, monkeypatch):
     """Without pooch, which scikit-image downloads with: nothing is fetched."""
     monkeypatch.setitem(sys.modules, "pooch", None)
-    sources.read_picture.cache_clear()
+    collage.read_picture.cache_clear()
     patches = read_patches(split)
     assert len(patches) == len(CLASSES)
     for of_class in patches:
@@ -172,7 +181,7 @@ def test_every_class_has_patches(split, monkeypatch):
 
 def test_no_pixel_is_seen_by_two_splits():
     for file in {source.file for source in SOURCES}:
-        height, width = sources.read_picture(file).shape[:2]
+        height, width = collage.read_picture(file).shape[:2]
         seen_by = np.zeros((height, width), dtype=np.int64)
         for split in SPLITS:
             mine = np.zeros((height, width), dtype=np.bool_)
@@ -189,7 +198,7 @@ def test_no_pixel_is_seen_by_two_splits():
 def test_patches_depend_on_the_boxes_of_their_split_only(monkeypatch):
     """The same as above by experiment: destroy the boxes of other splits, nothing changes."""
     before = read_patches("tune")
-    read = sources.read_picture
+    read = collage.read_picture
 
     def damaged(file):
         picture = read(file)
@@ -199,7 +208,7 @@ def test_patches_depend_on_the_boxes_of_their_split_only(monkeypatch):
                 kept[top:bottom, left:right] = picture[top:bottom, left:right]
         return kept
 
-    monkeypatch.setattr(sources, "read_picture", damaged)
+    monkeypatch.setattr(collage, "read_picture", damaged)
     for old, new in zip(before, read_patches("tune"), strict=True):
         for a, b in zip(old, new, strict=True):
             np.testing.assert_array_equal(a.pixels, b.pixels)
@@ -207,11 +216,11 @@ def test_patches_depend_on_the_boxes_of_their_split_only(monkeypatch):
 
 def test_pictures_are_shrunk_by_block_means_and_must_be_there():
     pixels = np.arange(2 * 5 * 3, dtype=np.uint8).reshape(2, 5, 3)
-    means = sources.shrink(pixels, 2)
+    means = collage.shrink(pixels, 2)
     assert means.shape == (1, 2, 3)
     assert means[0, 0].tolist() == [9, 10, 11]  # (0 + 3 + 15 + 18) / 4 and so on
     with pytest.raises(FileNotFoundError, match=r"absent\.png.*scikit-image >= 0\.22"):
-        sources.read_picture("absent.png")
+        collage.read_picture("absent.png")
 
 
 # Shapes
@@ -221,9 +230,9 @@ CENTRE = (SIZE * SUB // 2, SIZE * SUB // 2)
 
 
 def test_noise_equals_the_sum_in_python_integers():
-    noise = shapes.smooth_noise(RandomState(7), 16, 3)
+    noise = collage.smooth_noise(RandomState(7), 16, 3)
     values = RandomState(7).randint(-1024, 1025, size=(6, 6), dtype=np.int64).tolist()
-    weights = shapes.spline_weights(16, 3)
+    weights = collage.spline_weights(16, 3)
     np.testing.assert_array_equal(weights, np.rint(weights))
     # Four weights are rounded down in each row, so less than 4 is lost.
     assert (weights.sum(axis=1) > 1020).all()
@@ -240,7 +249,7 @@ def test_noise_equals_the_sum_in_python_integers():
 
 
 def test_directions_lie_on_the_circle():
-    vectors = np.array([shapes.direction(turn) for turn in range(TURN)])
+    vectors = np.array([collage.direction(turn) for turn in range(TURN)])
     # Two coordinates of about 1024, each rounded down by less than 1: the length is off by < 2.
     assert np.abs(np.hypot(*vectors.T) - 1024).max() < 2
     assert len(np.unique(vectors, axis=0)) == TURN
@@ -250,7 +259,7 @@ def test_directions_lie_on_the_circle():
 def test_pen_draws_what_lies_within_half_its_width(width):
     start, end = (13, 20), (300, 517)
     mask = np.zeros((SIZE, SIZE), dtype=np.bool_)
-    shapes.draw(mask, shapes.line(start, end), width)
+    collage.draw(mask, collage.line(start, end), width)
     centres = np.arange(SIZE) * SUB + SUB / 2
     y, x = centres[:, None] - start[0], centres[None, :] - start[1]
     d = np.subtract(end, start)
@@ -264,26 +273,28 @@ def test_pen_draws_what_lies_within_half_its_width(width):
 
 def test_the_thinnest_line_and_arc_have_no_holes():
     rng = RandomState(7)
-    masks = [shapes.arc(rng, 300, (1200, 1200), 700, THINNEST) for _ in range(10)]
+    masks = [collage.arc(rng, 300, (1200, 1200), 700, THINNEST) for _ in range(10)]
     for turn in range(0, TURN, 15):
         masks.append(np.zeros((SIZE, SIZE), dtype=np.bool_))
-        shapes.draw(masks[-1], shapes.line(CENTRE, shapes.step(CENTRE, turn, 40 * SUB)), THINNEST)
+        collage.draw(
+            masks[-1], collage.line(CENTRE, collage.step(CENTRE, turn, 40 * SUB)), THINNEST
+        )
     for mask in masks:
         _, pieces = label(mask, structure=np.ones((3, 3)))
         assert pieces == 1
 
 
 def test_ring_has_the_area_of_an_annulus():
-    mask = shapes.ring(SIZE, CENTRE, 30 * SUB, 3 * SUB)
+    mask = collage.ring(SIZE, CENTRE, 30 * SUB, 3 * SUB)
     # Gauss's circle problem: the error stays below a few times the root of the radius.
     assert abs(mask.sum() - 2 * np.pi * 30 * 3) < 12
 
 
 def test_drawing_outside_is_clipped_and_a_point_is_a_line():
     mask = np.zeros((8, 8), dtype=np.bool_)
-    shapes.draw(mask, shapes.line((-400, -400), (-100, -100)), 4 * SUB)
+    collage.draw(mask, collage.line((-400, -400), (-100, -100)), 4 * SUB)
     assert not mask.any()
-    shapes.draw(mask, shapes.line((28, 28), (28, 28)), THINNEST)
+    collage.draw(mask, collage.line((28, 28), (28, 28)), THINNEST)
     assert np.argwhere(mask).tolist() == [[3, 3]]
-    shapes.draw(mask, shapes.line((-400, -400), (400, 400)), 2 * SUB)
+    collage.draw(mask, collage.line((-400, -400), (400, 400)), 2 * SUB)
     assert mask.diagonal().all()

@@ -31,9 +31,8 @@ from data import (
     config_from_dict,
     config_to_dict,
 )
-from data.kinds import KINDS, READERS
-from data.label_set import label_set
-from data.palette import voc_palette
+from data.dataset import voc_palette
+from data.kinds import KINDS, READERS, label_set
 from data.voc import CLASSES
 from tests.data import layouts
 from tests.data.layouts import truncate, write_image, write_lines, write_mask

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from data import Folder, FolderConfig, Split, build
-from data.folder_classes import read_classes
-from data.label_set import label_set
-from data.palette import voc_palette
+from data.dataset import voc_palette
+from data.folder import read_classes
+from data.kinds import label_set
 from tests.data.layouts import write_folder, write_image, write_lines
 
 SPLITS: tuple[Split, ...] = ("train", "tune", "report")

@@ -19,9 +19,9 @@ from data import (
     VocConfig,
     label_pixels,
 )
-from data.labels import check_scored, describe, label_table, scored_ids, to_labels
-from data.palette import voc_palette
-from data.sheet import contact_sheet, overlay
+from data.dataset import voc_palette
+from data.reading import check_scored, describe, label_table, scored_ids, to_labels
+from data.verify import contact_sheet, overlay
 
 TABLE = label_table({0: 0, 1: 1, 2: 2, 7: 0}, void=(11, 255))
 

@@ -12,8 +12,7 @@ import pytest
 from PIL import Image
 
 from data.__main__ import main
-from data.download.archives import SOURCES, Archive, Source
-from data.download.unpack import unpack
+from data.download import SOURCES, Archive, Source, unpack
 from tests.data import layouts
 
 LAYOUTS = {

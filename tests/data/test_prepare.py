@@ -13,8 +13,7 @@ from scipy.io import savemat
 from data import Cityscapes, CityscapesConfig, CorruptSample, PersonPart, PersonPartConfig, Voc
 from data import VocConfig as Config
 from data.__main__ import main
-from data.prepare.output import Output
-from data.prepare.person_part import read_parts
+from data.prepare import Output, read_parts
 from data.reading import read_ids
 from tests.data.layouts import (
     truncate,
@@ -62,7 +61,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_part(tmp_path, monkeypatch):
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("data.prepare.output.os.fsync", full)
+    monkeypatch.setattr("data.prepare.os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         Output(force=True).lines(tmp_path / "list.txt", ("a",))
     assert os.listdir(tmp_path) == ["list.txt"]

@@ -10,15 +10,17 @@ from PIL import Image
 from scipy.io import savemat
 
 from data import CorruptSample
-from data.listing import (
+from data.reading import (
     absent,
     file_names,
+    image_size,
+    read_ids,
+    read_image,
     read_lines,
     require_folders,
     require_unique,
     shortened,
 )
-from data.reading import image_size, read_ids, read_image
 from tests.data.layouts import as_nobody, truncate, write_image, write_lines, write_mask, write_sbd
 
 IDS = np.random.default_rng(0).integers(0, 21, size=(40, 40))
@@ -119,7 +121,7 @@ def test_absent_files_are_found_in_order_with_one_listing_a_folder(tmp_path, mon
         calls.append(folder)
         return real(folder)
 
-    monkeypatch.setattr("data.listing.os.listdir", counted)
+    monkeypatch.setattr("data.reading.os.listdir", counted)
     assert absent(wanted) == wanted[1:]
     assert sorted(calls) == [tmp_path / "a", tmp_path / "b"]
 

@@ -17,8 +17,7 @@ from data import (
     PersonPartConfig,
     VocConfig,
 )
-from data.verify import SplitReport, verify
-from data.verify_report import to_json
+from data.verify import SplitReport, to_json, verify
 from tests.data.layouts import (
     as_nobody,
     truncate,

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from data import CorruptSample, Split, Voc, VocConfig, build
-from data.label_set import label_set
+from data.kinds import label_set
 from data.voc import ANIMALS, CLASSES
 from tests.data.layouts import as_nobody, truncate, write_image, write_lines, write_mask
 

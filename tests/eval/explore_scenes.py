@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from data.label_set import LabelSet
-from data.palette import voc_palette
+from data.dataset import voc_palette
+from data.kinds import LabelSet
 from eval.explore.scene import Scene, Scenes, Source
 from eval.predict import POST_HOC
 

@@ -13,9 +13,7 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from data.dataset import SegmentationDataset
-from data.palette import voc_palette
-from data.sample import Sample
+from data.dataset import Sample, SegmentationDataset, voc_palette
 from eval.metrics import Scorer, SplitCounts, harm_rate, scores
 
 # How far, in pixels, each arm's outlines wander from the truth: smaller is better.

@@ -14,7 +14,7 @@ from PIL import Image
 import data
 from crfrnn import PRESETS
 from data import CollageConfig
-from data.label_set import label_set
+from data.kinds import label_set
 from eval.__main__ import main
 from eval.checkpoint import load_segmenter, read_checkpoint
 from eval.explore.command import LEARNT, ExploreOptions, explorer_of

@@ -16,7 +16,7 @@ from PIL import Image
 
 from data import CollageConfig, FolderConfig
 from data.collage import Collage
-from data.palette import voc_palette
+from data.dataset import voc_palette
 from eval.arms import ARMS
 from eval.report import gallery
 from eval.report.choosing import Item, best_worst_and_between

@@ -10,9 +10,8 @@ import pytest
 from PIL import Image
 
 from data import CollageConfig
-from data.label_set import label_set
-from data.palette import voc_palette
-from data.sample import CorruptSample
+from data.dataset import CorruptSample, voc_palette
+from data.kinds import label_set
 from eval.overlay import overlay
 from eval.photographs import photographs, read_photograph
 from eval.probabilities import Probabilities, read_probabilities, write_probabilities

@@ -14,7 +14,7 @@ from PIL import Image
 
 import data
 from data import CollageConfig, FolderConfig, VocConfig
-from data.palette import voc_palette
+from data.dataset import voc_palette
 from eval.__main__ import main
 from eval.checkpoint import load_segmenter, read_checkpoint
 from eval.inference import coarse_unaries, evaluate, image_of

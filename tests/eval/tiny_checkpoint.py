@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from data import CollageConfig, DataConfig, config_to_dict
-from data.label_set import label_set
+from data.kinds import label_set
 from eval.checkpoint import save_checkpoint
 from models import CrfConfig, Segmenter, SegmenterConfig
 from tests.eval.plain_networks import CRF, TINY

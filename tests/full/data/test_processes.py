@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from data import FolderConfig
-from data.parallel import map_files
-from data.verify import verify
-from data.verify_report import to_json
+from data.reading import map_files
+from data.verify import to_json, verify
 from tests.data.layouts import truncate, write_folder
 
 

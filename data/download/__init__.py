@@ -1,3 +1,0 @@
-"""Fetching the data sets that have a public address; run by `python -m data download`."""
-
-from __future__ import annotations
