@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from eval.choices import chosen
+from runtime.provenance import chosen
 
 USAGE = """usage: python -m eval run CHECKPOINT [--split SPLIT] [--data.root DIR] [--out FILE]
                           [--scales S ...] [--flip] [--fusion RULE] [--window SIDE]

@@ -8,7 +8,7 @@ from pathlib import Path
 import tyro
 from safetensors.torch import save_file
 
-from eval.checkpoint import load_segmenter, read_checkpoint
+from runtime.checkpoint import load_segmenter, read_checkpoint
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from crfrnn.filtering import (
     WindowFilter,
 )
 from eval.filter_gradients import FORMS, gradient_errors
-from eval.provenance import provenance
+from runtime.provenance import provenance
 
 EXACT = "exact"
 BASELINE = "lattice"

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from data import Sample, SegmentationDataset
-from eval import processes
 from eval.metrics import Scorer, SplitCounts, joined
 from eval.prediction_files import write_mask
 from models import Segmenter
+from runtime import distributed
 
 # image name -> the network's logits at its stride, (1, L, h, w), on the CPU
 Coarse = dict[str, Tensor]
@@ -77,7 +77,7 @@ def evaluate(
         scorer.update(sample.name, prediction, sample.mask, logits)
         if save_to is not None:
             write_mask(save_to / f"{sample.name}.png", prediction.numpy(), dataset.palette)
-    return joined(processes.gathered(scorer.counts()), dataset.names)
+    return joined(distributed.gathered(scorer.counts()), dataset.names)
 
 
 def labels_of(logits: Tensor) -> Tensor:
@@ -93,8 +93,8 @@ def samples(dataset: SegmentationDataset) -> Iterator[Sample]:
 
 def own_share(indices: Sequence[int]) -> list[int]:
     """Those of some samples of a split whose logits this process has."""
-    n = processes.num_processes()
-    return [index for index in indices if index % n == processes.rank()]
+    n = distributed.num_processes()
+    return [index for index in indices if index % n == distributed.rank()]
 
 
 def image_of(sample: Sample, device: torch.device) -> Tensor:

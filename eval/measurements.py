@@ -15,12 +15,12 @@ from eval.benchmark.builders import BuildersOptions, benchmark_builders
 from eval.benchmark.figures import write_figures
 from eval.benchmark.gpu.clock import clock_of
 from eval.benchmark.gpu.run import Plan, benchmark_gpu
-from eval.device import device_named
 from eval.filter_table import markdown_table
 from eval.filters import FiltersOptions, measure
 from eval.network_speed import NetworkSpeedOptions, network_speed, print_speed
 from eval.networks import NetworksOptions, measure_networks
 from eval.readme import block_of
+from runtime.distributed import device_named
 
 
 def filters_command(arguments: list[str]) -> None:

@@ -14,8 +14,8 @@ from rich.console import Console
 from torch import Tensor, nn
 from torchvision.models.segmentation import deeplabv3_resnet101
 
-from eval.provenance import provenance
 from models import DeepLabV3Config, ResNetConfig, Segmenter, SegmenterConfig
+from runtime.provenance import provenance
 
 OURS, PEER = "crfrnn models", "torchvision"
 NUM_CLASSES = 21

@@ -12,10 +12,10 @@ import torch
 from rich.progress import track
 from torch.utils.flop_counter import FlopCounterMode
 
-from eval.provenance import provenance
 from models import BUILDERS, Network
 from models.describe import NUM_CLASSES, parameters, shell
 from models.receptive_field import receptive_field
+from runtime.provenance import provenance
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,15 @@ from torch import Tensor
 from data import voc
 from data.dataset import CorruptSample
 from data.kinds import LabelSet, label_set
-from eval.checkpoint import Checkpoint, load_segmenter, read_checkpoint
-from eval.data_root import config_at
-from eval.device import DeviceName, device_named
 from eval.overlay import Picture
 from eval.photographs import photographs, read_photograph
 from eval.prediction_files import Kind, PredictionFiles
 from eval.size_batches import batches_by_size
 from eval.whole_image import InferenceConfig, check_possible, infer_each
 from models import CrfConfig
+from runtime.checkpoint import Checkpoint, load_segmenter, read_checkpoint
+from runtime.distributed import DeviceName, device_named
+from runtime.run_folder import config_at
 
 POST_HOC = CrfConfig(kernel_weights="scalar", compatibility="potts")
 """What --crf.OPTION changes: the DeepLab v2 setting."""

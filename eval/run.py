@@ -12,10 +12,6 @@ from rich.console import Console
 from torch import Tensor
 
 from data import SegmentationDataset, Split
-from eval import processes
-from eval.checkpoint import load_segmenter, read_checkpoint
-from eval.data_root import split_of
-from eval.device import DeviceName, device_named
 from eval.inference import image_of, labels_of, samples
 from eval.metrics import Scorer, SplitCounts, harm_rate, joined, scores
 from eval.metrics.trimap import Band
@@ -23,6 +19,10 @@ from eval.score_table import as_json, differences, score_table
 from eval.size_batches import batches_by_size
 from eval.whole_image import InferenceConfig, infer_each
 from models import Segmenter
+from runtime import distributed
+from runtime.checkpoint import load_segmenter, read_checkpoint
+from runtime.distributed import DeviceName, device_named
+from runtime.run_folder import split_of
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def run(options: RunOptions) -> dict[str, Any]:
     if "crf" in counts:
         result["difference"] = as_json(changes)
         result["harm_rate"] = harm_rate(counts["unary"], counts["crf"])
-    if not processes.is_first():
+    if not distributed.is_first():
         return result
     title = f"{checkpoint['arm']}-seed{checkpoint['seed']}: {options.split}, {len(dataset)} images"
     Console().print(score_table(title, counts, changes))
@@ -105,7 +105,7 @@ def count(
                 logits: Tensor = getattr(output, kind)[0]
                 scorer.update(sample.name, labels_of(logits), sample.mask, logits)
     return {
-        kind: joined(processes.gathered(scorer.counts()), dataset.names)
+        kind: joined(distributed.gathered(scorer.counts()), dataset.names)
         for kind, scorer in scorers.items()
     }
 
@@ -113,5 +113,5 @@ def count(
 def run_command(arguments: list[str]) -> None:
     """Parse and run, in every process that `torchrun` started."""
     options = tyro.cli(RunOptions, prog="python -m eval run", args=arguments)
-    with processes.joined(device_named(options.device)):
+    with distributed.joined(device_named(options.device)):
         run(options)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from eval.arms import ARMS
+from runtime.run_folder import ARMS
 
 Split = Literal["tune", "report"]
 Score = Callable[[Mapping[str, Any]], "float | None"]

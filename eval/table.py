@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from eval import wording
-from eval.arms import ARMS
 from eval.summary import over_seeds, paired_difference, runs_of, score
+from runtime.run_folder import ARMS
 
 TABLE_WIDTHS = (1, 3, 5, 10)
 """Trimap widths that the table shows, in pixels."""

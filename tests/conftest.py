@@ -78,7 +78,7 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     All test processes share it: read it, and damage a copy (`shutil.copytree`).
     """
     from tests.train.tiny import tiny_recipe
-    from train.compare import compare
+    from train.arms import compare
 
     base = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:

@@ -13,19 +13,18 @@ from typing import Annotated, Any
 import tyro
 
 from data.kinds import KINDS
-from eval import processes
-from eval.arms import ArmName
-from eval.choices import chosen
-from eval.device import device_named
 from models import backbone_named, builder, with_backbone
+from runtime import distributed
+from runtime.distributed import device_named
+from runtime.provenance import chosen
+from runtime.run_folder import ArmName
 from train.ablate.command import ablate_command
-from train.batches import WorkerDied
+from train.arms import Comparison, compare
 from train.bias import bias_command
-from train.compare import compare
-from train.protocol import Comparison
+from train.loop import WorkerDied
 from train.recipe import Recipe
 from train.recipes import RECIPES
-from train.stopping import Stopped, terminable
+from train.state import Stopped, terminable
 
 OTHERS: dict[str, Callable[[list[str]], None]] = {
     "ablate": lambda arguments: ablate_command(arguments, choose_kinds),
@@ -120,7 +119,7 @@ def dispatch(arguments: list[str]) -> None:
         args=rest,
         config=(tyro.conf.AvoidSubcommands,),
     )
-    with processes.joined(device_named(parsed.recipe.device)):
+    with distributed.joined(device_named(parsed.recipe.device)):
         if command == "compare":
             compare(name, parsed.recipe, parsed.out, resume=parsed.resume)
         else:

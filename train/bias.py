@@ -28,16 +28,15 @@ import tyro
 from torch import Tensor
 
 from data import Sample, SegmentationDataset, label_pixels
-from eval.checkpoint import load_segmenter, read_checkpoint, save_checkpoint
-from eval.data_root import split_of
-from eval.device import DeviceName, device_named
 from eval.inference import coarse_unaries, evaluate, image_of
 from eval.metrics import SplitCounts, harm_rate, mean_iou, scores
 from eval.tuning.grid import evenly_spaced
 from eval.tuning.search import confusion_of
 from models import Segmenter
 from models.layers import shrink, shrink_image, stretch
-from train.run_folder import RunFolder, as_json, read_json, write_json
+from runtime.checkpoint import load_segmenter, read_checkpoint, save_checkpoint
+from runtime.distributed import DeviceName, device_named
+from runtime.run_folder import RunFolder, as_json, read_json, split_of, write_json
 
 Direction = Literal["background", "prior"]
 

@@ -1,6 +1,13 @@
-"""The training loop of one phase: batches, steps, evaluations, log lines and checkpoints."""
+"""The training loop: batch, forward, loss, step, log, save."""
 
 from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 
 import torch
 from rich.progress import (
@@ -11,24 +18,314 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from data import Batch, CorruptSample, SegmentationDataset, TrainStream
-from eval import processes
-from eval.checkpoint import load_segmenter, read_checkpoint
 from eval.inference import coarse_unaries, evaluate
 from eval.metrics import scores
-from models import Segmenter
+from models import Segmenter, SegmenterOutput
 from models.layers import batch_norms, synchronized
-from train.batches import Batches, WorkerDied
+from runtime import distributed
+from runtime.checkpoint import load_segmenter, read_checkpoint
 from train.crf_trace import crf_gradient_norms, crf_scalars
-from train.fit_config import FitConfig
-from train.learning import only_learning, set_mode
-from train.meter import Meter
-from train.run import Run
-from train.state import TrainingState
-from train.step import NonFiniteLoss, TrainedForward, over_processes, train_step
-from train.stopping import Stopped, StopRequest
-from train.tracker import Tracker
+from train.losses import loss_terms
+from train.recipe import FitConfig
+from train.stage import Arm, Run, only_learning, set_mode
+from train.state import Stopped, StopRequest, TrainingState
+from train.tracking import Tracker
+
+# The batches of a run on its device, and what was corrupt among them.
+
+
+class WorkerDied(RuntimeError):
+    """A process that loads data is gone, and its batch with it."""
+
+
+class Batches(Iterator[Batch]):
+    """Hands out batches, and counts what could not be read.
+
+    Args:
+        source: the batches, on the CPU.
+        device: where they go.
+        max_corrupt: unreadable images before the run stops.
+        corrupt: those that are known already, by name, with what is wrong; grows.
+        announce: says one line.
+    """
+
+    def __init__(
+        self,
+        source: Iterator[Batch],
+        device: torch.device,
+        max_corrupt: int,
+        corrupt: dict[str, str],
+        announce: Callable[[str], None],
+    ) -> None:
+        self.source = source
+        self.device = device
+        self.max_corrupt = max_corrupt
+        self.corrupt = corrupt
+        self.announce = announce
+
+    def __next__(self) -> Batch:
+        """The next batch.
+
+        Raises:
+            WorkerDied: the process that was to bring it has ended.
+            CorruptSample: more images are unreadable than the run may skip.
+        """
+        try:
+            batch = next(self.source)
+        except (RuntimeError, EOFError, OSError) as error:
+            if not is_of_a_dead_worker(error):
+                raise
+            raise WorkerDied(
+                f"a process that loads data died ({first_line(error)}). The system may "
+                "have ended it for its memory: try fewer --workers."
+            ) from error
+        images = batch.images.to(self.device, non_blocking=True)
+        masks = batch.masks.to(self.device, non_blocking=True)
+        self._note(batch.corrupt)
+        return replace(batch, images=images, masks=masks)
+
+    def _note(self, corrupt: dict[str, str]) -> None:
+        for name, problem in corrupt.items():
+            if name in self.corrupt:
+                continue
+            self.corrupt[name] = problem
+            self.announce(f"skipped {name}: {problem}")
+        if len(self.corrupt) > self.max_corrupt:
+            listed = "; ".join(f"{name}: {problem}" for name, problem in self.corrupt.items())
+            raise CorruptSample(
+                f"{len(self.corrupt)} images are unreadable, --max-corrupt allows "
+                f"{self.max_corrupt}. Mend them, take them off the list, or allow more: {listed}"
+            )
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, or at least of which kind it is."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def is_of_a_dead_worker(error: Exception) -> bool:
+    """Whether the loader noticed, or failed to fetch memory that its worker had shared."""
+    if "DataLoader worker (pid" in str(error):
+        return True
+    # What a worker itself raises says in its message where it was caught.
+    raised_inside = str(error).startswith("Caught ")
+    return isinstance(error, ConnectionError | EOFError | FileNotFoundError) and not raised_inside
+
+
+# How fast a training is, what it waits for, and what memory it takes.
+
+
+class Meter:
+    """Speed since it was last read.
+
+    Args:
+        images: of one step of one process.
+    """
+
+    def __init__(self, images: int) -> None:
+        self.images = images
+        self.images_per_second = 0.0
+        self._reset()
+
+    def _reset(self) -> None:
+        self._steps, self._seconds, self._waited = 0, 0.0, 0.0
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Count what happens inside as one step."""
+        began = time.perf_counter()
+        yield
+        self._steps += 1
+        self._seconds += time.perf_counter() - began
+        everywhere = self.images * distributed.num_processes()
+        self.images_per_second = everywhere * self._steps / self._seconds
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count what happens inside, which is part of a step, as waiting for data."""
+        began = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - began
+
+    def read(self, device: torch.device) -> dict[str, float]:
+        """Images per second of all processes, share of time spent waiting, peak memory."""
+        values = {
+            "speed/images_per_second": self.images_per_second,
+            "speed/waiting_share": self._waited / self._seconds,
+            "speed/peak_memory_mb": peak_memory(device) / 1e6,
+        }
+        self._reset()
+        return values
+
+
+def peak_memory(device: torch.device) -> int:
+    """The largest memory so far, bytes: of the GPU where there is one, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kilobytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+# One optimiser step: forward, loss, backward, and the checks before the weights move.
+
+
+class NonFiniteLoss(FloatingPointError):
+    """A loss or a gradient is infinite or no number; the weights have not moved."""
+
+
+class NonFiniteLogits(FloatingPointError):
+    """The network's logits are infinite or no number, here or in another process.
+
+    Args:
+        here: in this process.
+    """
+
+    def __init__(self, *, here: bool) -> None:
+        self.here = here
+        super().__init__("the network's logits are not finite")
+
+
+class TrainedForward(nn.Module):
+    """Both maps of logits of a batch; without gradient, and without work, where nothing learns.
+
+    A module because DistributedDataParallel wraps one: it averages the gradients of what
+    this forward uses.
+
+    Args:
+        segmenter: network and CRF.
+        arm: what learns.
+        precision: of the network; the CRF computes in float32.
+    """
+
+    def __init__(self, segmenter: Segmenter, arm: Arm, precision: str) -> None:
+        super().__init__()
+        self.segmenter = segmenter
+        self.arm = arm
+        self.precision = precision
+
+    def forward(self, images: Tensor) -> SegmenterOutput:
+        """Logits of images (B, 3, H, W), RGB in 0..255.
+
+        Raises:
+            NonFiniteLogits: there is nothing that a CRF could refine; in every process.
+        """
+        image = images.float()
+        half = torch.autocast(image.device.type, torch.bfloat16, self.precision == "bfloat16")
+        with torch.set_grad_enabled(self.arm.network), half:
+            unary, scales = self.segmenter.unary_and_scales(image)
+        if not self.arm.crf:
+            return SegmenterOutput(unary, None, scales)
+        lost = ~torch.isfinite(unary).all()
+        if distributed.largest(lost.int()):
+            raise NonFiniteLogits(here=bool(lost))
+        return SegmenterOutput(unary, self.segmenter.refine(unary, image), scales)
+
+
+def over_processes(forward: TrainedForward) -> nn.Module:
+    """The forward whose backward averages the gradients of all processes."""
+    if distributed.num_processes() == 1:
+        return forward
+    return DistributedDataParallel(forward)
+
+
+def train_step(
+    forward: nn.Module,
+    segmenter: Segmenter,
+    batches: Sequence[Batch],
+    optimizer: torch.optim.Optimizer,
+    config: FitConfig,
+    arm: Arm,
+) -> dict[str, Tensor]:
+    """One optimiser step over the batches whose gradients it adds up.
+
+    Returns:
+        The mean of each loss term over the batches of this process, and the lengths of the
+        gradients before any cut, "gradient_norm" of the network and "gradient_norm_crf".
+
+    Raises:
+        NonFiniteLoss: names the images. No weight has moved.
+    """
+    # Behind a frozen network the unary's loss teaches nothing.
+    loss_config = config.loss if arm.network else replace(config.loss, unary=0.0)
+    optimizer.zero_grad(set_to_none=True)
+    means: dict[str, Tensor] = {}
+    names: list[str] = []
+    suspects: list[str] = []
+    for batch in batches:
+        with nullcontext() if batch is batches[-1] else without_averaging(forward):
+            try:
+                output = forward(batch.images)
+            except NonFiniteLogits as error:
+                found = of_all_processes(batch.names if error.here else ())
+                raise NonFiniteLoss(f"{error} {on_images(found)}") from error
+            terms = loss_terms(output, batch.masks, loss_config)
+            (terms["loss"] / len(batches)).backward()  # type: ignore[no-untyped-call]
+        for name, value in terms.items():
+            means[name] = means.get(name, 0.0) + value.detach() / len(batches)
+        names += batch.names
+        if not torch.isfinite(terms["loss"]):
+            suspects += batch.names
+    norms = gradient_norms(segmenter, arm)
+    finite = torch.stack([torch.isfinite(value) for value in (means["loss"], *norms.values())])
+    if distributed.largest((~finite.all()).int()):
+        found = of_all_processes(suspects) or of_all_processes(names)
+        raise NonFiniteLoss(f"{describe_failure(means['loss'], norms)} {on_images(found)}")
+    if arm.network and config.clip_norm > 0:
+        torch.nn.utils.clip_grads_with_norm_(
+            segmenter.network.parameters(), config.clip_norm, norms["gradient_norm"]
+        )
+    optimizer.step()
+    return means | norms
+
+
+def without_averaging(forward: nn.Module) -> AbstractContextManager[None]:
+    """The context in which a backward keeps its gradients to its own process."""
+    if isinstance(forward, DistributedDataParallel):
+        return forward.no_sync()
+    return nullcontext()
+
+
+def gradient_norms(segmenter: Segmenter, arm: Arm) -> dict[str, Tensor]:
+    """Euclidean length of the gradient of network and CRF, where they learn."""
+    parts: dict[str, nn.Module | None] = {
+        "gradient_norm": segmenter.network if arm.network else None,
+        "gradient_norm_crf": segmenter.crf if arm.crf else None,
+    }
+    return {
+        name: torch.nn.utils.get_total_norm(
+            [p.grad for p in part.parameters() if p.grad is not None]
+        )
+        for name, part in parts.items()
+        if part is not None
+    }
+
+
+def describe_failure(loss: Tensor, norms: dict[str, Tensor]) -> str:
+    """What is not finite in this process, or what is where another one has failed."""
+    if not torch.isfinite(loss):
+        return f"the loss is {loss.item()}"
+    lengths = ", ".join(f"{name} is {value.item():.4g}" for name, value in norms.items())
+    return f"the loss is {loss.item():.4g}, but {lengths}"
+
+
+def of_all_processes(names: Sequence[str]) -> list[str]:
+    """The names that every process has to tell."""
+    return [name for found in distributed.gathered(list(names)) for name in found]
+
+
+def on_images(names: Sequence[str]) -> str:
+    """The end of the sentence that says what is not finite."""
+    return (
+        f"on the images {', '.join(names)}: lower --fit.lr or --fit.crf-lr, or look at these "
+        "images."
+    )
+
+
+# The training loop of one phase: batches, steps, evaluations, log lines and checkpoints.
 
 
 def fit(
@@ -62,7 +359,7 @@ def fit(
         WorkerDied: a process that loads data is gone; the last step is saved.
         CorruptSample: more images are unreadable than the run may skip; likewise.
     """
-    torch.manual_seed(run.seed + processes.rank())
+    torch.manual_seed(run.seed + distributed.rank())
     segmenter.to(run.device)
     with only_learning(segmenter, run.arm, config.frozen):
         state = TrainingState(segmenter, config, run, tracker.run_id)
@@ -158,7 +455,7 @@ class Fit:
             values = over_all_processes(terms)
             values |= learning_rates(state.optimizer)
             values |= crf_scalars(state.segmenter) | crf_gradient_norms(state.segmenter)
-            corrupt = sum(map(len, processes.gathered(state.corrupt)))
+            corrupt = sum(map(len, distributed.gathered(state.corrupt)))
             values |= self.meter.read(self.place.device) | {"data/corrupt": corrupt}
             self.tracker.log(self.place.first_step + step, values)
         state.advance()
@@ -171,7 +468,7 @@ class Fit:
         except (WorkerDied, CorruptSample) as error:
             step = self.state.step
             # Processes save together: one that is alone in failing leaves it to the last time.
-            if step == 0 or processes.num_processes() > 1:
+            if step == 0 or distributed.num_processes() > 1:
                 raise
             self.state.save(self.place.checkpoint)
             raise type(error)(
@@ -228,7 +525,7 @@ def prepare_batch_norm(segmenter: Segmenter, config: FitConfig, run: Run) -> Non
     learns = run.arm.network and any(
         p.requires_grad for norm in batch_norms(segmenter) for p in norm.parameters()
     )
-    if processes.num_processes() == 1 or not learns or not config.sync_batch_norm:
+    if distributed.num_processes() == 1 or not learns or not config.sync_batch_norm:
         return
     if run.device.type != "cuda":
         raise ValueError(
@@ -241,7 +538,7 @@ def prepare_batch_norm(segmenter: Segmenter, config: FitConfig, run: Run) -> Non
 
 def over_all_processes(terms: dict[str, torch.Tensor]) -> dict[str, float]:
     """The mean of each term over the processes, as numbers."""
-    means = processes.mean(torch.stack([value.float() for value in terms.values()]))
+    means = distributed.mean(torch.stack([value.float() for value in terms.values()]))
     return dict(zip(terms, means.tolist(), strict=True))
 
 
@@ -259,5 +556,5 @@ def progress_bar() -> Progress:
         TextColumn("{task.fields[detail]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        disable=not processes.is_first(),
+        disable=not distributed.is_first(),
     )

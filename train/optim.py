@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from models import Segmenter
-from train.arms import Arm
-from train.fit_config import FitConfig
+from train.recipe import FitConfig
+from train.stage import Arm
 
 Kind = Literal["weights", "depthwise", "norms", "biases"]
 

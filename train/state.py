@@ -1,21 +1,149 @@
-"""Everything that a training goes on from, as one file."""
+"""The state of a training: saved, resumed bit for bit, and stopped in order."""
 
 from __future__ import annotations
 
+import random
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from types import FrameType, TracebackType
 from typing import Any
 
+import numpy as np
+import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from eval import processes
-from eval.checkpoint import read_checkpoint, save_checkpoint
-from eval.differences import differences
 from models import Segmenter
-from train.fit_config import FitConfig
+from runtime import distributed
+from runtime.checkpoint import read_checkpoint, save_checkpoint
+from runtime.provenance import differences
 from train.optim import build_optimizer, build_schedule
-from train.random_state import random_state, set_random_state
-from train.run import Run
+from train.recipe import FitConfig
+from train.stage import Run
+
+# The random numbers of every library: kept with a checkpoint, taken up on resuming.
+#
+# The batches need none of it (`data.stream` derives them from seed and step); dropout does, and
+# whatever a user's own change draws.
+
+
+def random_state() -> dict[str, Any]:
+    """The state of the global generators, as tensors and plain values."""
+    numpy: Any = np.random.get_state(legacy=True)  # noqa: NPY002 - what others draw from
+    algorithm, keys, *rest = numpy
+    return {
+        "python": random.getstate(),
+        "numpy": (algorithm, torch.from_numpy(keys.astype(np.int64)), *rest),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Go on where `random_state` was taken."""
+    random.setstate(state["python"])
+    algorithm, keys, *rest = state["numpy"]
+    np.random.set_state((algorithm, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+# Ending a run between two steps: on SIGTERM and SIGINT, of which any process may get one.
+
+
+class Stopped(Exception):
+    """A run was asked to stop, has saved, and can be resumed.
+
+    Args:
+        step: the last one that was taken, and saved; 0 outside of a training.
+        signal_number: what asked.
+    """
+
+    def __init__(self, step: int, signal_number: int) -> None:
+        self.step = step
+        self.signal_number = signal_number
+        saved = f"after step {step}, which is saved" if step else "between two phases"
+        super().__init__(
+            f"stopped by {signal.Signals(signal_number).name} {saved}: the same command with "
+            "--resume goes on."
+        )
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM end the program in order where no `StopRequest` is open.
+
+    Raises:
+        Stopped: of step 0: what was finished before is kept.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped(0, number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class StopRequest:
+    """While open, SIGTERM and the first SIGINT only leave a note; the second SIGINT interrupts.
+
+    A program started in the background may ignore SIGINT: that stays so.
+
+    Args:
+        device: where processes add up their notes.
+    """
+
+    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.received = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():  # no other may handle signals
+            for number in self.SIGNALS:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._restore()
+
+    def __call__(self) -> int:
+        """The signal to stop for, the same number in every process; 0 to go on."""
+        if distributed.num_processes() == 1:
+            return self.received
+        noted = torch.tensor([self.received], device=self.device)
+        return int(distributed.largest(noted))
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+        if number == signal.SIGINT and number in self._before:
+            signal.signal(number, self._before.pop(number))
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+
+
+# Everything that a training goes on from, as one file.
 
 
 class TrainingState:
@@ -76,7 +204,7 @@ class TrainingState:
 
     def save(self, path: Path) -> None:
         """Write everything; every process must call."""
-        random = processes.gathered(random_state())
+        random = distributed.gathered(random_state())
         training = {
             "config": asdict(self.config),
             "weights": {} if self.average is None else self.segmenter.state_dict(),
@@ -87,7 +215,7 @@ class TrainingState:
             "best": self.best,
             "without_gain": self.without_gain,
             "finished": self.finished,
-            "corrupt": processes.gathered(self.corrupt),  # every process may skip some
+            "corrupt": distributed.gathered(self.corrupt),  # every process may skip some
             "run_id": self.run_id,
         }
         self._write(path, training)
@@ -97,7 +225,7 @@ class TrainingState:
         self._write(path, {})
 
     def _write(self, path: Path, training: dict[str, Any]) -> None:
-        if processes.is_first():
+        if distributed.is_first():
             save_checkpoint(
                 path,
                 self.result,
@@ -107,7 +235,7 @@ class TrainingState:
                 step=self.step,
                 training=training,
             )
-        processes.barrier()
+        distributed.barrier()
 
     def restore(self, path: Path) -> None:
         """Go on from a file that `save` wrote.
@@ -121,7 +249,7 @@ class TrainingState:
             "fit": asdict(self.config),
             "segmenter": asdict(self.segmenter.config),
             "data": self.run.data,
-            "processes": processes.num_processes(),
+            "processes": distributed.num_processes(),
         }
         found = {
             "fit": training["config"],
@@ -145,9 +273,9 @@ class TrainingState:
         self.segmenter.load_state_dict(raw or checkpoint["model"])
         self.optimizer.load_state_dict(training["optimizer"])
         self.schedule.load_state_dict(training["schedule"])
-        set_random_state(training["random"][processes.rank()])
+        set_random_state(training["random"][distributed.rank()])
         self.step = checkpoint["step"]
         self.best = training["best"]
         self.without_gain = training["without_gain"]
         corrupt = training["corrupt"]  # of all processes together, as it was written at first
-        self.corrupt = corrupt if isinstance(corrupt, dict) else corrupt[processes.rank()]
+        self.corrupt = corrupt if isinstance(corrupt, dict) else corrupt[distributed.rank()]

@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.progress import track
 
 from eval.benchmark.builder import Work, measure_builder
-from eval.device import DeviceName, device_named
-from eval.provenance import provenance
 from models import BUILDERS, builder
 from models.describe import NUM_CLASSES
+from runtime.distributed import DeviceName, device_named
+from runtime.provenance import provenance
 
 TASKS = 4  # inference and training, without and with the CRF
 

@@ -18,7 +18,7 @@ from eval.benchmark.memory import measure_first_call, measure_memory
 from eval.benchmark.options import BenchmarkOptions
 from eval.benchmark.paths import NATIVE, PATHS, PLAIN, Path, layer_options, plain_paths
 from eval.benchmark.problem import Problem
-from eval.provenance import provenance
+from runtime.provenance import provenance
 
 LARGEST_DIFFERENCE = 1e-4  # of q, native against plain
 SMALLEST_AGREEMENT = 0.99  # of the argmax, a peer against our lattice

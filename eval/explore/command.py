@@ -10,13 +10,13 @@ import tyro
 
 from data import Split
 from data.kinds import LabelSet
-from eval.checkpoint import load_segmenter, read_checkpoint
-from eval.data_root import split_of
-from eval.device import DeviceName, device_named
 from eval.explore.page import Explorer, build_page, serve
 from eval.explore.scene import Scenes, of_network, of_probabilities, of_split
 from eval.predict import POST_HOC, labels_of
 from eval.setting_lines import is_scalar, setting_of
+from runtime.checkpoint import load_segmenter, read_checkpoint
+from runtime.distributed import DeviceName, device_named
+from runtime.run_folder import split_of
 
 LEARNT = "The checkpoint's CRF has learnt matrices; here it has their mean weights, and Potts."
 

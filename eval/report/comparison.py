@@ -19,9 +19,9 @@ from eval.metrics.bootstrap import interval_of
 from eval.metrics.confusion import ratio
 from eval.metrics.counts import Weights
 from eval.metrics.scores import Score
-from eval.recipe_config import what_matters
 from eval.report.reading import ArmRun, Lack, RunRecord
 from eval.summary import Spread, over_seeds, paired_difference, score
+from runtime.run_folder import what_matters
 
 Floats = npt.NDArray[np.float64]
 

@@ -17,7 +17,6 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from data.dataset import SegmentationDataset
-from eval.arms import ARMS
 from eval.overlay import Ids
 from eval.report.choosing import Item, best_worst_and_between, compared, ranked
 from eval.report.comparison import Comparison
@@ -30,6 +29,7 @@ from eval.report.layers import (
     wrong_picture,
 )
 from eval.report.reading import AGAIN, ArmRun, Lack
+from runtime.run_folder import ARMS
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from typing import Any
 
 from data.dataset import SegmentationDataset
 from data.kinds import KINDS
-from eval.checkpoint import read_checkpoint
-from eval.data_root import split_of
 from eval.report.comparison import Comparison
 from eval.report.reading import Lack
+from runtime.checkpoint import read_checkpoint
+from runtime.run_folder import split_of
 
 REMEDY = "Pass --data.root DIR, the folder where the data set lies now, for a gallery."
 

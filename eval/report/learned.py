@@ -6,8 +6,8 @@ import html
 from collections.abc import Sequence
 
 from eval import wording
-from eval.arms import ARMS
 from eval.report.comparison import Comparison
+from runtime.run_folder import ARMS
 
 KERNELS = ("bilateral", "spatial")
 

@@ -18,8 +18,6 @@ from typing import Any
 
 from data.dataset import SegmentationDataset
 from eval import wording
-from eval.arms import ABOUT_ARMS
-from eval.provenance import provenance
 from eval.report import gallery, learned, tables
 from eval.report.comparison import Comparison, comparisons
 from eval.report.figures import KINDS, Drawing, draw, write_files
@@ -27,6 +25,8 @@ from eval.report.figures.canvas import WITH_CRF
 from eval.report.images import find_split
 from eval.report.reading import Lack, read_run
 from eval.summary import missing_runs
+from runtime.provenance import provenance
+from runtime.run_folder import ABOUT_ARMS
 
 FOLDER = Path(__file__).parent
 

@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from eval.arms import ARMS, ArmName
 from eval.metrics import SplitCounts
-from eval.recipe_config import recipe_of
+from runtime.run_folder import ARMS, ArmName, recipe_of
 
 Values = Mapping[str, Any]
 

@@ -7,9 +7,9 @@ import statistics
 from collections.abc import Callable, Sequence
 
 from eval import wording
-from eval.arms import ARMS
 from eval.report.comparison import Comparison, Estimate
 from eval.table import TABLE_WIDTHS
+from runtime.run_folder import ARMS
 
 LEGEND = (
     "Means over the seeds, in per cent but for NLL (nats a pixel); ± is the sample standard "

@@ -14,12 +14,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from eval.arms import ARMS
 from eval.overlay import Picture
 from eval.report.choosing import Item, best_worst_and_between, compared, ranked
 from eval.report.comparison import Comparison
 from eval.report.figures.canvas import COLOURS, panels, style
 from eval.report.reading import ArmRun, read_run
+from runtime.run_folder import ARMS
 
 GALLERY = "gallery.png"
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from eval.metrics import SHOWN_WIDTHS, SplitCounts, harm_rate, scores
 from eval.metrics.scores import SCORES
-from eval.recipe_config import digest_of, recipe_of, what_matters
 from eval.results.store import Record, digest_of_counts, read
+from runtime.run_folder import digest_of, recipe_of, what_matters
 
 HISTORY = 40
 PATHS = (("data", "root"), ("data", "sbd"), ("model", "weights"), ("model", "backbone_weights"))

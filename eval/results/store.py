@@ -21,8 +21,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from eval.arms import ARMS
 from eval.metrics import SplitCounts
+from runtime.run_folder import ARMS
 
 Record = Mapping[str, Any]
 Base = tuple[str, str | None]  # label, and arm

@@ -12,9 +12,6 @@ import torch
 import torch.nn.functional as F
 
 from data import Split
-from eval.checkpoint import load_segmenter, read_checkpoint
-from eval.data_root import split_of
-from eval.device import DeviceName, device_named
 from eval.inference import image_of
 from eval.tuning.filtered import filtered
 from eval.tuning.logits import LogitsFolder
@@ -22,6 +19,9 @@ from eval.tuning.objective import Measured
 from eval.tuning.picture import Picture, measure, measure_network, prepare, rows
 from models import CrfConfig
 from models.layers import stretch
+from runtime.checkpoint import load_segmenter, read_checkpoint
+from runtime.distributed import DeviceName, device_named
+from runtime.run_folder import split_of
 
 LEARNT = (
     "theta_gamma", "spatial_weight", "theta_alpha", "theta_beta", "bilateral_weight",

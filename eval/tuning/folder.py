@@ -16,9 +16,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from eval.differences import differences
 from eval.tuning.objective import Scores
 from models import CrfConfig
+from runtime.provenance import differences
 
 
 class Journal:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from eval.checkpoint import Checkpoint, load_segmenter
-from eval.data_root import split_of
-from eval.device import device_named
 from eval.inference import coarse_unaries, evaluate
 from eval.metrics import Bootstrap, score_named
 from eval.metrics.scores import Score
 from eval.tuning.options import TuneOptions
 from models import CrfConfig
+from runtime.checkpoint import Checkpoint, load_segmenter
+from runtime.distributed import device_named
+from runtime.run_folder import split_of
 
 
 def score_held_out(

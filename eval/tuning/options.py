@@ -10,13 +10,13 @@ import tyro
 
 from crfrnn.presets import preset
 from data import Split
-from eval.device import DeviceName
 from eval.tuning.gradient import GradientConfig
 from eval.tuning.grid import SearchConfig
 from eval.tuning.method import SEARCHED
 from eval.tuning.objective import Objective
 from eval.tuning.sobol import SobolConfig
 from models import CrfConfig, CrfForm
+from runtime.distributed import DeviceName
 
 MethodName = Literal["grid", "gradient", "sobol"]
 GridName = Literal["default", "deeplab_v1", "deeplab_v2"]

@@ -15,7 +15,6 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from data import VOID, Sample, SegmentationDataset
-from eval import processes
 from eval.inference import Coarse, image_of, labels_of, own_share
 from eval.metrics import mean_iou
 from eval.tuning.filtered import filtered
@@ -23,6 +22,7 @@ from eval.tuning.grid import Grid, SearchConfig, evenly_spaced
 from eval.tuning.method import SEARCHED
 from models import CrfConfig, CrfForm, Segmenter
 from models.layers import stretch
+from runtime import distributed
 
 CALIBRATION_STRIDE = 7  # of the labelled pixels: neighbours say the same twice
 
@@ -69,7 +69,7 @@ def search(
             for setting, counts in score_image(segmenter, sample, coarse[sample.name], settings):
                 confusions[setting] += counts
             progress(done + 1, len(chosen))
-        everywhere = processes.gathered(list(confusions.values()))
+        everywhere = distributed.gathered(list(confusions.values()))
         confusions = {s: sum(counts) for s, *counts in zip(settings, *everywhere, strict=True)}
         for setting in settings:
             scored[setting] = float(np.nan_to_num(mean_iou(confusions[setting], dataset.scored)))
@@ -104,7 +104,7 @@ def calibrate(
         labels.append(sample.mask.flatten()[labelled])
     # Lists: a process may have no image of the search.
     all_rows, all_labels = (
-        torch.cat([part for parts in processes.gathered(found) for part in parts])
+        torch.cat([part for parts in distributed.gathered(found) for part in parts])
         for found in (rows, labels)
     )
     all_rows = all_rows.double()  # the minimum is flat: in float32 it is found to 3e-4 alone

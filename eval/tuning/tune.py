@@ -20,9 +20,6 @@ from rich.progress import (
 )
 
 from crfrnn.presets import preset
-from eval.checkpoint import read_checkpoint
-from eval.data_root import split_of
-from eval.provenance import provenance
 from eval.setting_lines import code, predict_line, train_line
 from eval.tuning.bench import Bench, Problem
 from eval.tuning.crew import Crew
@@ -40,6 +37,9 @@ from eval.tuning.sobol import Sobol
 from eval.tuning.surface import write_surface
 from eval.wording import duration
 from models import CrfConfig
+from runtime.checkpoint import read_checkpoint
+from runtime.provenance import provenance
+from runtime.run_folder import split_of
 
 
 def tune(options: TuneOptions, console: Console | None = None) -> dict[str, Any]:

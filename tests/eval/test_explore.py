@@ -16,7 +16,6 @@ from crfrnn import PRESETS
 from data import CollageConfig
 from data.kinds import label_set
 from eval.__main__ import main
-from eval.checkpoint import load_segmenter, read_checkpoint
 from eval.explore.command import LEARNT, ExploreOptions, explorer_of
 from eval.explore.controls import (
     CONTROLS,
@@ -33,6 +32,7 @@ from eval.predict import POST_HOC
 from models import CrfConfig
 from models.crf import build_crf
 from models.layers import shrink, shrink_image, stretch
+from runtime.checkpoint import load_segmenter, read_checkpoint
 from tests.data.layouts import write_mask
 from tests.eval.explore_scenes import LABELS, SETTING, two_colours, two_scenes
 from tests.eval.plain_networks import CRF

@@ -12,13 +12,13 @@ import pytest
 from matplotlib.figure import Figure
 
 from eval import wording
-from eval.arms import ARMS
 from eval.metrics import gains, score_named
 from eval.report.comparison import Comparison, comparisons
 from eval.report.figures import KINDS, draw
 from eval.report.figures.canvas import canvas, padded, style
 from eval.report.figures.matrices import heat_map
 from eval.report.reading import read_run
+from runtime.run_folder import ARMS
 from tests.eval.fake_run import FakeRun
 
 WITH_CRF = ("post-hoc", "crf-only", "joint")

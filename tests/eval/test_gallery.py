@@ -17,7 +17,6 @@ from PIL import Image
 from data import CollageConfig, FolderConfig
 from data.collage import Collage
 from data.dataset import voc_palette
-from eval.arms import ARMS
 from eval.report import gallery
 from eval.report.choosing import Item, best_worst_and_between
 from eval.report.comparison import Comparison, comparisons
@@ -31,6 +30,7 @@ from eval.report.layers import (
     wrong_picture,
 )
 from eval.report.reading import read_run
+from runtime.run_folder import ARMS
 from tests.eval.fake_run import FakeScenes, make_run
 
 

@@ -16,7 +16,6 @@ import data
 from data import CollageConfig, FolderConfig, VocConfig
 from data.dataset import voc_palette
 from eval.__main__ import main
-from eval.checkpoint import load_segmenter, read_checkpoint
 from eval.inference import coarse_unaries, evaluate, image_of
 from eval.metrics import SplitCounts, harm_rate, scores
 from eval.overlay import overlay
@@ -25,6 +24,7 @@ from eval.probabilities import read_probabilities
 from eval.run import count
 from eval.whole_image import InferenceConfig, infer
 from models import CrfConfig
+from runtime.checkpoint import load_segmenter, read_checkpoint
 from tests.data.layouts import write_folder
 from tests.eval.tiny_checkpoint import tiny_checkpoint, write_photograph
 

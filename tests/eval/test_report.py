@@ -13,11 +13,11 @@ from PIL import Image
 
 from eval import wording
 from eval.__main__ import main
-from eval.arms import ARMS
 from eval.metrics import Bootstrap, SplitCounts, harm_rate, score_named
 from eval.report import Report, write_report
 from eval.report import page as page_module
 from eval.report.figures import KINDS, Drawing
+from runtime.run_folder import ARMS
 from tests.eval.fake_run import FakeRun, make_run
 from tests.eval.page_reader import Page
 

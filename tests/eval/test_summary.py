@@ -9,7 +9,6 @@ import pytest
 from rich.console import Console
 
 from eval import wording
-from eval.arms import ARMS
 from eval.summary import (
     Spread,
     find_run,
@@ -20,6 +19,7 @@ from eval.summary import (
     trimap_widths,
 )
 from eval.table import columns, comparison_table, markdown_block, markdown_table, rows
+from runtime.run_folder import ARMS
 
 
 def results(**miou: list[float]) -> dict[str, Any]:

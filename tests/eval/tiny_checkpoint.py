@@ -10,8 +10,8 @@ from PIL import Image
 
 from data import CollageConfig, DataConfig, config_to_dict
 from data.kinds import label_set
-from eval.checkpoint import save_checkpoint
 from models import CrfConfig, Segmenter, SegmenterConfig
+from runtime.checkpoint import save_checkpoint
 from tests.eval.plain_networks import CRF, TINY
 
 

@@ -10,10 +10,10 @@ import torch
 
 import data
 from data import VOID, CollageConfig, Sample
-from eval.checkpoint import save_checkpoint
 from eval.tuning.logits import LogitsFolder, digest
 from eval.tuning.options import GridOptions, TuneOptions
 from models import CrfForm, Segmenter, SegmenterConfig
+from runtime.checkpoint import save_checkpoint
 from tests.eval.plain_networks import TINY
 
 SCENES = CollageConfig(size=65, num_train=1, num_tune=5, num_report=2)

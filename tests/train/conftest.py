@@ -10,7 +10,7 @@ import pytest
 
 from tests.train.tiny import tiny_recipe
 from tests.train.world import World
-from train.protocol import Comparison
+from train.arms import Comparison
 from train.recipe import Recipe
 
 

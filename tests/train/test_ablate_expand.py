@@ -8,16 +8,13 @@ from dataclasses import asdict, replace
 import pytest
 import yaml
 
-from eval.recipe_config import GAINED, digest_of, what_matters
+from runtime.run_folder import GAINED, as_json, digest_of, what_matters
 from train.__main__ import main
 from train.ablate.ablation import ABLATIONS, SHIPPED, Ablation
-from train.ablate.changes import changed
-from train.ablate.distribute import AGENT_VARIABLES, Shard, leave_sweep
-from train.ablate.expand import expand
-from train.ablate.sharing import common
+from train.ablate.execute import AGENT_VARIABLES, Shard, leave_sweep
+from train.ablate.variants import changed, common, expand
 from train.recipe import Recipe
 from train.recipes import RECIPES
-from train.run_folder import as_json
 
 
 def ablation(**variants) -> Ablation:

@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from runtime.run_folder import read_json, write_json
 from train.__main__ import main
 from train.ablate.ablation import ABLATIONS, Ablation
 from train.ablate.execute import RunArm, execute, jobs_of
-from train.ablate.expand import Variant, expand
-from train.ablate.results import difference, gather, interval
-from train.ablate.table import markdown, rows
+from train.ablate.table import difference, gather, interval, markdown, rows
+from train.ablate.variants import Variant, expand
 from train.recipes import RECIPES
-from train.run_folder import read_json, write_json
 
 MINE = Ablation(
     "mine",

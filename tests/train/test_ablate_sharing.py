@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from runtime.run_folder import read_json, write_json
 from train.ablate.ablation import Ablation
-from train.ablate.expand import Variant, expand
-from train.ablate.sharing import sign_for_taken, take_over
-from train.run_folder import read_json, write_json
+from train.ablate.variants import Variant, expand, sign_for_taken, take_over
 
 
 def fill(out: Path, variant: Variant, name: str, *, search: bool = False) -> Path:

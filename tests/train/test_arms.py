@@ -10,16 +10,13 @@ import torch
 
 import data
 from data import TrainStream, TransformConfig
-from eval.checkpoint import load_segmenter, read_checkpoint
 from eval.metrics import SplitCounts, scores
 from models import DeepLabV1Config, VggConfig
+from runtime.checkpoint import load_segmenter, read_checkpoint
 from tests.train.world import changed, lines_of, weights
-from train.compare import compare
-from train.fit_config import FitConfig
-from train.objective import LossConfig
-from train.phase import check_learning
-from train.protocol import Comparison
-from train.recipe import FinishConfig
+from train.arms import Comparison, check_learning, compare
+from train.losses import LossConfig
+from train.recipe import FinishConfig, FitConfig
 
 
 def test_start_in_two_stages(tiny, tmp_path) -> None:
@@ -78,7 +75,7 @@ def test_joint_may_train_its_crf_first_and_on_other_images(goes_on, tiny, monkey
         seen.append(augment.config)
         return TrainStream(dataset, augment, *rest, **named)
 
-    monkeypatch.setattr("train.arm_runner.TrainStream", remembered)
+    monkeypatch.setattr("train.arms.TrainStream", remembered)
     whole = TransformConfig()
     one_by_one = replace(tiny.fit, steps=3, batch_size=1)
     comparison = goes_on(

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from data import VOID
-from eval.checkpoint import load_segmenter, read_checkpoint
-from eval.data_root import split_of
 from eval.inference import coarse_unaries, evaluate
 from eval.metrics import SplitCounts, harm_rate, mean_iou, scores
 from eval.results.record import records_of
 from models import CrfConfig, Segmenter, SegmenterConfig
+from runtime.checkpoint import load_segmenter, read_checkpoint
+from runtime.run_folder import split_of
 from train.__main__ import main
 from train.bias import BiasOptions, direction_of, tried
 

@@ -18,14 +18,13 @@ from safetensors.torch import save_file
 
 from data import CamVidConfig, config_to_dict
 from eval.__main__ import main as eval_main
-from eval.checkpoint import read_checkpoint, save_checkpoint
 from eval.metrics import SplitCounts
 from models import ResNetConfig, Segmenter, SegmenterConfig, TimmConfig, builder
+from runtime.checkpoint import read_checkpoint, save_checkpoint
 from tests.train.world import changed
 from train.__main__ import choose_kinds
 from train.__main__ import main as train_main
-from train.compare import compare
-from train.protocol import Comparison
+from train.arms import Comparison, compare
 from train.recipes import RECIPES
 
 ARMS = ["start", "unary", "post-hoc", "crf-only", "joint"]
@@ -64,8 +63,8 @@ def test_post_hoc_and_crf_only_stand_behind_the_very_network_of_unary(trained_ru
 @pytest.fixture
 def copied(trained_run, tmp_path, monkeypatch) -> Path:
     """A copy of the comparison, whose page is not written again."""
-    monkeypatch.setattr("train.compare.write_report", lambda *_, **__: None)
-    monkeypatch.setattr("train.compare.say", lambda *_: None)
+    monkeypatch.setattr("train.arms.write_report", lambda *_, **__: None)
+    monkeypatch.setattr("train.arms.say", lambda *_: None)
     return Path(shutil.copytree(trained_run, tmp_path / "run"))
 
 
@@ -140,7 +139,7 @@ def test_weights_that_cannot_be_fetched_name_the_ways_out(tiny, tmp_path, monkey
     def offline(*arguments, **options):
         raise URLError("no route")
 
-    monkeypatch.setattr("train.protocol.Segmenter", offline)
+    monkeypatch.setattr("train.arms.Segmenter", offline)
     comparison = Comparison("collage", tiny, tmp_path / "run", resume=False)
     with pytest.raises(OSError, match=r"\(no route\).*backbone-weights.*backbone\.no-pretrained"):
         comparison.start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from eval.inference import Coarse
-from train.logits_cache import LogitsCache
+from train.arms import LogitsCache
 
 
 def test_what_was_asked_for_last_is_kept() -> None:

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import data
-from eval.checkpoint import load_segmenter, read_checkpoint
 from models import DeepLabV2Config, VggConfig
+from runtime.checkpoint import load_segmenter, read_checkpoint
 from tests.train.world import changed, lines_of, weights
-from train.fit_config import FitConfig
+from train.recipe import FitConfig
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data import VOID
-from eval import processes
-from train.losses.boundary import boundary_weights
-from train.losses.class_weights import balanced_weights, class_weights
-from train.losses.cross_entropy import cross_entropy, pixel_losses
-from train.losses.hard_pixels import hard_pixels
-from train.losses.lovasz import extended_jaccard, lovasz_softmax
+from runtime import distributed
+from train.losses import (
+    balanced_weights,
+    boundary_weights,
+    class_weights,
+    cross_entropy,
+    extended_jaccard,
+    hard_pixels,
+    lovasz_softmax,
+    pixel_losses,
+)
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -129,11 +134,11 @@ def test_two_processes_have_the_loss_and_gradient_of_one_with_both_batches(
         counts.append(count)
         return count
 
-    monkeypatch.setattr(processes, "mean", alone)
+    monkeypatch.setattr(distributed, "mean", alone)
     for i in (0, 1):
         loss(logits[i : i + 1], labels[i : i + 1])
     mean = torch.stack(counts).double().mean()
-    monkeypatch.setattr(processes, "mean", lambda count: mean)
+    monkeypatch.setattr(distributed, "mean", lambda count: mean)
     halves = [loss(logits[i : i + 1], labels[i : i + 1]) for i in (0, 1)]
     together = torch.stack(halves).mean()  # what DistributedDataParallel does to gradients
     (gradient,) = torch.autograd.grad(together, logits)

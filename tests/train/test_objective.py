@@ -20,11 +20,17 @@ from models import (
     SegmenterOutput,
     VggConfig,
 )
-from train.losses.boundary import boundary_weights
-from train.losses.class_weights import class_weights
-from train.losses.hard_pixels import hard_pixels
-from train.losses.lovasz import lovasz_softmax
-from train.objective import LossConfig, Target, loss_terms, scale_target, weighed
+from train.losses import (
+    LossConfig,
+    Target,
+    boundary_weights,
+    class_weights,
+    hard_pixels,
+    loss_terms,
+    lovasz_softmax,
+    scale_target,
+    weighed,
+)
 
 
 @pytest.fixture

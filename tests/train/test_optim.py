@@ -19,10 +19,10 @@ from models import (
     TimmConfig,
     VggConfig,
 )
-from train.arms import TRAINED
-from train.fit_config import FitConfig
 from train.optim import build_optimizer, build_schedule, parameters_by_kind
+from train.recipe import FitConfig
 from train.recipes import RECIPES
+from train.stage import TRAINED
 
 CRF = CrfConfig()
 SEPARABLE = DeepLabV3PlusConfig(

@@ -8,15 +8,14 @@ import pytest
 import torch
 
 import data
-from eval import processes
+from runtime import distributed
 from train.__main__ import main as train_main
-from train.loop import prepare_batch_norm
-from train.step import of_all_processes
+from train.loop import of_all_processes, prepare_batch_norm
 
 
 def test_two_processes_do_not_resume_the_training_of_one(world, monkeypatch) -> None:
     world.train(world.segmenter())
-    monkeypatch.setattr(processes, "num_processes", lambda: 2)
+    monkeypatch.setattr(distributed, "num_processes", lambda: 2)
     with pytest.raises(ValueError, match="processes was 1, now 2"):
         world.train(world.segmenter(), resume=True)
 
@@ -35,7 +34,7 @@ def test_the_processes_of_a_step_see_what_one_would(world) -> None:
 
 
 def test_trained_batch_norm_in_several_cpu_processes_is_refused(world, tiny, monkeypatch) -> None:
-    monkeypatch.setattr(processes, "num_processes", lambda: 2)
+    monkeypatch.setattr(distributed, "num_processes", lambda: 2)
     run = world.run("unary")
     with pytest.raises(ValueError, match=r"--start\.no-sync-batch-norm.*--model\.freeze"):
         prepare_batch_norm(world.segmenter(), tiny.fit, run)
@@ -44,12 +43,12 @@ def test_trained_batch_norm_in_several_cpu_processes_is_refused(world, tiny, mon
 
 def test_one_process_needs_no_group() -> None:
     values = torch.tensor([1.0, 2.0])
-    assert processes.total(values) is values
-    assert torch.equal(processes.mean(values), values)
-    assert torch.equal(processes.largest(values), values)
-    assert processes.gathered("a") == ["a"]
-    assert processes.from_first("a") == "a"
-    assert processes.is_first()
+    assert distributed.total(values) is values
+    assert torch.equal(distributed.mean(values), values)
+    assert torch.equal(distributed.largest(values), values)
+    assert distributed.gathered("a") == ["a"]
+    assert distributed.from_first("a") == "a"
+    assert distributed.is_first()
 
 
 def test_an_ablation_is_not_for_several_processes(monkeypatch) -> None:
@@ -59,5 +58,5 @@ def test_an_ablation_is_not_for_several_processes(monkeypatch) -> None:
 
 
 def test_the_names_of_all_processes_are_told(monkeypatch) -> None:
-    monkeypatch.setattr(processes, "gathered", lambda names: [names, ["from-another"]])
+    monkeypatch.setattr(distributed, "gathered", lambda names: [names, ["from-another"]])
     assert of_all_processes(["mine"]) == ["mine", "from-another"]

@@ -25,16 +25,14 @@ from models import (
     without_pretrained,
 )
 from tests.train.tiny import tiny_recipe
-from train.arms import TRAINED
-from train.fit_config import FitConfig
+from train.arms import check_phases
 from train.loop import fit
-from train.objective import LossConfig
+from train.losses import LossConfig
 from train.optim import build_optimizer
-from train.phase import check_phases
-from train.recipe import Recipe
+from train.recipe import FitConfig, Recipe
 from train.recipes import RECIPES
-from train.run import Run
-from train.tracker import NoTracker
+from train.stage import TRAINED, Run
+from train.tracking import NoTracker
 
 PAPERS = [name for name in RECIPES if name.startswith(("deeplab", "crf", "pac"))]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from train.run_folder import RunFolder, as_whole, read_json, write_json
+from runtime.run_folder import RunFolder, as_whole, read_json, write_json
 
 
 def folder_of(path: Path) -> RunFolder:

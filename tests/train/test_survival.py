@@ -17,13 +17,11 @@ import pytest
 import torch
 
 from data import Collage, CollageConfig, Sample
-from eval.checkpoint import read_checkpoint, save_checkpoint
+from runtime.checkpoint import read_checkpoint, save_checkpoint
 from tests.train.fragile import FragileCollage
 from tests.train.world import changed, lines_of, weights
-from train.batches import Batches, WorkerDied
-from train.random_state import random_state, set_random_state
-from train.step import NonFiniteLoss
-from train.stopping import Stopped, StopRequest, terminable
+from train.loop import Batches, NonFiniteLoss, WorkerDied
+from train.state import Stopped, StopRequest, random_state, set_random_state, terminable
 
 
 @pytest.fixture
@@ -108,7 +106,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_move(
             loss = loss + 0 * torch.sqrt(output.unary.sum() * 0)  # 0 times an infinite slope
         return {"loss": loss}
 
-    monkeypatch.setattr("train.step.loss_terms", poisoned)
+    monkeypatch.setattr("train.loop.loss_terms", poisoned)
     with pytest.raises(NonFiniteLoss, match=r"step 3: .*gradient_norm is nan.*train-") as raised:
         world.train(model, "unary", save_every=1)
     saved = read_checkpoint(world.folder / "run" / "checkpoint.pt")

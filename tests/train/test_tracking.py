@@ -16,13 +16,10 @@ import data
 from data import CollageConfig
 from eval.inference import coarse_unaries, evaluate
 from eval.metrics import scores
-from eval.provenance import git
 from models import CrfConfig, Segmenter, SegmenterConfig
+from runtime.provenance import git
 from tests.train.tiny import tiny_recipe
-from train.media import heat_maps
-from train.tracker import NoTracker
-from train.tracking import RunTracker
-from train.wandb_run import wandb_mode
+from train.tracking import NoTracker, RunTracker, heat_maps, wandb_mode
 
 
 class RecordedRun:

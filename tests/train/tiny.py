@@ -7,8 +7,7 @@ from dataclasses import replace
 from data import CollageConfig
 from eval.tuning.grid import SearchConfig
 from models import DeepLabV3Config, TimmConfig
-from train.fit_config import FitConfig
-from train.recipe import ModelConfig, Recipe
+from train.recipe import FitConfig, ModelConfig, Recipe
 from train.recipes import RECIPES
 
 

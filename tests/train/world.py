@@ -11,13 +11,11 @@ import torch
 
 import data
 from data import Augment, SegmentationDataset, TrainStream
-from eval.arms import ArmName
 from models import CrfConfig, Segmenter, SegmenterConfig
-from train.arms import TRAINED
-from train.fit_config import FitConfig
+from runtime.run_folder import ArmName
 from train.loop import fit
-from train.recipe import Recipe
-from train.run import Run
+from train.recipe import FitConfig, Recipe
+from train.stage import TRAINED, Run
 from train.tracking import RunTracker
 
 

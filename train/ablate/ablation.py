@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from eval.arms import ArmName
+from runtime.run_folder import ArmName
 
 Changes = Mapping[str, Any]
 """Values by dotted field of the recipe: {"crf.resolution": 4}."""

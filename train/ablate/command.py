@@ -14,17 +14,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from eval.arms import ArmName
-from eval.choices import chosen
+from runtime.provenance import chosen
+from runtime.run_folder import ArmName, write_json
 from train.ablate.ablation import ABLATIONS, Ablation, Changes
-from train.ablate.distribute import Shard, leave_sweep, write_sweep
-from train.ablate.execute import comparison_of, execute, jobs_of
-from train.ablate.expand import Variant, expand
-from train.ablate.results import gather
-from train.ablate.table import absent, markdown, terminal_table
+from train.ablate.execute import Shard, comparison_of, execute, jobs_of, leave_sweep, write_sweep
+from train.ablate.table import absent, gather, markdown, terminal_table
+from train.ablate.variants import Variant, expand
 from train.recipe import Recipe
 from train.recipes import RECIPES
-from train.run_folder import write_json
 
 ChooseNetwork = Callable[[Recipe, list[str]], "tuple[Recipe, list[str]]"]
 

@@ -10,17 +10,24 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from train.recipe import Recipe
-from train.recipes.camvid import camvid
-from train.recipes.collage import collage
-from train.recipes.crf_as_rnn import crf_as_rnn
-from train.recipes.deeplab_v1 import deeplab_v1_largefov, deeplab_v1_msc
-from train.recipes.deeplab_v2 import deeplab_v2_resnet101, deeplab_v2_vgg16
-from train.recipes.deeplab_v3 import deeplab_v3_resnet101
-from train.recipes.deeplab_v3plus import deeplab_v3plus_resnet101, deeplab_v3plus_xception65
-from train.recipes.pac_crf import pac_crf
-from train.recipes.voc12_animals import voc12_animals
-from train.recipes.voc12_animals_balanced import voc12_animals_balanced
-from train.recipes.voc12_animals_imagenet import voc12_animals_imagenet
+from train.recipes.ours import (
+    camvid,
+    collage,
+    voc12_animals,
+    voc12_animals_balanced,
+    voc12_animals_imagenet,
+)
+from train.recipes.papers import (
+    crf_as_rnn,
+    deeplab_v1_largefov,
+    deeplab_v1_msc,
+    deeplab_v2_resnet101,
+    deeplab_v2_vgg16,
+    deeplab_v3_resnet101,
+    deeplab_v3plus_resnet101,
+    deeplab_v3plus_xception65,
+    pac_crf,
+)
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "collage": collage,

@@ -21,7 +21,7 @@ from eval.benchmark.gpu.work import crf_work
 from eval.benchmark.options import BenchmarkOptions, Shape
 from eval.benchmark.problem import Problem
 from eval.benchmark.run import SMALLEST_AGREEMENT
-from eval.provenance import provenance
+from runtime.provenance import provenance
 
 KIND = "benchmark-gpu"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from eval import wording
-from eval.arms import ARMS
 from eval.report.comparison import Comparison
 from eval.report.figures.canvas import COLOURS, Undrawable, canvas, padded, with_tips
+from runtime.run_folder import ARMS
 
 
 def ladder(comparison: Comparison) -> Figure:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 
 from matplotlib.figure import Figure
 
-from eval.arms import ARMS
 from eval.report.comparison import Comparison, Estimate
 from eval.report.figures.canvas import COLOURS, WITH_CRF, Undrawable, canvas, label_ends
 from eval.summary import trimap_widths
+from runtime.run_folder import ARMS
 
 Curve = dict[int, Estimate]
 

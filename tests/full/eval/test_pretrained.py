@@ -15,13 +15,13 @@ import data
 from data import VOID, VocConfig, config_to_dict, voc
 from data.voc import ANIMALS
 from eval.__main__ import main
-from eval.checkpoint import save_checkpoint
 from eval.explore.command import ExploreOptions, explorer_of
 from eval.explore.view import view
 from eval.inference import coarse_unaries, final_logits, samples
 from eval.metrics import mean_iou
 from eval.metrics.confusion import pixel_accuracy
 from eval.setting_lines import preset_setting
+from runtime.checkpoint import save_checkpoint
 from tests.eval.pretrained import POST_HOC, TOLERANCE, published_segmenter
 
 # mIoU of the seven classes, and within 1, 3, 5, 10 px of void, as taken with the C++ dense CRF.

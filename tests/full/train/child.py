@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 import tyro
 
-from eval import processes
-from eval.arms import ArmName
 from models import DeepLabV3Config
+from runtime import distributed
+from runtime.run_folder import ArmName
 from tests.train.tiny import tiny_recipe
-from train.protocol import Comparison
+from train.arms import Comparison
 from train.recipe import Recipe
-from train.stopping import Stopped, terminable
+from train.state import Stopped, terminable
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> None:
     options = tyro.cli(ChildOptions, args=arguments)
     torch.set_num_threads(1)
     try:
-        with terminable(), processes.joined(torch.device("cpu")):
+        with terminable(), distributed.joined(torch.device("cpu")):
             comparison = Comparison("tiny", recipe_of(options), options.out, resume=True)
             comparison.run(options.arm, 0)
     except Stopped as stopped:

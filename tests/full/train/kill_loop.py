@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 import tyro
 
-from eval.checkpoint import Checkpoint, read_checkpoint
+from runtime.checkpoint import Checkpoint, read_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 

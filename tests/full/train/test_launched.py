@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from eval.checkpoint import read_checkpoint
+from runtime.checkpoint import read_checkpoint
 from tests.full.train.kill_loop import (
     REPOSITORY,
     checkpoint_of,
@@ -24,7 +24,7 @@ from tests.full.train.kill_loop import (
 from tests.train.fragile import FragileCollage
 from tests.train.tiny import tiny_recipe
 from tests.train.world import World, lines_of
-from train.batches import WorkerDied
+from train.loop import WorkerDied
 
 
 def test_a_killed_training_goes_on_to_the_same_weights(tmp_path) -> None:

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from eval.arms import ARMS
-from eval.checkpoint import read_checkpoint
 from models import DeepLabV2Config, DeepLabV3PlusConfig, SegmenterConfig, TimmConfig, VggConfig
+from runtime.checkpoint import read_checkpoint
+from runtime.run_folder import ARMS
 from tests.train.tiny import tiny_recipe
-from train.compare import compare
+from train.arms import compare
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What made a result: command, commit, versions and machine."""
+"""What made a result: command, commit, versions, machine; and how two configurations differ."""
 
 from __future__ import annotations
 
@@ -7,11 +7,52 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterable
+from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+
+# Two configurations side by side, for errors that say what changed.
+
+
+def differences(found: Any, expected: Any, name: str = "") -> list[str]:
+    """Where two nested dictionaries differ, by dotted name."""
+    if isinstance(found, dict) and isinstance(expected, dict):
+        keys = [*expected, *(k for k in found if k not in expected)]
+        return [
+            line
+            for key in keys
+            for line in differences(found.get(key), expected.get(key), f"{name}.{key}".strip("."))
+        ]
+    same = found == expected or (
+        isinstance(expected, list | tuple)
+        and isinstance(found, list | tuple)
+        and list(found) == list(expected)
+    )
+    return [] if same else [f"{name} was {found!r}, now {expected!r}"]
+
+
+# A word that must be one of a few.
+
+
+def chosen(kind: str, word: str, choices: Iterable[str]) -> str:
+    """The word, if it is a choice.
+
+    Raises:
+        ValueError: it is not; the message has the choices, and the nearest.
+    """
+    known = list(choices)
+    if word in known:
+        return word
+    near = get_close_matches(word, known, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"unknown {kind} {word!r}: choose one of {', '.join(known)}.{hint}")
+
+
+# What made a result: command, commit, versions and machine.
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-image", "torchmetrics")
 

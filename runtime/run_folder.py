@@ -1,33 +1,137 @@
-"""The folder of a comparison: what is kept where, and whether it may be gone on with.
-
-config.json                      the recipe, and origin.json: who did work here
-arms/<arm>-seed<k>/              checkpoint.pt, metrics.jsonl, result.json, search.json, and what
-                                 was counted on every image: counts-<split>.npz, for an arm with
-                                 a CRF also counts-<split>-before-crf.npz
-predictions/<arm>-seed<k>/       masks of the report split, palette PNG
-results.json, report.html        written when every arm is there
-"""
+"""The folder of a run: its configuration, who made it, and the results of its arms."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 from uuid import uuid4
 
-from eval import processes
-from eval.arms import ArmName
-from eval.checkpoint import load_segmenter, read_checkpoint
-from eval.differences import differences
-from eval.provenance import provenance
-from eval.recipe_config import what_matters
+import data
+from data import CollageConfig, DataConfig, SegmentationDataset, Split
 from models import CrfConfig, Segmenter
+from runtime import distributed
+from runtime.checkpoint import load_segmenter, read_checkpoint
+from runtime.provenance import differences, provenance
+
+# The five arms of the comparison, in the order in which they are shown everywhere.
+
+ArmName = Literal["start", "unary", "post-hoc", "crf-only", "joint"]
+ARMS: tuple[ArmName, ...] = get_args(ArmName)
+
+ABOUT_ARMS: dict[str, str] = {
+    "start": "the starting checkpoint as it is",
+    "unary": "the network alone, trained from start",
+    "post-hoc": "unary plus a dense CRF, its settings searched on the tune split",
+    "crf-only": "unary frozen, the CRF trained by gradient from the post-hoc values",
+    "joint": "network and CRF trained together from start",
+}
+
+
+# Which recipe a run folder is of, when two hold runs of one, and the digest that says so.
+
+CHANGES_NO_ARM = (
+    "seeds",
+    "workers",
+    "device",
+    "compile",
+    "log_every",
+    "save_every",
+    "max_corrupt",
+    "wandb",
+)
+
+GAINED: Mapping[str, Any] = {"search_again": False, "crf.storage": "float32"}
+"""Fields that recipes have gained, by dotted name, at the value that changes nothing: left out
+there, they keep the digests of earlier runs, and their folders can be gone on with."""
+
+DIGEST_LENGTH = 12
+
+
+def what_matters(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config without what changes no arm: more seeds are more arms, not others."""
+    return without_gained({k: v for k, v in config.items() if k not in CHANGES_NO_ARM}, "")
+
+
+def without_gained(config: Mapping[str, Any], above: str) -> dict[str, Any]:
+    """A config without the fields of `GAINED` that are at their values there."""
+    return {
+        key: without_gained(value, f"{above}{key}.") if isinstance(value, Mapping) else value
+        for key, value in config.items()
+        if not (f"{above}{key}" in GAINED and value == GAINED[f"{above}{key}"])
+    }
+
+
+def digest_of(config: Mapping[str, Any]) -> str:
+    """The same for the same values, in any order of the keys, on any machine."""
+    written = json.dumps(config, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(written.encode()).hexdigest()[:DIGEST_LENGTH]
+
+
+def recipe_of(command: str) -> str | None:
+    """The recipe's name in `python -m train ...`; None where it names none."""
+    words = shlex.split(command)
+    if "train" not in words:
+        return None
+    verb, *options = words[words.index("train") + 1 :] or [""]
+    if verb in ("compare", "run"):
+        return options[0] if options else None
+    if verb != "ablate":
+        return None
+    for before, word in pairwise(["", *options]):
+        if before == "--recipe" or word.startswith("--recipe="):
+            return word.removeprefix("--recipe=")
+    return "collage"  # the default
+
+
+# The data set that a checkpoint or a run was made with, wherever it lies now.
+
+
+def split_of(config: Mapping[str, Any], split: Split, root: Path | None) -> SegmentationDataset:
+    """One split of a stored data set.
+
+    Args:
+        config: the data set's config as a dictionary, with its kind.
+        split: train, tune or report.
+        root: where the data set lies now, if not where it was.
+
+    Raises:
+        ValueError: a root for a data set that is made, not read.
+        FileNotFoundError: nothing lies there.
+    """
+    return data.build(config_at(config, root), split)
+
+
+def config_at(config: Mapping[str, Any], root: Path | None) -> DataConfig:
+    """The config of a stored data set, at the root where it lies now, if not where it was.
+
+    Raises:
+        ValueError: a root for a data set that is made, not read.
+    """
+    built = data.config_from_dict(dict(config))
+    if root is None:
+        return built
+    if isinstance(built, CollageConfig):
+        raise ValueError("--data.root: this checkpoint's data set is made, not read from disk.")
+    return replace(built, root=root)
+
+
+# The folder of a comparison: what is kept where, and whether it may be gone on with.
+#
+# config.json                      the recipe, and origin.json: who did work here
+# arms/<arm>-seed<k>/              checkpoint.pt, metrics.jsonl, result.json, search.json, and what
+#                                  was counted on every image: counts-<split>.npz, for an arm with
+#                                  a CRF also counts-<split>-before-crf.npz
+# predictions/<arm>-seed<k>/       masks of the report split, palette PNG
+# results.json, report.html        written when every arm is there
 
 
 @dataclass(frozen=True)
@@ -73,14 +177,14 @@ class RunFolder:
                 f"{path} holds arms that begin at the start of seed {kept['seeds'][0]}: let it be "
                 f"the first of --seeds, got {config['seeds']}, or give another --out."
             )
-        processes.barrier()  # the others have read it
-        if processes.is_first():
+        distributed.barrier()  # the others have read it
+        if distributed.is_first():
             write_json(path / "config.json", config)
         # Asked now: by the end, an edit may have changed what git says.
         started = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self._invocation = {**provenance(), "started": started, "id": uuid4().hex}
         self._began = time.perf_counter()
-        if kept is None and processes.is_first():
+        if kept is None and distributed.is_first():
             # Of a run that left nothing, what it was called is of no interest either.
             (path / "origin.json").unlink(missing_ok=True)
 
@@ -94,7 +198,7 @@ class RunFolder:
 
         Others may do so at the same time, each with an arm of its own: their lines stay.
         """
-        if not processes.is_first():
+        if not distributed.is_first():
             return
         seconds = time.perf_counter() - self._began
         signed: list[dict[str, Any]] = read_json(self.path / "origin.json") or []

@@ -1,8 +1,4 @@
-"""Checkpoints: everything a run needs to go on, and an evaluation to rebuild the model.
-
-A file holds tensors, numbers, strings and containers of these, so it is read with
-weights_only=True and runs no code.
-"""
+"""Checkpoints: one file with the weights, the state of training and the config."""
 
 from __future__ import annotations
 
@@ -16,6 +12,11 @@ from zipfile import is_zipfile
 import torch
 
 from models import Segmenter, SegmenterConfig, without_pretrained
+
+# Checkpoints: everything a run needs to go on, and an evaluation to rebuild the model.
+#
+# A file holds tensors, numbers, strings and containers of these, so it is read with
+# weights_only=True and runs no code.
 
 FORMAT = 2
 

@@ -1,1 +1,0 @@
-"""Losses of a segmentation, one a file; `train.objective` weighs and adds them."""
