@@ -1,16 +1,4 @@
-"""Regularised Frank-Wolfe: inference by steps towards the minimiser of a linearised energy.
-
-    minimise over the simplex of every pixel   E(x) + lambda R(x),
-    s_t = argmin_s <grad E(x_t), s> + lambda R(s),   x_{t+1} = x_t + gamma_t (s_t - x_t)
-
-with E the relaxed energy (`crfrnn.diagnostics.relaxed_energy`), minus whose gradient is
-the mean-field update u. Two regularisers R:
-
-    "entropy"  sum x log x     s = softmax(u / lambda)      lambda = gamma = 1 is mean field
-    "l2"       1/2 |x|^2       s = sparsemax(u / lambda)
-
-Source: Le-Huu and Alahari, Regularized Frank-Wolfe for Dense CRFs, NeurIPS 2021.
-"""
+"""Regularised Frank-Wolfe (Le-Huu and Alahari, NeurIPS 2021)."""
 
 from __future__ import annotations
 
@@ -33,9 +21,143 @@ from crfrnn.inference import (
     per_iteration,
     recomputed,
 )
-from crfrnn.line_search import Regularizer, line_search
 from crfrnn.rows_ops import rows_softmax
-from crfrnn.sparsemax import sparsemax
+
+# Sparsemax: the Euclidean counterpart of softmax, with exact zeros.
+
+
+def sparsemax(logits: Tensor) -> Tensor:
+    """The point of the simplex nearest to the logits: argmin_s |s - z|^2.
+
+        s = max(z - tau, 0),   tau such that sum_l s_l = 1,
+
+    found by sorting: the support holds the k largest entries, k the largest number with
+    1 + k z_(k) > z_(1) + ... + z_(k), and tau = (z_(1) + ... + z_(k) - 1) / k.
+    On the support S the Jacobian is I - 1 1' / |S|, elsewhere 0.
+
+    Args:
+        logits: z, (..., L), floating point.
+
+    Returns:
+        (..., L), at least 0, sums to 1 over the last axis; differentiable in `logits`
+        wherever the support does not change.
+
+    Source: Martins and Astudillo, ICML 2016, algorithm 1 and proposition 2.
+    """
+    # A constant over labels changes nothing; with the maximum at 0, tau is in [-1, 0).
+    z = logits - logits.detach().amax(dim=-1, keepdim=True)
+    with torch.no_grad():  # the support is piecewise constant: the sort needs no gradient
+        descending = z.sort(dim=-1, descending=True).values
+        total = descending.cumsum(dim=-1)
+        rank = torch.arange(1, z.shape[-1] + 1, dtype=z.dtype, device=z.device)
+        size = (1 + rank * descending > total).sum(dim=-1, keepdim=True)
+        support = z > (total.gather(-1, size - 1) - 1) / size
+        size = support.sum(dim=-1, keepdim=True)
+    tau = (torch.where(support, z, 0).sum(dim=-1, keepdim=True) - 1) / size
+    return torch.where(support, z - tau, 0)
+
+
+# The exact step along one Frank-Wolfe direction.
+
+Regularizer = Literal["entropy", "l2"]
+NEWTON_ITERATIONS = 50  # a bound; bisection alone would reach float64 precision by then
+
+
+def line_search(
+    x: Tensor,
+    d: Tensor,
+    update: Tensor,
+    response: Tensor,
+    regularizer: Regularizer,
+    temperature: float,
+) -> Tensor:
+    """The gamma in [0, 1] that minimises E + lambda R on the segment from x to s = x + d.
+
+    With c = <d, A d>, A x = sum_m K_m (x P_m'), the derivative along the segment is
+
+        phi'(gamma) = gamma c - <u(x), d> + lambda <R'(x + gamma d), d>.
+
+    By the choice of s, phi'(0) <= 0 and phi'(1) <= c. Where c <= 0, the whole of it is at
+    most 0 and the answer is 1: so it is for every direction where attractive Potts meets a positive
+    definite kernel, and there the search costs a filtering and changes nothing. Where c > 0,
+    phi is convex: "l2" has its minimum in closed form, "entropy" by Newton's method on phi'
+    inside a bracket. (For "entropy" the closed form of the quadratic part alone would not
+    do: what bends phi for a Potts model is the entropy.)
+
+    Where A is not symmetric, phi' is the field that mean field sets to zero and not the
+    derivative of an energy.
+
+    Args:
+        x: x_t, (B, N, L).
+        d: s - x, (B, N, L), s of the same regulariser and temperature.
+        update: u(x) = unary - A x, (B, N, L).
+        response: A d, (B, N, L).
+        regularizer: R.
+        temperature: lambda.
+
+    Returns:
+        gamma of each image, (B, 1, 1), differentiable in all tensors.
+    """
+    curvature = inner(d, response)
+    if regularizer == "l2":
+        curvature = curvature + temperature * inner(d, d)
+    convex = curvature > 0
+    # 1 where it is not used: 0 / 0 at a fixed point would turn its gradient to NaN.
+    curvature = torch.where(convex, curvature, 1)
+    if regularizer == "l2":
+        gamma = (inner(update, d) - temperature * inner(x, d)) / curvature
+    else:
+        gamma = entropy_step(x, d, update, curvature, temperature)
+    return torch.where(convex, gamma.clamp(0, 1), 1)
+
+
+def entropy_step(
+    x: Tensor, d: Tensor, update: Tensor, curvature: Tensor, temperature: float
+) -> Tensor:
+    """The root of phi' for R = sum x log x and c > 0, (B, 1, 1)."""
+    tiny = torch.finfo(x.dtype).tiny
+    linear = inner(update, d)
+
+    def derivative(gamma: Tensor) -> Tensor:  # phi'; the 1 of log x + 1 meets sum_l d = 0
+        log_x = (x + gamma * d).clamp_min(tiny).log()
+        return gamma * curvature - linear + temperature * inner(log_x, d)
+
+    def second_derivative(gamma: Tensor) -> Tensor:  # phi'' > 0
+        return curvature + temperature * inner(d / (x + gamma * d).clamp_min(tiny), d)
+
+    with torch.no_grad():
+        low, high = torch.zeros_like(curvature), torch.ones_like(curvature)
+        gamma = (low + high) / 2
+        for _ in range(NEWTON_ITERATIONS):
+            value = derivative(gamma)
+            low, high = torch.where(value < 0, gamma, low), torch.where(value < 0, high, gamma)
+            newton = gamma - value / second_derivative(gamma)
+            inside = (newton >= low) & (newton <= high)
+            previous, gamma = gamma, torch.where(inside, newton, (low + high) / 2)
+            if (gamma - previous).abs().max() <= torch.finfo(x.dtype).eps:
+                break
+    # One more step of Newton, seen by autograd: d gamma = -d phi' / phi'' at the root,
+    # the implicit function theorem.
+    return gamma - derivative(gamma) / second_derivative(gamma).detach()
+
+
+def inner(a: Tensor, b: Tensor) -> Tensor:
+    """<a, b> of each image: (B, 1, 1)."""
+    return (a * b).sum(dim=(1, 2), keepdim=True)
+
+
+# Regularised Frank-Wolfe: inference by steps towards the minimiser of a linearised energy.
+#
+#     minimise over the simplex of every pixel   E(x) + lambda R(x),
+#     s_t = argmin_s <grad E(x_t), s> + lambda R(s),   x_{t+1} = x_t + gamma_t (s_t - x_t)
+#
+# with E the relaxed energy (`crfrnn.diagnostics.relaxed_energy`), minus whose gradient is the
+# mean-field update u. Two regularisers R:
+#
+#     "entropy"  sum x log x     s = softmax(u / lambda)      lambda = gamma = 1 is mean field
+#     "l2"       1/2 |x|^2       s = sparsemax(u / lambda)
+#
+# Source: Le-Huu and Alahari, Regularized Frank-Wolfe for Dense CRFs, NeurIPS 2021.
 
 Step = float | Tensor | Literal["decaying", "line_search"]
 

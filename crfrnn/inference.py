@@ -1,16 +1,8 @@
-"""Mean-field inference of the dense CRF, and what every inference has in common.
-
-Sign convention, stated once: logits are higher for likelier labels, the
-compatibility mu is a PENALTY and is subtracted,
-
-    logits_{t+1} = unary - sum_m (K_m q_t) P_m',   P_m = mu W_m,   q_t = softmax(logits_t).
-
-With Potts, mu = 1 - I and a scalar weight w, this equals unary + w K q up to a
-constant over labels.
-"""
+"""Mean-field inference, unrolled."""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,6 +24,36 @@ from crfrnn.checks import (
 from crfrnn.filtering import Filter
 from crfrnn.filtering.fused import STORAGE, Storage, fused_updates
 from crfrnn.rows_ops import rows_product, rows_softmax
+
+# The mixture of two distributions over labels, given and returned as logits.
+
+
+def log_mixture(logits: Tensor, unary: Tensor, weight: float) -> Tensor:
+    """log((1 - m) softmax(logits) + m softmax(unary)), over the last axis.
+
+    A mean field that is sure and wrong passes no gradient; the mixture always passes that of
+    the unary (Le-Huu and Alahari, NeurIPS 2021, who train with m = 0.5 and test with 0).
+
+    Args:
+        logits: (B, N, L).
+        unary: (B, N, L).
+        weight: m, in (0, 1).
+    """
+    return torch.logaddexp(
+        logits.log_softmax(dim=-1) + math.log1p(-weight),
+        unary.log_softmax(dim=-1) + math.log(weight),
+    )
+
+
+# Mean-field inference of the dense CRF, and what every inference has in common.
+#
+# Sign convention, stated once: logits are higher for likelier labels, the compatibility mu is a
+# PENALTY and is subtracted,
+#
+#     logits_{t+1} = unary - sum_m (K_m q_t) P_m',   P_m = mu W_m,   q_t = softmax(logits_t).
+#
+# With Potts, mu = 1 - I and a scalar weight w, this equals unary + w K q up to a constant over
+# labels.
 
 Pairwise = Sequence[Sequence[Tensor]]  # over iterations, over kernels: (L, L) penalties
 Observer = Callable[[Tensor], None]  # is shown q_0, q_1, ...: (B, N, L) without gradient

@@ -27,7 +27,6 @@ from crfrnn.checks import (
     check_theta,
     check_widths,
 )
-from crfrnn.compatibility import KernelWeights
 from crfrnn.filtering import (
     ExactFilter,
     FeaturesGradient,
@@ -37,6 +36,7 @@ from crfrnn.filtering import (
     SeparableFilter,
     WindowFilter,
 )
+from crfrnn.label_matrices import KernelWeights
 
 FilterName = Literal["separable", "lattice", "exact", "window"]
 Theta = float | Sequence[float]

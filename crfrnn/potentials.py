@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from crfrnn.checks import check_choice, check_flag, check_mask
-from crfrnn.compatibility import CompatibilityForm, KernelWeights, build_compatibility
 from crfrnn.filtering import (
     NORMALIZATIONS,
     FeaturesGradient,
@@ -21,8 +20,13 @@ from crfrnn.filtering import (
     WithoutSelf,
 )
 from crfrnn.inference import Pairwise
-from crfrnn.kernel_weights import build_kernel_weight
 from crfrnn.kernels import GaussianKernel, KernelConfig
+from crfrnn.label_matrices import (
+    CompatibilityForm,
+    KernelWeights,
+    build_compatibility,
+    build_kernel_weight,
+)
 from crfrnn.rows_ops import label_product
 
 

@@ -6,13 +6,12 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from crfrnn import CrfRnn
-from crfrnn.compatibility import CompatibilityForm, KernelWeights
 from crfrnn.filtering import LatticeAccuracyName, Normalization
 from crfrnn.filtering.fused import Storage
-from crfrnn.frank_wolfe import FrankWolfe
+from crfrnn.frank_wolfe import FrankWolfe, Regularizer
 from crfrnn.inference import Inference, MeanField
 from crfrnn.kernels import FilterName, KernelConfig
-from crfrnn.line_search import Regularizer
+from crfrnn.label_matrices import CompatibilityForm, KernelWeights
 
 OF_MEAN_FIELD = ("damping", "storage")
 OF_FRANK_WOLFE = ("regularizer", "temperature", "step")

@@ -21,8 +21,7 @@ import wandb
 from numpy.typing import NDArray
 from PIL import Image
 
-from crfrnn.compatibility import potts
-from crfrnn.kernel_weights import MatrixWeight
+from crfrnn.label_matrices import MatrixWeight, potts
 from data import VOID, SegmentationDataset
 from eval.metrics import SHOWN_WIDTHS
 from eval.report.figures.canvas import panels, style

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from crfrnn.filtering.accuracy import LatticeAccuracyName
 from crfrnn.filtering.filters import (
     ExactFilter,
     FeaturesGradient,
@@ -10,8 +9,8 @@ from crfrnn.filtering.filters import (
     SeparableFilter,
     WindowFilter,
 )
+from crfrnn.filtering.lattice import LatticeAccuracyName, LatticeOverflowError
 from crfrnn.filtering.linear import NORMALIZATIONS, Filter, Normalization, Normalized, WithoutSelf
-from crfrnn.filtering.vertices import LatticeOverflowError
 
 __all__ = [
     "NORMALIZATIONS",

@@ -18,9 +18,7 @@ from torch import Tensor
 
 from crfrnn.filtering import lattice as plain_lattice
 from crfrnn.filtering import separable as plain_separable
-from crfrnn.filtering.accuracy import LatticeAccuracy
-from crfrnn.filtering.lattice import Lattice
-from crfrnn.filtering.simplex import largest_precise
+from crfrnn.filtering.lattice import Lattice, LatticeAccuracy, largest_precise
 from crfrnn.native import (
     OVERFLOWED,
     LatticeArgument,

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from crfrnn.filtering import separable as plain_separable
-from crfrnn.filtering.accuracy import LatticeAccuracy
 from crfrnn.filtering.cpu import lattice_argument, separable_argument, takes, taps_argument
-from crfrnn.filtering.lattice import Lattice
+from crfrnn.filtering.lattice import Lattice, LatticeAccuracy
 from crfrnn.native import (
     KernelArgument,
     KernelGradArgument,

@@ -15,10 +15,13 @@ from torch import Tensor
 
 from crfrnn import triton_kernels
 from crfrnn.filtering import lattice as plain_lattice
-from crfrnn.filtering.accuracy import LatticeAccuracy
-from crfrnn.filtering.lattice import Lattice, split_segments
-from crfrnn.filtering.simplex import largest_precise
-from crfrnn.filtering.vertices import KEY_LIMIT
+from crfrnn.filtering.lattice import (
+    KEY_LIMIT,
+    Lattice,
+    LatticeAccuracy,
+    largest_precise,
+    split_segments,
+)
 
 MAX_DIM = 16  # of the features
 MAX_ENTRIES = 2**30  # of a table of int32: the last program's numbers may go beyond

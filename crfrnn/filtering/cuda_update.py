@@ -14,8 +14,7 @@ from torch import Tensor
 
 from crfrnn import triton_kernels
 from crfrnn.filtering import cuda, ops
-from crfrnn.filtering.accuracy import named
-from crfrnn.filtering.lattice import Lattice
+from crfrnn.filtering.lattice import Lattice, named
 from crfrnn.filtering.update_composed import FlatKernel, composed_kernel_grads
 
 

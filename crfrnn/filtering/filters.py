@@ -10,8 +10,7 @@ from torch import Tensor
 
 from crfrnn.checks import check_between, check_choice
 from crfrnn.filtering import lattice_ops, ops
-from crfrnn.filtering.accuracy import LatticeAccuracyName
-from crfrnn.filtering.lattice import Lattice
+from crfrnn.filtering.lattice import Lattice, LatticeAccuracyName
 from crfrnn.filtering.linear import Filter
 
 FeaturesGradient = Literal["gaussian", "lattice"]

@@ -11,10 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crfrnn.filtering import cpu, lattice, simplex
-from crfrnn.filtering.accuracy import named
+from crfrnn.filtering import cpu, lattice
 from crfrnn.filtering.cpu_kernels import Kernel, source_grad
-from crfrnn.filtering.lattice import Lattice
+from crfrnn.filtering.lattice import Lattice, named
 from crfrnn.filtering.ops import Grads, gaussian_features_grad
 from crfrnn.operators import on_device_of, operator
 
@@ -83,8 +82,8 @@ build_lattice.register_autograd(_build_backward, setup_context=_save_build)
 
 @operator("crfrnn::barycentric_features_grad")
 def barycentric_features_grad(rank: Tensor, grad: Tensor, accuracy: str) -> Tensor:
-    """`simplex.barycentric_features_grad`; not differentiable itself."""
-    return simplex.barycentric_features_grad(rank, grad, named(accuracy).scale)
+    """`lattice.barycentric_features_grad`; not differentiable itself."""
+    return lattice.barycentric_features_grad(rank, grad, named(accuracy).scale)
 
 
 @barycentric_features_grad.register_fake

@@ -18,9 +18,8 @@ import torch
 from torch import Tensor
 
 from crfrnn.filtering import cpu_update
-from crfrnn.filtering.accuracy import named
 from crfrnn.filtering.cpu_kernels import Kernel
-from crfrnn.filtering.lattice import Lattice
+from crfrnn.filtering.lattice import Lattice, named
 from crfrnn.filtering.update_composed import (
     FlatKernel,
     composed_update,

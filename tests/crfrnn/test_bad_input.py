@@ -24,14 +24,13 @@ from crfrnn.checks import (
     check_positive,
     check_theta,
 )
-from crfrnn.compatibility import build_compatibility
 from crfrnn.diagnostics import discrete_energy, free_energy, relaxed_energy, trace
 from crfrnn.filtering import LatticeFilter
 from crfrnn.frank_wolfe import FrankWolfe, frank_wolfe
 from crfrnn.implicit import ImplicitMeanField, implicit_mean_field
 from crfrnn.inference import MeanField, mean_field
-from crfrnn.kernel_weights import build_kernel_weight
 from crfrnn.kernels import GaussianKernel, KernelConfig
+from crfrnn.label_matrices import build_compatibility, build_kernel_weight
 from crfrnn.losses import DenseCrfLoss
 from tests.crfrnn.problems import random_problem
 from tests.crfrnn.small_layers import random_inputs

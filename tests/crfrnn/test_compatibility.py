@@ -9,11 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from crfrnn.compatibility import LabelMatrix, build_compatibility, potts
 from crfrnn.filtering import ExactFilter
 from crfrnn.inference import mean_field
-from crfrnn.kernel_weights import build_kernel_weight
-from crfrnn.lower_bound import lower_bound
+from crfrnn.label_matrices import (
+    LabelMatrix,
+    build_compatibility,
+    build_kernel_weight,
+    lower_bound,
+    potts,
+)
 
 COMPATIBILITY_OPTIONS: list[dict[str, Any]] = [
     {"form": "potts"},

@@ -24,9 +24,8 @@ from crfrnn.filtering import (
 )
 from crfrnn.filtering import lattice as plain_lattice
 from crfrnn.filtering import separable as plain_separable
-from crfrnn.filtering.accuracy import LatticeAccuracyName, named
 from crfrnn.filtering.cpu_kernels import Kernel, source_grad
-from crfrnn.filtering.lattice import Lattice
+from crfrnn.filtering.lattice import Lattice, LatticeAccuracyName, named
 from crfrnn.filtering.ops import gaussian_features_grad
 from tests.crfrnn.native_path import ROUNDINGS, random_features, random_rows
 

@@ -19,9 +19,14 @@ from crfrnn.filtering import (
     WindowFilter,
 )
 from crfrnn.filtering.exact import gaussian
+from crfrnn.filtering.lattice import (
+    elevate,
+    enclosing_simplex,
+    insert_neighbours,
+    neighbour_steps,
+    pack_keys,
+)
 from crfrnn.filtering.linear import Normalization
-from crfrnn.filtering.simplex import elevate, enclosing_simplex
-from crfrnn.filtering.vertices import insert_neighbours, neighbour_steps, pack_keys
 from crfrnn.kernels import positions
 
 SHAPE = (9, 13)

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from crfrnn import CrfRnn
 from crfrnn.filtering import NORMALIZATIONS, LatticeFilter, Normalization
-from crfrnn.filtering.accuracy import named
-from crfrnn.filtering.simplex import elevate
+from crfrnn.filtering.lattice import elevate, named
 from crfrnn.inference import mean_field
 from crfrnn.kernels import KernelConfig
 from tests.crfrnn.problems import neighbours, softmax

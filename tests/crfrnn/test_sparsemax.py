@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from crfrnn.sparsemax import sparsemax
+from crfrnn.frank_wolfe import sparsemax
 
 LOGITS = torch.randn(5, 4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 

@@ -22,7 +22,7 @@ from crfrnn.filtering import (
     WindowFilter,
     lattice,
 )
-from crfrnn.filtering.accuracy import LatticeAccuracy
+from crfrnn.filtering.lattice import LatticeAccuracy
 from crfrnn.importers import from_crfasrnn
 from crfrnn.kernels import KernelConfig, positions
 from tests.crfrnn.small_layers import assert_gradients, random_inputs, small_crf

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from crfrnn import CrfRnn
 from crfrnn.filtering import Filter, Normalized
-from crfrnn.filtering.accuracy import named
-from crfrnn.filtering.lattice import Lattice, build_lattice
+from crfrnn.filtering.lattice import Lattice, build_lattice, named
 from crfrnn.inference import MeanField
 from crfrnn.native import library_path
 from crfrnn.triton_kernels import available

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from crfrnn.filtering import Filter
-from crfrnn.filtering.accuracy import LatticeAccuracy
-from crfrnn.filtering.lattice import Lattice
+from crfrnn.filtering.lattice import Lattice, LatticeAccuracy
 
 
 @dataclass(frozen=True)

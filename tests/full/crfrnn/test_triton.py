@@ -21,9 +21,8 @@ from crfrnn.filtering import (
     cuda_update,
 )
 from crfrnn.filtering import lattice as plain_lattice
-from crfrnn.filtering.accuracy import LatticeAccuracyName, named
 from crfrnn.filtering.fused import fused_updates
-from crfrnn.filtering.lattice import Lattice, split_segments
+from crfrnn.filtering.lattice import Lattice, LatticeAccuracyName, named, split_segments
 from crfrnn.filtering.linear import Normalization
 from crfrnn.filtering.update_composed import composed_updates_grad, flat_kernels
 from crfrnn.filtering.update_ops import mean_field_updates as updates_operator

@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from crfrnn.filtering.accuracy import ACCURACIES
-from crfrnn.filtering.lattice import build_lattice, split_segments
+from crfrnn.filtering.lattice import ACCURACIES, build_lattice, split_segments
 from crfrnn.triton_kernels import build, exact, exact_grad, neighbours, rows, segments, separable
 
 LABELS = 21

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from crfrnn import triton_kernels
 from crfrnn.filtering import cpu, cpu_update, cuda, cuda_update
-from crfrnn.filtering.accuracy import ACCURACIES
 from crfrnn.filtering.cpu_kernels import Kernel
+from crfrnn.filtering.lattice import ACCURACIES
 from crfrnn.filtering.update_composed import FlatKernel
 from crfrnn.filtering.update_ops import without_repetition
 

@@ -1,25 +1,73 @@
-"""Label compatibility, and what every small matrix on the label axis has in common.
-
-The update subtracts mu W_m (K_m q) for each kernel m. W_m weighs the messages of
-kernel m, mu is a penalty: mu[l, l'] is what label l pays for a neighbour of label l'.
-
-Each form is a module whose `forward()` takes nothing and returns its matrix, so the
-penalty of kernel m is `mu() @ W_m()` (the forms of W_m: crfrnn/kernel_weights.py). With
-`num_sets` = T, one set of parameters for each iteration, the matrices are (T, L, L) and
-the same product holds. Forms name their parameters differently, so that a state of one
-does not load into another.
-"""
+"""Matrices over labels: the compatibility mu and the weights of a kernel."""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
 
-from crfrnn.checks import check_choice, check_count
+from crfrnn.checks import check_choice, check_count, check_finite
 from crfrnn.rows_ops import label_product
+
+# max(x, bound) that a parameter can come back from: projected gradient as an operator.
+
+
+def lower_bound(x: Tensor, bound: float) -> Tensor:
+    """max(x, bound), with a gradient where a descent step would lead back above the bound.
+
+    The gradient of max is 0 below the bound, so an entry that one step pushed there would
+    stay for ever. Here g passes where x > bound, or where g < 0: the step -g raises x.
+    At the bound itself a step down is stopped, as projection stops it, so that an entry
+    started there gathers no debt. One that a long step carried below climbs back first:
+    the parameter may be negative, what it stands for is not.
+
+    Away from the bound, and above it, this is the true gradient; below it the truth is 0.
+
+    Args:
+        x: any shape, floating point.
+        bound: in the unit of x; -inf leaves x and its gradient alone.
+
+    Returns:
+        max(x, bound), in the shape of x.
+
+    Source: the reparametrisation of Balle, Laparra and Simoncelli's learned image compression
+    (ICLR 2017), whose authors' library calls it `lower_bound`, "identity if towards".
+    """
+    return _LowerBound.apply(x, bound)  # type: ignore[no-any-return]
+
+
+class _LowerBound(Function):
+    """max(x, bound); its gradient knows the direction of the step."""
+
+    @staticmethod
+    def forward(x: Tensor, bound: float) -> Tensor:
+        return x.clamp_min(bound)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
+        x, ctx.bound = inputs
+        ctx.save_for_backward(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (grad,) = grads
+        (x,) = ctx.saved_tensors
+        return grad.where((x > ctx.bound) | (grad < 0), 0.0), None
+
+
+# Label compatibility, and what every small matrix on the label axis has in common.
+#
+# The update subtracts mu W_m (K_m q) for each kernel m. W_m weighs the messages of kernel m, mu
+# is a penalty: mu[l, l'] is what label l pays for a neighbour of label l'.
+#
+# Each form is a module whose `forward()` takes nothing and returns its matrix, so the penalty of
+# kernel m is `mu() @ W_m()` (the forms of W_m: crfrnn/label_matrices.py). With `num_sets` = T,
+# one set of parameters for each iteration, the matrices are (T, L, L) and the same product holds.
+# Forms name their parameters differently, so that a state of one does not load into another.
 
 KernelWeights = Literal["scalar", "class", "matrix"]
 CompatibilityForm = Literal["potts", "diagonal", "symmetric", "full", "low_rank"]
@@ -203,3 +251,121 @@ def build_compatibility(
     if rank is not None:
         return LowRank(num_labels, rank=rank, num_sets=num_sets)
     return COMPATIBILITIES[form](num_labels, num_sets=num_sets)
+
+
+# Kernel weights W_m: how much each kernel's messages count, for each label.
+#
+# The update subtracts mu W_m (K_m q). Every form is a module whose `forward()` returns W as (L,
+# L), or (T, L, L) with parameters of their own for each of T iterations.
+
+
+class KernelWeight(LabelMatrix, ABC):
+    """W of one kernel, which starts by acting as a scalar w in every form.
+
+    Args:
+        num_labels: L.
+        value: w, the start. At 0, which every form holds exactly, the kernel is silent.
+        nonnegative: keep every entry of W at 0 or above, by `lower_bound`.
+        num_sets: T, or None.
+    """
+
+    def __init__(
+        self,
+        num_labels: int,
+        *,
+        value: float,
+        nonnegative: bool = False,
+        num_sets: int | None = None,
+    ) -> None:
+        super().__init__(num_labels, num_sets=num_sets)
+        check_finite("value", value)
+        if not isinstance(nonnegative, bool):
+            raise TypeError(f"nonnegative must be True or False, got {nonnegative!r}.")
+        if nonnegative and value < 0:
+            raise ValueError(
+                f"value must be at least 0 for a nonnegative kernel weight, got {value!r}. "
+                "Start at 0 or above, or pass nonnegative=False."
+            )
+        self.value = float(value)
+        self.nonnegative = nonnegative
+        self.low = 0.0 if nonnegative else -math.inf
+        self.register_start()
+
+    @abstractmethod
+    def register_start(self) -> None:
+        """Register the learned entries, so that W acts as `value`."""
+
+    def configuration(self) -> dict[str, object]:
+        """Every argument of the constructor after num_labels, by name."""
+        own = {"value": self.value, "nonnegative": self.nonnegative}
+        return {**own, **super().configuration()}
+
+
+class ScalarWeight(KernelWeight):
+    """W = w I: one number for all labels."""
+
+    def register_start(self) -> None:
+        """w: () or (T,)."""
+        self.scalar = self.start(torch.tensor(self.value))
+
+    def forward(self) -> Tensor:
+        """w I: (L, L) or (T, L, L)."""
+        scalar = lower_bound(self.scalar, self.low)
+        return torch.diag_embed(scalar[..., None].expand(*self.sets, self.num_labels))
+
+
+class ClassWeight(KernelWeight):
+    """W = diag(w): one number for the messages of each label."""
+
+    def register_start(self) -> None:
+        """w: (L,) or (T, L)."""
+        self.diagonal = self.start(torch.full((self.num_labels,), self.value))
+
+    def forward(self) -> Tensor:
+        """diag(w): (L, L) or (T, L, L)."""
+        return torch.diag_embed(lower_bound(self.diagonal, self.low))
+
+
+class MatrixWeight(KernelWeight):
+    """W, entry by entry, from w I: off the diagonal it starts at the bound of `nonnegative`."""
+
+    def register_start(self) -> None:
+        """W: (L, L) or (T, L, L)."""
+        self.matrix = self.start(self.value * torch.eye(self.num_labels))
+
+    def forward(self) -> Tensor:
+        """W: (L, L) or (T, L, L)."""
+        return lower_bound(self.matrix, self.low)
+
+
+KERNEL_WEIGHTS: dict[str, type[ScalarWeight | ClassWeight | MatrixWeight]] = {
+    "scalar": ScalarWeight,
+    "class": ClassWeight,
+    "matrix": MatrixWeight,
+}
+
+
+def build_kernel_weight(
+    form: KernelWeights,
+    num_labels: int,
+    *,
+    value: float,
+    nonnegative: bool = False,
+    num_sets: int | None = None,
+) -> KernelWeight:
+    """The kernel weight of that name; calling it returns W, (L, L) or (T, L, L).
+
+    Args:
+        form: "scalar", "class" or "matrix".
+        num_labels: L.
+        value: w, the start: W acts as that scalar whatever its form.
+        nonnegative: keep every entry of W at 0 or above.
+        num_sets: T, one W for each iteration; None ties them.
+
+    Raises:
+        ValueError: another name, a count out of range, a start that is not finite, or is
+            negative where the weight may not be.
+        TypeError: `nonnegative` is no bool.
+    """
+    check_choice("kernel_weights", form, KERNEL_WEIGHTS)
+    return KERNEL_WEIGHTS[form](num_labels, value=value, nonnegative=nonnegative, num_sets=num_sets)
