@@ -30,7 +30,7 @@ USAGE = """usage: python -m eval run CHECKPOINT [--split SPLIT] [--data.root DIR
 
 def run(arguments: list[str]) -> None:
     """Score a checkpoint."""
-    from eval.run import run_command
+    from eval.score import run_command
 
     run_command(arguments)
 
@@ -51,7 +51,7 @@ def explore(arguments: list[str]) -> None:
 
 def export(arguments: list[str]) -> None:
     """Write a network's weights."""
-    from eval.export import export_command
+    from eval.score import export_command
 
     export_command(arguments)
 

@@ -12,7 +12,7 @@ from PIL import Image
 from data.kinds import LabelSet
 from eval.explore.refinery import Energy
 from eval.explore.view import View
-from eval.overlay import Picture
+from eval.prediction_files import Picture
 
 MINUS = "−"
 SIZE = (300, 72)  # of the curve's own coordinates

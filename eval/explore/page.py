@@ -25,7 +25,7 @@ from eval.explore.controls import (
 from eval.explore.refinery import Refinery, preview_of
 from eval.explore.scene import Scene, Scenes
 from eval.explore.view import view
-from eval.overlay import overlay
+from eval.prediction_files import overlay
 from eval.setting_lines import code, predict_line, train_line
 from models import CrfConfig
 from models.crf import build_crf

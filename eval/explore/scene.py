@@ -15,9 +15,8 @@ from data import SegmentationDataset
 from data.dataset import VOID
 from data.kinds import LabelSet
 from data.reading import read_ids
-from eval.overlay import Ids, Picture
-from eval.photographs import photographs, read_photograph
-from eval.probabilities import SMALLEST, read_probabilities
+from eval.predict import photographs, read_photograph
+from eval.prediction_files import SMALLEST, Ids, Picture, read_probabilities
 from models import Segmenter
 
 

@@ -12,7 +12,7 @@ from data.dataset import VOID
 from eval.explore.refinery import Refined, Refinery
 from eval.explore.scene import Scene
 from eval.metrics import mean_iou
-from eval.overlay import Ids, Picture, overlay
+from eval.prediction_files import Ids, Picture, overlay
 from models import CrfConfig
 
 NUM_MOVES = 5

@@ -5,9 +5,8 @@ from __future__ import annotations
 from eval.metrics.bootstrap import Bootstrap, Interval
 from eval.metrics.confusion import iou_per_class, mean_iou, pixel_accuracy
 from eval.metrics.counts import SplitCounts, joined
-from eval.metrics.harm import gains, harm_rate
 from eval.metrics.scorer import TRIMAP_WIDTHS, Scorer
-from eval.metrics.scores import SHOWN_WIDTHS, score_named, scores
+from eval.metrics.scores import SHOWN_WIDTHS, gains, harm_rate, score_named, scores
 
 __all__ = [
     "SHOWN_WIDTHS",

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array, vstack
 
-from eval.metrics.trimap import Band
+from eval.metrics.boundary import Band
 
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -38,7 +38,7 @@ class SplitCounts:
         classes: names, the position is the id.
         scored: ids whose scores are averaged to the headline.
         widths: of the trimap bands, pixels, ascending.
-        band: where the bands lie, see `eval.metrics.trimap`.
+        band: where the bands lie, see `eval.metrics.boundary`.
         rings: (N, (W + 1) L L) int64, sparse: pixels by ring, truth and prediction. Ring k lies
             between the widths k - 1 and k; the last one beyond all of them.
         boundary: (N, L, 2) int64, see `boundary.boundary_iou_counts`.

@@ -12,10 +12,9 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from data.dataset import VOID
-from eval.metrics.boundary import boundary_f_counts, boundary_iou_counts
-from eval.metrics.calibration import NUM_BINS, CalibrationCounts, calibration_counts
+from eval.metrics.boundary import Band, band_distance, boundary_f_counts, boundary_iou_counts
 from eval.metrics.counts import SplitCounts
-from eval.metrics.trimap import Band, band_distance
+from eval.metrics.scores import NUM_BINS, CalibrationCounts, calibration_counts
 
 Counts = npt.NDArray[np.int64]
 
@@ -38,7 +37,7 @@ class Scorer:
         classes: names, the position is the id.
         scored: ids whose scores are averaged to the headline; all ids enter the confusion.
         trimap_widths: band widths in pixels, ascending.
-        band: where the trimap bands lie, see `eval.metrics.trimap`; one rule for the data set.
+        band: where the trimap bands lie, see `eval.metrics.boundary`; one rule for the data set.
 
     Raises:
         ValueError: no class, scored ids outside the classes or repeated, or widths that do

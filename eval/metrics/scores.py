@@ -1,19 +1,18 @@
-"""The scores of a split, by name, from what was counted on its images.
-
-Every score is a function of counts and weights, (B, N) -> (B,): weights of one give the score of
-the data set, the weights of resampled images its sampling distribution (see `bootstrap`).
-"""
+"""Scores from counts: mIoU, accuracy, boundary scores, calibration, harm rate."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
 
+from data.dataset import VOID
 from eval.metrics.boundary import boundary_f, boundary_iou, mean_boundary_f, mean_over
-from eval.metrics.calibration import expected_calibration_error, num_pixels
 from eval.metrics.confusion import (
     Floats,
     Matrices,
@@ -25,6 +24,112 @@ from eval.metrics.confusion import (
     ratio,
 )
 from eval.metrics.counts import SplitCounts, Weights
+
+# Image by image: what a CRF gains, where it harms, and how that depends on the network.
+
+
+def gains(before: SplitCounts, after: SplitCounts) -> tuple[Floats, Floats]:
+    """The mIoU of every image before the CRF, and how much it changed behind it.
+
+    Args:
+        before: of the network alone.
+        after: of the CRF behind it, on the same images.
+
+    Returns:
+        (N,) and (N,), NaN for images without a scored class.
+
+    Raises:
+        ValueError: other images.
+    """
+    if before.names != after.names:
+        raise ValueError("expected the counts of the same images in one order.")
+    strength = mean_iou(before.confusions, before.scored)
+    return strength, mean_iou(after.confusions, after.scored) - strength
+
+
+def harm_rate(before: SplitCounts, after: SplitCounts) -> float | None:
+    """Share of the images whose mIoU the CRF lowers, however little; None without an image."""
+    _, gained = gains(before, after)
+    counted = gained[~np.isnan(gained)]
+    return float((counted < 0).mean()) if counted.size else None
+
+
+# What probabilities are worth: negative log-likelihood, Brier score, calibration error.
+#
+# Sums over the labelled pixels of an image, which add up over images.
+
+NUM_BINS = 15  # of confidence, equally wide, as in Guo et al.
+
+
+class CalibrationCounts(NamedTuple):
+    """The sums of one image, or of N stacked.
+
+    Attributes:
+        nll: sum of -log p(truth).
+        brier: sum over pixels and labels of (p(l) - [l = truth])^2.
+        bins: (15, 3) by confidence max_l p(l): pixels, right ones, sum of the confidence.
+    """
+
+    nll: npt.NDArray[np.float64]
+    brier: npt.NDArray[np.float64]
+    bins: npt.NDArray[np.float64]
+
+
+def calibration_counts(logits: Tensor, mask: Tensor) -> CalibrationCounts:
+    """The sums of one image.
+
+    Args:
+        logits: (L, H, W), of any scale that softmax makes probabilities of.
+        mask: (H, W) ids, 255 = void.
+    """
+    logits = logits.float()
+    log_sum = logits.logsumexp(0)  # Z below: p(l) = exp(logits_l) / Z
+    labelled = mask != VOID
+    truth = torch.where(labelled, mask, 0).to(logits.device)
+    at_truth = logits.gather(0, truth[None])[0] - log_sum
+    sum_of_squares = (logits * 2).logsumexp(0) - 2 * log_sum  # log sum_l p(l)^2
+    highest, label = logits.max(0)
+    # From here on one number a pixel, summed in float64.
+    nll, brier, confidence, right = (
+        values.cpu()[labelled].double()
+        for values in (
+            -at_truth,
+            sum_of_squares.exp() - 2 * at_truth.exp() + 1,
+            (highest - log_sum).exp(),
+            label == truth,
+        )
+    )
+    number = (confidence * NUM_BINS).ceil().long().clamp(1, NUM_BINS) - 1  # bins (k, k + 1] / 15
+    bins = torch.stack(
+        [
+            torch.bincount(number, minlength=NUM_BINS).double(),
+            torch.bincount(number, right, NUM_BINS),
+            torch.bincount(number, confidence, NUM_BINS),
+        ],
+        dim=1,
+    )
+    return CalibrationCounts(
+        np.asarray(nll.sum().item()), np.asarray(brier.sum().item()), bins.numpy()
+    )
+
+
+def num_pixels(bins: Floats) -> Floats:
+    """How many pixels were counted: (..., 15, 3) -> (...)."""
+    return np.asarray(bins[..., 0].sum(-1))
+
+
+def expected_calibration_error(bins: Floats) -> Floats:
+    """sum_b |right_b - confidence_b| / pixels, (..., 15, 3) -> (...), in 0..1.
+
+    Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, equation 5.
+    """
+    return ratio(np.abs(bins[..., 1] - bins[..., 2]).sum(-1), num_pixels(bins))
+
+
+# The scores of a split, by name, from what was counted on its images.
+#
+# Every score is a function of counts and weights, (B, N) -> (B,): weights of one give the score
+# of the data set, the weights of resampled images its sampling distribution (see `bootstrap`).
 
 Score = Callable[[SplitCounts, Weights], Floats]
 

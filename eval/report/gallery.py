@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from data.dataset import SegmentationDataset
-from eval.overlay import Ids
+from eval.prediction_files import Ids
 from eval.report.choosing import Item, best_worst_and_between, compared, ranked
 from eval.report.comparison import Comparison
 from eval.report.controls import controls

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from data.dataset import VOID
-from eval.overlay import Ids, Picture
+from eval.prediction_files import Ids, Picture
 
 OUTLINE = (255, 255, 255)
 

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from eval.overlay import Picture
+from eval.prediction_files import Picture
 from eval.report.choosing import Item, best_worst_and_between, compared, ranked
 from eval.report.comparison import Comparison
 from eval.report.figures.canvas import COLOURS, panels, style

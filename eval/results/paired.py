@@ -12,7 +12,7 @@ from eval.metrics.bootstrap import interval_of
 from eval.metrics.confusion import Floats
 from eval.results.lines import Line, Load, lines_of, part
 from eval.results.store import Record, Study
-from eval.score_table import Row
+from eval.score import Row
 
 DIFFERENCES = (
     Row("mIoU", "miou"),

@@ -11,7 +11,7 @@ from eval.metrics import SplitCounts, harm_rate
 from eval.results.lines import Line, Load, lines_of, part
 from eval.results.paired import BY_SEED, DIFFERENCES, differences, value
 from eval.results.store import Study, place
-from eval.score_table import Row
+from eval.score import Row
 from eval.summary import Spread
 
 SCORES = (

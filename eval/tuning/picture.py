@@ -23,7 +23,7 @@ from torch import Tensor
 
 from data import VOID, Sample
 from eval.inference import image_of
-from eval.metrics.trimap import Band, band_distance
+from eval.metrics.boundary import Band, band_distance
 from eval.tuning.filtered import Filtered, filtered
 from eval.tuning.objective import Counts, Measured, likelihood_curve
 from models import CrfConfig, Segmenter

@@ -11,13 +11,14 @@ from scipy import ndimage
 from scipy.spatial.distance import cdist
 
 from eval.metrics.boundary import (
+    NEVER,
+    band_distance,
     boundary_f,
     boundary_f_counts,
     boundary_iou,
     boundary_iou_counts,
     mean_boundary_f,
 )
-from eval.metrics.trimap import NEVER, band_distance
 
 VOID = 255
 LABELS = 4

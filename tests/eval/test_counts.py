@@ -12,8 +12,8 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from eval.metrics import Scorer, SplitCounts, gains, harm_rate, joined, scores
 from eval.metrics.boundary import boundary_f
-from eval.metrics.calibration import calibration_counts, expected_calibration_error, num_pixels
 from eval.metrics.confusion import class_accuracy, frequency_weighted_iou
+from eval.metrics.scores import calibration_counts, expected_calibration_error, num_pixels
 
 CLASSES = ("sky", "cow", "grass")
 

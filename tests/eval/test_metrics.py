@@ -13,9 +13,9 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardInd
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from eval.metrics import Scorer, iou_per_class, mean_iou, pixel_accuracy, scores
+from eval.metrics.boundary import band_distance
 from eval.metrics.confusion import class_accuracy, frequency_weighted_iou
 from eval.metrics.scores import SCORES, TRIMAP_SCORES
-from eval.metrics.trimap import band_distance
 
 CLASSES = ("sky", "cow", "grass", "road", "boat")
 

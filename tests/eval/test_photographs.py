@@ -12,9 +12,8 @@ from PIL import Image
 from data import CollageConfig
 from data.dataset import CorruptSample, voc_palette
 from data.kinds import label_set
-from eval.overlay import overlay
-from eval.photographs import photographs, read_photograph
-from eval.probabilities import Probabilities, read_probabilities, write_probabilities
+from eval.predict import photographs, read_photograph
+from eval.prediction_files import Probabilities, overlay, read_probabilities, write_probabilities
 from tests.eval.tiny_checkpoint import write_photograph
 
 

@@ -16,13 +16,11 @@ import data
 from data import CollageConfig, FolderConfig, VocConfig
 from data.dataset import voc_palette
 from eval.__main__ import main
-from eval.inference import coarse_unaries, evaluate, image_of
+from eval.inference import InferenceConfig, coarse_unaries, evaluate, image_of, infer
 from eval.metrics import SplitCounts, harm_rate, scores
-from eval.overlay import overlay
 from eval.predict import POST_HOC, parsed
-from eval.probabilities import read_probabilities
-from eval.run import count
-from eval.whole_image import InferenceConfig, infer
+from eval.prediction_files import overlay, read_probabilities
+from eval.score import count
 from models import CrfConfig
 from runtime.checkpoint import load_segmenter, read_checkpoint
 from tests.data.layouts import write_folder

@@ -9,9 +9,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from eval.size_batches import WAITING, batches_by_size, coarse_together, unaries_together
-from eval.whole_image import InferenceConfig, infer, infer_each, with_widths_scaled
-from eval.windows import stitched, taper, window_starts
+from eval.inference import (
+    WAITING,
+    InferenceConfig,
+    batches_by_size,
+    coarse_together,
+    infer,
+    infer_each,
+    stitched,
+    taper,
+    unaries_together,
+    window_starts,
+    with_widths_scaled,
+)
 from models import Segmenter
 from models.crf import build_crf
 from models.deeplab_v2 import rescale, resize
