@@ -209,7 +209,7 @@ TRAIN = (
            'self.schedule.load_state_dict(training["schedule"])', "pass",
            "tests/train/test_loop.py"),
     Mutant("Resume with other random numbers", "train/state.py",
-           'set_random_state(training["random"][processes.rank()])', "set_random_state",
+           'set_random_state(training["random"][distributed.rank()])', "set_random_state",
            "tests/train/test_loop.py"),
     Mutant("Keep the last weights instead of their moving average", "train/state.py",
            "# type: ignore[assignment]\n        return averaged",
