@@ -2,6 +2,8 @@
 
 That decorator keeps the compiler out of an operator's body, and for this imports all of it at the
 first call: seconds. The body of an operator that is registered from its schema is opaque as it is.
+The schema is written out: what PyTorch infers from annotations, and from which, depends on its
+release.
 """
 
 from __future__ import annotations
@@ -19,19 +21,19 @@ Function = Callable[..., Any]
 
 @final
 class Operator:
-    """A function with typed arguments, none of them modified, as the operator of that name.
+    """A function, which modifies none of its arguments, as a registered operator.
 
     Args:
-        name: "crfrnn::" and the function's own.
+        schema: "crfrnn::" and the function's own name, then its arguments and what it returns.
         function: the kernel of every device that has no other.
         device_types: those that `function` serves; "default" is all of them.
     """
 
-    def __init__(self, name: str, function: Function, device_types: str) -> None:
+    def __init__(self, schema: str, function: Function, device_types: str) -> None:
+        name = schema[: schema.index("(")]
         self.name = name
         self.function = function
-        schema = torch.library.infer_schema(function, mutates_args=())
-        torch.library.define(name, schema, tags=(torch.Tag.pt2_compliant_tag,))
+        torch.library.define(name, schema[len(name) :], tags=(torch.Tag.pt2_compliant_tag,))
         torch.library.impl(name, device_types, function)
         namespace, own = name.split("::")
         self.overload: OpOverload[..., Any] = getattr(getattr(torch.ops, namespace), own).default
@@ -77,6 +79,6 @@ def on_device_of(tensor: Tensor) -> AbstractContextManager[None]:
     return guard
 
 
-def operator(name: str, device_types: str = "default") -> Callable[[Function], Operator]:
+def operator(schema: str, device_types: str = "default") -> Callable[[Function], Operator]:
     """A decorator that registers a function: see `Operator`."""
-    return lambda function: Operator(name, function, device_types)
+    return lambda function: Operator(schema, function, device_types)

@@ -11,7 +11,7 @@ from crfrnn import rows
 from crfrnn.operators import operator
 
 
-@operator("crfrnn::rows_product")
+@operator("crfrnn::rows_product(Tensor v, Tensor matrix) -> Tensor")
 def rows_product(v: Tensor, matrix: Tensor) -> Tensor:
     """`rows.product`: v @ matrix, (B, N, L) and (L, K) -> (B, N, K)."""
     return rows.product(v.contiguous(), matrix)
@@ -48,7 +48,7 @@ def label_product(a: Tensor, b: Tensor) -> Tensor:
     return torch.stack([label_product(x, y) for x, y in zip(a, b, strict=True)])
 
 
-@operator("crfrnn::rows_inner")
+@operator("crfrnn::rows_inner(Tensor a, Tensor b) -> Tensor")
 def rows_inner(a: Tensor, b: Tensor) -> Tensor:
     """`rows.inner`: sum_i a_i b_i', (B, N, L) and (B, N, K) -> (L, K)."""
     return rows.inner(a.contiguous(), b.contiguous())
@@ -75,7 +75,7 @@ def _inner_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | Non
 rows_inner.register_autograd(_inner_backward, setup_context=_save_inner)
 
 
-@operator("crfrnn::rows_softmax")
+@operator("crfrnn::rows_softmax(Tensor logits) -> Tensor")
 def rows_softmax(logits: Tensor) -> Tensor:
     """`rows.softmax`, with the backward of `rows.softmax_grad`."""
     return rows.softmax(logits)

@@ -20,7 +20,10 @@ from crfrnn.operators import on_device_of, operator
 Built = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
-@operator("crfrnn::build_lattice")
+@operator(
+    "crfrnn::build_lattice(Tensor features, str accuracy) -> (Tensor, Tensor, Tensor, Tensor, "
+    "Tensor, Tensor, Tensor, Tensor)",
+)
 def build_lattice(features: Tensor, accuracy: str) -> Built:
     """`lattice.build_lattice`: the fields of `Lattice` in order, and the rank."""
     tables, rank = lattice.build_lattice(features, named(accuracy))
@@ -80,7 +83,7 @@ def _build_backward(ctx: Any, *grads: Tensor) -> Grads:
 build_lattice.register_autograd(_build_backward, setup_context=_save_build)
 
 
-@operator("crfrnn::barycentric_features_grad")
+@operator("crfrnn::barycentric_features_grad(Tensor rank, Tensor grad, str accuracy) -> Tensor")
 def barycentric_features_grad(rank: Tensor, grad: Tensor, accuracy: str) -> Tensor:
     """`lattice.barycentric_features_grad`; not differentiable itself."""
     return lattice.barycentric_features_grad(rank, grad, named(accuracy).scale)
@@ -91,7 +94,11 @@ def _(rank: Tensor, grad: Tensor, accuracy: str) -> Tensor:
     return grad.new_empty(grad.shape[0], grad.shape[1] - 1)
 
 
-@operator("crfrnn::lattice_filter")
+@operator(
+    "crfrnn::lattice_filter(Tensor features, Tensor v, Tensor slice_vertices, "
+    "Tensor slice_weights, Tensor splat_pixels, Tensor splat_weights, Tensor splat_offsets, "
+    "Tensor splat_segments, Tensor stencils, str accuracy, bool transposed) -> Tensor",
+)
 def lattice_filter(
     features: Tensor,
     v: Tensor,
@@ -142,7 +149,11 @@ def _(features: Tensor, v: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(v, memory_format=torch.contiguous_format)
 
 
-@operator("crfrnn::lattice_weights_grad")
+@operator(
+    "crfrnn::lattice_weights_grad(Tensor v, Tensor grad, Tensor slice_vertices, "
+    "Tensor slice_weights, Tensor splat_pixels, Tensor splat_weights, Tensor splat_offsets, "
+    "Tensor splat_segments, Tensor stencils, str accuracy, bool transposed) -> Tensor",
+)
 def lattice_weights_grad(
     v: Tensor,
     grad: Tensor,
@@ -187,7 +198,12 @@ def _(v: Tensor, grad: Tensor, slice_vertices: Tensor, slice_weights: Tensor, *_
     return torch.empty_like(slice_weights)
 
 
-@operator("crfrnn::lattice_features_grad")
+@operator(
+    "crfrnn::lattice_features_grad(Tensor features, Tensor v, Tensor grad, "
+    "Tensor slice_vertices, Tensor slice_weights, Tensor splat_pixels, Tensor splat_weights, "
+    "Tensor splat_offsets, Tensor splat_segments, Tensor stencils, str accuracy, "
+    "bool transposed) -> Tensor",
+)
 def lattice_features_grad(
     features: Tensor,
     v: Tensor,

@@ -58,7 +58,7 @@ def gaussian_features_grad(
 # exact
 
 
-@operator("crfrnn::exact_order")
+@operator("crfrnn::exact_order(Tensor features) -> Tensor")
 def exact_order(features: Tensor) -> Tensor:
     """`exact.exact_order`."""
     return exact.exact_order(features)
@@ -76,7 +76,7 @@ def _(features: Tensor) -> Tensor:
     return features.new_empty(features.shape[:2], dtype=torch.int64)
 
 
-@operator("crfrnn::exact_filter")
+@operator("crfrnn::exact_filter(Tensor features, Tensor v, Tensor order, float epsilon) -> Tensor")
 def exact_filter(features: Tensor, v: Tensor, order: Tensor, epsilon: float) -> Tensor:
     """`exact.exact_filter`, and on the GPU what `filters.ExactFilter` says of order, epsilon."""
     return exact.exact_filter(features, v)
@@ -95,7 +95,10 @@ def _(features: Tensor, v: Tensor, order: Tensor, epsilon: float) -> Tensor:
     return torch.empty_like(v, memory_format=torch.contiguous_format)
 
 
-@operator("crfrnn::exact_features_grad")
+@operator(
+    "crfrnn::exact_features_grad(Tensor features, Tensor v, Tensor grad, Tensor order, "
+    "float epsilon) -> Tensor",
+)
 def exact_features_grad(
     features: Tensor, v: Tensor, grad: Tensor, order: Tensor, epsilon: float
 ) -> Tensor:
@@ -157,7 +160,10 @@ exact_filter.register_autograd(_exact_backward, setup_context=_save_exact)
 # window
 
 
-@operator("crfrnn::window_filter")
+@operator(
+    "crfrnn::window_filter(Tensor features, Tensor v, SymInt[] shape, SymInt radius, "
+    "SymInt dilation) -> Tensor",
+)
 def window_filter(
     features: Tensor, v: Tensor, shape: Sequence[int], radius: int, dilation: int
 ) -> Tensor:
@@ -199,7 +205,7 @@ window_filter.register_autograd(_window_backward, setup_context=_save_window)
 # separable
 
 
-@operator("crfrnn::separable_filter")
+@operator("crfrnn::separable_filter(Tensor theta, Tensor v, SymInt[] shape) -> Tensor")
 def separable_filter(theta: Tensor, v: Tensor, shape: Sequence[int]) -> Tensor:
     """`separable.separable_filter`."""
     return separable.separable_filter(theta, v, shape)
@@ -223,7 +229,9 @@ def _(theta: Tensor, v: Tensor, shape: Sequence[int]) -> Tensor:
     return torch.empty_like(v, memory_format=torch.contiguous_format)
 
 
-@operator("crfrnn::separable_theta_grad")
+@operator(
+    "crfrnn::separable_theta_grad(Tensor theta, Tensor v, Tensor grad, SymInt[] shape) -> Tensor",
+)
 def separable_theta_grad(theta: Tensor, v: Tensor, grad: Tensor, shape: Sequence[int]) -> Tensor:
     """`separable.separable_theta_grad`; not differentiable itself."""
     return separable.separable_theta_grad(theta, v, grad, shape)

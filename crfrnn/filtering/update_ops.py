@@ -35,7 +35,12 @@ Grads = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 STORAGE = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-@operator("crfrnn::mean_field_updates", "cpu")
+@operator(
+    "crfrnn::mean_field_updates(Tensor? start, Tensor unary, Tensor[] penalties, "
+    "Tensor[] factors, Tensor[] tensors, str accuracies, SymInt[] shape, SymInt iterations, "
+    "bool store, str storage) -> (Tensor, Tensor)",
+    "cpu",
+)
 def mean_field_updates(
     start: Tensor | None,
     unary: Tensor,
@@ -108,7 +113,12 @@ def _history(unary: Tensor, iterations: int, store: bool, storage: str) -> Tenso
     return empty_like(like, STORAGE[storage])
 
 
-@operator("crfrnn::mean_field_updates_grad", "cpu")
+@operator(
+    "crfrnn::mean_field_updates_grad(Tensor grad, Tensor history, Tensor[] penalties, "
+    "Tensor[] factors, Tensor[] tensors, str accuracies, SymInt[] shape, bool started, "
+    "bool to_penalties, bool[] learn) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "cpu",
+)
 def mean_field_updates_grad(
     grad: Tensor,
     history: Tensor,
