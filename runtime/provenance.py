@@ -54,9 +54,9 @@ def chosen(kind: str, word: str, choices: Iterable[str]) -> str:
 
 # What made a result: command, commit, versions and machine.
 
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-image", "torchmetrics")
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-image")
 
-CODE = (":/crfrnn", ":/models", ":/data", ":/eval", ":/train", ":/pyproject.toml")
+CODE = (":/crfrnn", ":/models", ":/data", ":/runtime", ":/eval", ":/train", ":/pyproject.toml")
 
 
 def provenance() -> dict[str, Any]:
