@@ -8,10 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib import colormaps
 
-from data.dataset import VOID
 from eval.explore.refinery import Refined, Refinery
 from eval.explore.scene import Scene
-from eval.metrics import mean_iou
+from eval.metrics import confusion_matrix, mean_iou
 from eval.prediction_files import Ids, Picture, overlay
 from models import CrfConfig
 
@@ -136,7 +135,4 @@ def score(scene: Scene, ids: Ids) -> float:
     """MIoU of one image without its void, 0..1: of the scored classes in truth or prediction."""
     assert scene.truth is not None
     size = len(scene.labels.classes)
-    known = scene.truth != VOID
-    cells = scene.truth[known].astype(np.int64) * size + ids[known]
-    confusion = np.bincount(cells, minlength=size**2).reshape(size, size)
-    return float(mean_iou(confusion, scene.labels.scored))
+    return float(mean_iou(confusion_matrix(scene.truth, ids, size), scene.labels.scored))

@@ -16,8 +16,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from data import VOID
+
 Matrices = npt.NDArray[Any]  # (..., L, L): int64 counts, or float64 where they are weighted
 Floats = npt.NDArray[np.float64]
+
+
+def confusion_matrix(
+    truth: npt.NDArray[Any], predicted: npt.NDArray[Any], num_classes: int
+) -> npt.NDArray[np.int64]:
+    """Count the pixels of every (truth, prediction), (L, L); void pixels do not count."""
+    labelled = truth != VOID
+    cells = truth[labelled].astype(np.int64) * num_classes + predicted[labelled]
+    return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def iou_per_class(confusion: Matrices) -> Floats:

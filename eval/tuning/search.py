@@ -12,11 +12,10 @@ import torch
 import torch.nn.functional as F
 from scipy.optimize import minimize_scalar
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from data import VOID, Sample, SegmentationDataset
 from eval.inference import Coarse, image_of, labels_of, own_share
-from eval.metrics import mean_iou
+from eval.metrics import confusion_matrix, mean_iou
 from eval.tuning.filtered import filtered
 from eval.tuning.grid import Grid, SearchConfig, evenly_spaced
 from eval.tuning.method import SEARCHED
@@ -126,11 +125,7 @@ def score_image(
 
 def confusion_of(logits: Tensor, mask: Tensor) -> np.ndarray[Any, np.dtype[np.int64]]:
     """The confusion matrix (L, L) of one image, truth in its rows, from its logits (L, H, W)."""
-    counts = multiclass_confusion_matrix(
-        labels_of(logits), mask, num_classes=len(logits), ignore_index=VOID, validate_args=False
-    )
-    found: np.ndarray[Any, np.dtype[np.int64]] = counts.numpy()
-    return found
+    return confusion_matrix(mask.numpy(), labels_of(logits).numpy(), len(logits))
 
 
 @torch.no_grad()
