@@ -12,6 +12,7 @@ from torch import Tensor
 from crfrnn.checks import check_between, check_choice, check_positive
 from crfrnn.filtering import Filter
 from crfrnn.inference import (
+    MEMORIES,
     Inference,
     Memory,
     Observer,
@@ -60,6 +61,7 @@ def sparsemax(logits: Tensor) -> Tensor:
 # The exact step along one Frank-Wolfe direction.
 
 Regularizer = Literal["entropy", "l2"]
+REGULARIZERS: tuple[str, ...] = get_args(Regularizer)
 NEWTON_ITERATIONS = 50  # a bound; bisection alone would reach float64 precision by then
 
 
@@ -295,10 +297,10 @@ def check_options(
     regularizer: str, temperature: float, step: Step, unary_mixture: float, memory: str
 ) -> None:
     """Raise unless the options of `frank_wolfe` are in their ranges."""
-    check_choice("regularizer", regularizer, get_args(Regularizer))
+    check_choice("regularizer", regularizer, REGULARIZERS)
     check_positive("temperature", temperature, "logits")
     check_between("unary_mixture", unary_mixture, "[0, 1)")
-    check_choice("memory", memory, get_args(Memory))
+    check_choice("memory", memory, MEMORIES)
     if isinstance(step, str):
         check_choice("step", step, ["decaying", "line_search"])
     elif not isinstance(step, Tensor):

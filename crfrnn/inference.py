@@ -58,6 +58,7 @@ def log_mixture(logits: Tensor, unary: Tensor, weight: float) -> Tensor:
 Pairwise = Sequence[Sequence[Tensor]]  # over iterations, over kernels: (L, L) penalties
 Observer = Callable[[Tensor], None]  # is shown q_0, q_1, ...: (B, N, L) without gradient
 Memory = Literal["store", "recompute"]
+MEMORIES: tuple[str, ...] = get_args(Memory)
 P = ParamSpec("P")
 
 
@@ -295,5 +296,5 @@ def check_options(damping: float, tolerance: float | None, memory: str, storage:
     check_between("damping", damping, "[0, 1)")
     if tolerance is not None:
         check_positive("tolerance", tolerance, "largest change of q")
-    check_choice("memory", memory, get_args(Memory))
+    check_choice("memory", memory, MEMORIES)
     check_choice("storage", storage, STORAGE)

@@ -152,7 +152,7 @@ class PairwisePotentials(nn.Module):
 
     def kernel(self, name: str) -> GaussianKernel:
         """The kernel of that name: "spatial", "bilateral" or a further one."""
-        check_choice("kernel", name, self.kernels)
+        check_choice("kernel", name, self.kernels.keys())
         return cast(GaussianKernel, self.kernels[name])
 
     def weight(self, name: str) -> Tensor:

@@ -14,6 +14,7 @@ from crfrnn.filtering.lattice import Lattice, LatticeAccuracyName
 from crfrnn.filtering.linear import Filter
 
 FeaturesGradient = Literal["gaussian", "lattice"]
+FEATURES_GRADIENTS: tuple[str, ...] = get_args(FeaturesGradient)
 
 
 class ExactFilter(Filter):
@@ -122,7 +123,7 @@ class LatticeFilter(Filter):
         *,
         gradient: FeaturesGradient = "gaussian",
     ) -> None:
-        check_choice("gradient", gradient, get_args(FeaturesGradient))
+        check_choice("gradient", gradient, FEATURES_GRADIENTS)
         self.accuracy = accuracy
         through_lattice = gradient == "lattice"
         source = features if through_lattice else features.detach()
