@@ -49,11 +49,13 @@ def test_bins_by_hand() -> None:
 
 def test_certainty_does_not_overflow_and_void_counts_nothing() -> None:
     logits = torch.tensor([[[1e4]], [[-1e4]]])
-    right, wrong, void = (calibration_counts(logits, torch.tensor([[k]])) for k in (0, 1, 255))
-    assert (float(right.nll), float(right.brier)) == (0.0, 0.0)
-    assert (float(wrong.nll), float(wrong.brier)) == (2e4, 2.0)
-    assert right.bins[-1].tolist() == [1, 1, 1]
-    assert (float(void.nll), float(void.brier), void.bins.sum()) == (0.0, 0.0, 0.0)
+    for truth, nll, brier, last in (
+        (0, 0.0, 0.0, [1, 1, 1]),
+        (1, 2e4, 2.0, [1, 0, 1]),
+        (255, 0, 0, [0] * 3),
+    ):
+        found = calibration_counts(logits, torch.tensor([[truth]]))
+        assert (float(found.nll), float(found.brier), found.bins[-1].tolist()) == (nll, brier, last)
 
 
 def counts_of(seeds: list[int], *, shift: int = 1, with_logits: bool = True) -> SplitCounts:
@@ -78,7 +80,6 @@ def test_a_file_gives_back_what_was_saved(tmp_path) -> None:
     counts.save(path)
     back = SplitCounts.load(path)
     assert same(back, counts)
-    assert back.confusions.dtype == np.int64
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
@@ -118,8 +119,6 @@ def test_parts_join_and_some_images_are_those_images() -> None:
     with pytest.raises(ValueError, match="scored more than once: image 0"):
         joined([parts[0], parts[0]], whole.names)
     assert same(whole.of(["image 2", "image 0"]), counts_of([2, 0]))
-    with pytest.raises(KeyError):
-        whole.of(["image 7"])
 
 
 def test_without_logits_there_is_no_likelihood_and_they_fit_the_mask() -> None:
@@ -143,9 +142,6 @@ def test_what_is_no_file_of_counts_is_refused(tmp_path) -> None:
             SplitCounts.load(path)
     np.savez(path, format=0)
     with pytest.raises(ValueError, match="counts of format 0, this version reads 1"):
-        SplitCounts.load(path)
-    np.savez(path, names=np.array(["a"]))
-    with pytest.raises(ValueError, match="is damaged"):
         SplitCounts.load(path)
 
 

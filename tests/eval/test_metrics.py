@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 from eval.metrics import Scorer, iou_per_class, mean_iou, pixel_accuracy, scores
 from eval.metrics.boundary import band_distance
 from eval.metrics.confusion import class_accuracy, frequency_weighted_iou
-from eval.metrics.scores import SCORES, TRIMAP_SCORES
 
 CLASSES = ("sky", "cow", "grass", "road", "boat")
 
@@ -41,86 +39,56 @@ def score(pairs: list[tuple[Tensor, Tensor]], **arguments: Any) -> dict[str, Any
     return scores(scorer.counts())
 
 
-def test_result_has_the_agreed_keys_and_is_json() -> None:
-    result = score([random_pair(0), random_pair(1)], trimap_widths=(1, 3))
-    others = {"iou_per_class", "trimap_band", "confusion", "reliability", "images"}
-    assert set(result) == {*SCORES, *TRIMAP_SCORES, *others}
-    assert tuple(result["iou_per_class"]) == CLASSES
-    assert list(result["trimap_miou"]) == list(result["trimap_accuracy"]) == ["1", "3"]
-    assert [image["name"] for image in result["images"]] == ["image 0", "image 1"]
-    assert json.loads(json.dumps(result)) == result
-
-
-def changed(ids: Tensor, value: int) -> Tensor:
-    ids = ids.clone()
-    ids[2, 3] = value
-    return ids
-
-
-PREDICTION, MASK = random_pair(0)
-
-
-@pytest.mark.parametrize(
-    ("prediction", "mask", "message"),
-    [
-        (PREDICTION[:, 1:], MASK, r"cow7: .*\(24, 30\) and mask \(24, 31\).*native"),
-        (PREDICTION[None], MASK[None], r"\(H, W\)"),
-        (changed(PREDICTION, -1), MASK, "cow7: prediction: expected ids 0..4, got -1"),
-        (changed(PREDICTION, 5), MASK, "got 5"),
-        (changed(PREDICTION, 255), MASK, "got 255"),
-        (PREDICTION, changed(MASK, -1), r"cow7: mask: .*or 255 \(void\), got -1"),
-        (PREDICTION, changed(MASK, 5), "got 5"),
-        (PREDICTION.float(), MASK, "argmax"),
-    ],
-)
-def test_an_image_that_does_not_fit_is_refused_and_leaves_no_trace(
-    prediction: Tensor, mask: Tensor, message: str
-) -> None:
+def test_an_image_that_does_not_fit_is_refused_and_leaves_no_trace() -> None:
+    prediction, mask = random_pair(0)
     scorer = Scorer(CLASSES, (0,))
-    with pytest.raises((ValueError, TypeError), match=message):
-        scorer.update("cow7", prediction, mask)
-    scorer.update("cow7", PREDICTION, MASK)
-    with pytest.raises(ValueError, match="'cow7' was scored before"):
-        scorer.update("cow7", PREDICTION, MASK)
-    assert scores(scorer.counts())["confusion"] == score([(PREDICTION, MASK)])["confusion"]
+
+    def refused(found: Tensor, truth: Tensor, message: str) -> None:
+        with pytest.raises((ValueError, TypeError), match=message):
+            scorer.update("cow7", found, truth)
+
+    def changed(ids: Tensor, value: int) -> Tensor:
+        return ids.index_put((torch.tensor(2), torch.tensor(3)), torch.tensor(value))
+
+    refused(prediction[:, 1:], mask, r"cow7: .*\(24, 30\) and mask \(24, 31\).*native")
+    refused(prediction[None], mask[None], r"\(H, W\)")
+    refused(prediction.float(), mask, "argmax")
+    for value in (-1, 5, 255):
+        refused(changed(prediction, value), mask, f"cow7: prediction: expected .* got {value}")
+    for value in (-1, 5):
+        refused(prediction, changed(mask, value), rf"cow7: mask: .*or 255 \(void\), got {value}")
+    scorer.update("cow7", prediction, mask)
+    refused(prediction, mask, "'cow7' was scored before")
+    assert scores(scorer.counts())["confusion"] == score([(prediction, mask)])["confusion"]
 
 
-@pytest.mark.parametrize(
-    ("classes", "arguments", "message"),
-    [
-        ((), {}, "at least one class"),
-        *((CLASSES, {"scored": ids}, "ids within 0..4") for ids in [(), (0, 5), (-1,), (1, 1)]),
-        *(
-            (CLASSES, {"trimap_widths": widths}, "ascending trimap widths")
-            for widths in [(), (0, 1), (3, 1), (2, 2)]
-        ),
-    ],
-)
-def test_a_scorer_that_makes_no_sense_is_refused(classes, arguments, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Scorer(classes, **{"scored": (0,), **arguments})
-
-
-def test_a_result_without_images_is_refused() -> None:
+def test_a_scorer_that_makes_no_sense_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one class"):
+        Scorer((), (0,))
+    for ids in ((), (0, 5), (-1,), (1, 1)):
+        with pytest.raises(ValueError, match=r"ids within 0\.\.4"):
+            Scorer(CLASSES, ids)
+    for widths in ((), (0, 1), (3, 1), (2, 2)):
+        with pytest.raises(ValueError, match="ascending trimap widths"):
+            Scorer(CLASSES, (0,), trimap_widths=widths)
     with pytest.raises(ValueError, match="no image was scored"):
         scores(Scorer(CLASSES, (0,)).counts())
 
 
 def test_confusion_and_iou_are_those_of_torchmetrics() -> None:
     pairs = [random_pair(seed) for seed in range(3)]
-    macro = MulticlassJaccardIndex(5, average="macro", ignore_index=255)
-    each = MulticlassJaccardIndex(5, average="none", ignore_index=255)
+    index = MulticlassJaccardIndex(5, average="none", ignore_index=255)
     confusion = torch.zeros(5, 5, dtype=torch.int64)
     for prediction, mask in pairs:
-        macro.update(prediction, mask)
-        each.update(prediction, mask)
+        index.update(prediction, mask)
         confusion += multiclass_confusion_matrix(prediction, mask, num_classes=5, ignore_index=255)
     result = score(pairs)
     assert result["confusion"] == confusion.tolist()
-    # torchmetrics divides in float32: relative rounding of 2^-24 a step.
-    assert result["miou"] == pytest.approx(float(macro.compute()), rel=1e-6)
-    expected = each.compute()[:4].tolist()
-    assert list(result["iou_per_class"].values())[:4] == pytest.approx(expected, rel=1e-6)
+    # torchmetrics divides in float32: relative rounding of 2^-24 a step. To it boat, which never
+    # occurs, counts 0.
+    expected = index.compute()[:4].tolist()
+    found = list(result["iou_per_class"].values())[:4]
+    assert [*found, result["miou"]] == pytest.approx([*expected, np.mean(expected)], rel=1e-6)
 
 
 @pytest.mark.parametrize("band", ["void", "edge"])
@@ -205,20 +173,14 @@ def test_a_confusion_matrix_is_scored_by_hand() -> None:
 def test_counts_stay_whole_beyond_float32() -> None:
     confusion = np.array([[2**24 + 1, 1], [0, 1]], dtype=np.int64)
     assert iou_per_class(confusion).tolist() == [(2**24 + 1) / (2**24 + 2), 0.5]
-    assert pixel_accuracy(confusion) == (2**24 + 2) / (2**24 + 3)
 
 
 def test_leading_axes_are_scored_one_by_one_and_nothing_is_nan() -> None:
     many = np.random.default_rng(0).integers(0, 9, size=(4, 2, 5, 5))
     many[1, 0] = 0  # nothing at all
     many[2, 1, 3] = many[2, 1, :, 3] = 0  # one class absent
-    for function in (
-        iou_per_class,
-        frequency_weighted_iou,
-        pixel_accuracy,
-        lambda c: mean_iou(c, (0, 3)),
-        lambda c: class_accuracy(c, (0, 3)),
-    ):
+    of_some = lambda c: mean_iou(c, (0, 3)), lambda c: class_accuracy(c, (0, 3))
+    for function in (iou_per_class, frequency_weighted_iou, pixel_accuracy, *of_some):
         together = function(many)
         assert np.isnan(together[1, 0]).all()
         for index in np.ndindex(4, 2):

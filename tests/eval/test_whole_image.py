@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -21,7 +20,7 @@ from eval.inference import (
     unaries_together,
     window_starts,
     with_widths_scaled,
-)
+)  # fmt: skip
 from models import Segmenter
 from models.crf import build_crf
 from models.deeplab_v2 import rescale, resize
@@ -32,7 +31,7 @@ from tests.eval.plain_networks import (
     plain_segmenter,
     ramp,
     tiny_segmenter,
-)
+)  # fmt: skip
 
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 # Float32: weighted sums of softmaxes, divided by the sum of the weights.
@@ -160,19 +159,12 @@ def test_batches_hold_every_item_once_with_its_place_and_only_with_its_size(batc
 
 def test_items_are_read_one_by_one_and_few_wait() -> None:
     read: list[int] = []
-
-    def items() -> Iterator[int]:
-        for item in range(100):
-            read.append(item)
-            yield item
-
+    items = (read.append(k) or k for k in range(100))  # type: ignore[func-returns-value]
     given = 0
-    for batch in batches_by_size(items(), lambda item: (item,), 2):  # all of different sizes
+    for batch in batches_by_size(items, lambda item: (item,), 2):  # all of different sizes
         given += len(batch)
         assert len(read) - given < 2 * WAITING
     assert given == 100
-    with pytest.raises(ValueError, match="batch size must be at least 1, got 0"):
-        next(batches_by_size([1], lambda item: (item,), 0))
 
 
 @pytest.mark.parametrize(("side", "advance"), [(17, 16), (17, 8), (33, 16)])
@@ -224,23 +216,19 @@ def test_windows_are_no_larger_than_asked_for() -> None:
     assert max(seen) == (41, 41)  # 40 rounded up to whole cells and a pixel
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
+def test_what_makes_no_sense_or_this_segmenter_cannot_do_is_refused() -> None:
+    for values, message in (
         ({"scales": ()}, r"scales must be one or more numbers above 0, got \(\)"),
         ({"scales": (1.0, 0.0)}, "scales must be one or more numbers above 0"),
         ({"window": 1}, "window must be at least 2 pixels, got 1"),
         ({"overlap": 1.0}, r"overlap must be a share in \[0, 1\), got 1.0"),
         ({"fusion": "max", "window": 65}, "fusion 'max' compares logits"),
-    ],
-)
-def test_what_makes_no_sense_is_refused(values, message) -> None:
-    with pytest.raises(ValueError, match=message):
-        InferenceConfig(**values)
-
-
-def test_what_this_segmenter_cannot_do_is_refused() -> None:
+    ):
+        with pytest.raises(ValueError, match=message):
+            InferenceConfig(**values)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="there is none behind this network"):
         infer(tiny_segmenter(None), noise(33, 33), InferenceConfig(crf="per_scale"))
     with pytest.raises(ValueError, match=r"at least 65 pixels.*pass --window 65"):
         infer(tiny_segmenter(min_size=65), noise(33, 33), InferenceConfig(window=33))
+    with pytest.raises(ValueError, match="batch size must be at least 1, got 0"):
+        next(batches_by_size([1], lambda item: (item,), 0))
