@@ -58,40 +58,24 @@ class FakeRun:
 
 def make_run(run_dir: Path, split: SegmentationDataset, seeds: Sequence[int] = (0, 1)) -> FakeRun:
     """Predict by displacing the truth, score, and write all files of a run folder but weights."""
-    runs = []
-    for arm in BLUR:
-        for seed in seeds[:1] if arm == "start" else seeds:
-            runs.append(_arm(run_dir, split, arm, seed))
-    config = {
-        "data": {"size": 97},
-        "fit": {"steps": 300, "lr": 0.01},
-        "crf": {"num_iterations": 5},
-        "seeds": list(seeds),
-        "wandb": "auto",
-    }
+    runs = [
+        _arm(run_dir, split, arm, seed)
+        for arm in BLUR
+        for seed in (seeds[:1] if arm == "start" else seeds)
+    ]
+    config = {"data": {"size": 97}, "fit": {"steps": 300}, "seeds": list(seeds), "wandb": "auto"}
     origin = {
         "command": "python -m train compare collage --out runs/demo",
-        "commit": "0123456789abcdef0123456789abcdef01234567",
-        "dirty": False,
-        "versions": {"torch": "2.15.0", "numpy": "2.3.0", "python": "3.12.1"},
+        "commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False,
+        "versions": {"torch": "2.15.0"}, "started": "2026-11-21T10:00:00",
         "machine": {"cpu": "a processor", "cores": 2, "gpu": None},
-        "started": "2026-11-21T10:00:00",
-    }
+    }  # fmt: skip
+    splits = {"train": 400, "tune": 20, "report": len(split)}
     results = {
-        "name": run_dir.name,
-        "recipe": "collage",
-        **origin,
-        "wall_seconds": 423.0,
-        "config": config,
-        "data": {
-            "classes": list(split.classes),
-            "scored": list(split.scored),
-            "splits": {"train": 400, "tune": 20, "report": len(split)},
-        },
-        "seeds": list(seeds),
-        "network_steps": 300,
-        "runs": runs,
-    }
+        **origin, "name": run_dir.name, "recipe": "collage", "wall_seconds": 423.0,
+        "config": config, "seeds": list(seeds), "network_steps": 300, "runs": runs,
+        "data": {"classes": list(split.classes), "scored": list(split.scored), "splits": splits},
+    }  # fmt: skip
     (run_dir / "config.json").write_text(json.dumps(config))
     (run_dir / "origin.json").write_text(json.dumps([{**origin, "seconds": 423.0}]))
     (run_dir / "results.json").write_text(json.dumps(results))
@@ -106,16 +90,11 @@ def _arm(run_dir: Path, split: SegmentationDataset, arm: str, seed: int) -> dict
     counts.save(folder / "counts-report.npz")
     metrics = scores(counts)
     result: dict[str, Any] = {
-        "arm": arm,
-        "seed": seed,
-        "wall_seconds": 40.0 + 10 * seed,
+        "arm": arm, "seed": seed, "wall_seconds": 40.0 + 10 * seed,
         "network_steps": 0 if arm == "start" else 300,
         "crf": _crf(len(split.classes), arm, seed) if with_crf else None,
-        "search": [{"stage": "coarse", "miou": 0.5}] * 12 if arm == "joint" else None,
-        "metrics": {"tune": metrics, "report": metrics},
-        "before_crf": {},
-        "harm_rate": {},
-    }
+        "search": None, "metrics": {"report": metrics}, "before_crf": {}, "harm_rate": {},
+    }  # fmt: skip
     if with_crf:
         before = _counts(split, "unary", seed, None)
         before.save(folder / "counts-report-before-crf.npz")
@@ -149,25 +128,18 @@ def _counts(split: SegmentationDataset, arm: str, seed: int, save_to: Path | Non
 def _history(arm: str, seed: int) -> list[dict[str, Any]]:
     """Lines of metrics.jsonl: a training that moves one width, and a trace of five iterations."""
     trained = [
-        {
-            "step": step,
-            "crf/theta_alpha": 40.0 + 0.01 * step * (1 + seed),
-            "crf/theta_beta": 9.0,
-            "crf/bilateral_weight_mean": 5.0 - 0.001 * step,
-            "crf/bilateral_weight_min": 4.5 - 0.001 * step,
-            "crf/bilateral_weight_max": 5.5 - 0.001 * step,
-        }
+        {"step": step, "crf/theta_alpha": 40.0 + 0.01 * step * (1 + seed), "crf/theta_beta": 9.0}
+        | {f"crf/bilateral_weight_{k}": 5.0 - 0.001 * step for k in ("mean", "min", "max")}
         for step in range(10, 301, 10)
     ]
+    energies = (
+        ("relaxed_energy", 0.5),
+        ("discrete_energy", 0.6),
+        ("kl", 0.3),
+        ("largest_change", 0.9),
+    )
     trace = [
-        {
-            "iteration": step,
-            "relaxed_energy": 2.0**-step,
-            "discrete_energy": 0.5 * 2.0**-step,
-            "kl": 3.0**-step,
-            "largest_change": 0.9**step if step else 0.0,
-        }
-        for step in range(6)
+        {"iteration": step, **{name: base**step for name, base in energies}} for step in range(6)
     ]
     return [*([] if arm == "post-hoc" else trained), {"crf/iterations": trace}]
 
@@ -192,14 +164,11 @@ def _crf(size: int, arm: str, seed: int) -> dict[str, Any]:
     learned = 0.0 if arm == "post-hoc" else 1.0
     noise = learned * 0.3 * generator.standard_normal((3, size, size))
     return {
-        "theta_alpha": 40.0 + 3 * learned,
-        "theta_beta": 9.0,
-        "theta_gamma": 3.0,
-        "normalization": "symmetric",
-        "num_iterations": 5,
+        "theta_alpha": 40.0 + 3 * learned, "theta_beta": 9.0, "theta_gamma": 3.0,
+        "normalization": "symmetric", "num_iterations": 5,
         "kernel_weights": {
             "spatial": (3 * np.eye(size) + noise[0] * np.eye(size)).tolist(),
             "bilateral": (5 * np.eye(size) + noise[1]).tolist(),
         },
         "compatibility": (1 - np.eye(size) + noise[2]).tolist(),
-    }
+    }  # fmt: skip

@@ -26,15 +26,8 @@ def tiny_checkpoint(
     # So that several classes win somewhere: random weights alone hardly move the logits.
     for parameter in segmenter.network.parameters():
         parameter.data *= 1.15
-    save_checkpoint(
-        path,
-        segmenter,
-        data=config_to_dict(config),
-        arm="joint",
-        seed=0,
-        step=1,
-        training={},
-    )
+    of_data = config_to_dict(config)
+    save_checkpoint(path, segmenter, data=of_data, arm="joint", seed=0, step=1, training={})
     return path
 
 
