@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from html.parser import HTMLParser
+from typing import Any
 
 UNCLOSED = {"meta", "img", "br", "link", "input"}
 
 
 class Page(HTMLParser):
-    """Its text, its tables cell by cell, and what it refers to; its elements close in order."""
+    """Its text, its tables cell by cell, what it refers to, and the data of its gallery.
+
+    Its elements close in order.
+    """
 
     def __init__(self, html: str) -> None:
         super().__init__()
         self.tables: list[list[list[str]]] = []
         self.refers: list[str] = []
+        self.pictures: dict[str, Any] = {}
+        self._data = False
         self.text = ""
         self._open: list[str] = []
         self.feed(html)
@@ -21,6 +28,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.refers += [str(value) for name, value in attrs if name in ("src", "href")]
+        self._data = ("class", "pictures") in attrs
         if tag not in UNCLOSED:
             self._open.append(tag)
         if tag == "table":
@@ -31,15 +39,11 @@ class Page(HTMLParser):
             self.tables[-1][-1].append("")
 
     def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in UNCLOSED:
-            self.handle_endtag(tag)
+        assert tag in UNCLOSED or self._open.pop() == tag
 
     def handle_data(self, data: str) -> None:
         if {"script", "style"} & set(self._open):
+            self.pictures |= json.loads(data) if self._data else {}
             return
         self.text += f" {data.strip()}" if data.strip() else ""
         if {"td", "th"} & set(self._open):
