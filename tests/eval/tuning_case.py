@@ -18,20 +18,13 @@ from tests.eval.plain_networks import TINY
 
 SCENES = CollageConfig(size=65, num_train=1, num_tune=5, num_report=2)
 FORM = CrfForm(
-    kernel_weights="scalar",
-    compatibility="potts",
-    num_iterations=3,
-    num_iterations_eval=3,
+    kernel_weights="scalar", compatibility="potts", num_iterations=3, num_iterations_eval=3,
     normalization="after",
-)
+)  # fmt: skip
 GRID = GridOptions(
-    theta_gamma=(1.0,),
-    spatial_weight=(1.0,),
-    theta_alpha=(5.0, 10.0),
-    theta_beta=(10.0,),
-    bilateral_weight=(1.0, 4.0),
-    rounds=1,
-)
+    theta_gamma=(1.0,), spatial_weight=(1.0,), theta_alpha=(5.0, 10.0), theta_beta=(10.0,),
+    bilateral_weight=(1.0, 4.0), rounds=1,
+)  # fmt: skip
 
 
 def network() -> Segmenter:
