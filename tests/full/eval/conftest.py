@@ -1,4 +1,4 @@
-"""A headless browser, and the comparison made of nothing."""
+"""A headless browser."""
 
 from __future__ import annotations
 
@@ -9,13 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 
-from tests.eval.fake_run import FakeRun, FakeScenes, make_run
-
-
-@pytest.fixture(scope="session")
-def fake_run(tmp_path_factory: pytest.TempPathFactory) -> FakeRun:
-    """As that of tests/eval; not to be modified."""
-    return make_run(tmp_path_factory.mktemp("fake") / "demo", FakeScenes())
+from tests.eval.conftest import fake_run  # noqa: F401
 
 
 @pytest.fixture(scope="module")

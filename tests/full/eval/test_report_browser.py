@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,14 +37,10 @@ def pixels(element: Locator) -> Any:
     return np.asarray(shot.convert("RGB")).astype(int)
 
 
-def names(page: Page) -> list[str]:
-    shown = page.locator(".card:visible")
-    return [str(card.get_attribute("data-name")) for card in shown.all()]
-
-
 def test_the_page_opens_and_shows_every_image(opened: Page, fake_run: FakeRun) -> None:
     assert "Joint training reached" in opened.title()
-    assert sorted(names(opened)) == sorted(fake_run.split.names)
+    shown = opened.locator(".card:visible").all()
+    assert {card.get_attribute("data-name") for card in shown} == set(fake_run.split.names)
     for width in (420, 1280):
         opened.set_viewport_size({"width": width, "height": 900})
         assert opened.evaluate("document.documentElement.scrollWidth") == width
@@ -67,17 +61,3 @@ def test_the_slider_moves_the_picture(opened: Page) -> None:
     ends = (slice(12, width // 2 - 14), slice(width // 2 + 14, width - 14))
     for columns, whole in zip(ends, (only_left, only_right), strict=True):
         np.testing.assert_array_equal(half[rows, columns], whole[rows, columns])
-    slider.focus()
-    slider.fill("50")
-    opened.keyboard.press("ArrowRight")
-    assert slider.input_value() == "51"
-
-
-def test_a_page_without_its_data_still_opens(
-    browser_page: Page, fake_run: FakeRun, tmp_path: Path
-) -> None:
-    run = Path(shutil.copytree(fake_run.run_dir, tmp_path / "demo"))
-    for path in run.glob("arms/*/result.json"):
-        path.unlink()
-    browser_page.goto(write_report([run], tmp_path / "page.html").page.as_uri())
-    assert "Missing from this report" in browser_page.inner_text("body")
