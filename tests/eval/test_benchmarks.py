@@ -30,18 +30,10 @@ def test_the_crf_is_timed_in_every_sweep_and_shown(monkeypatch, tmp_path: Path) 
     monkeypatch.setattr(run, "measure_first_call", lambda problem, options: [])
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
     options = BenchmarkOptions(
-        out=tmp_path / "tiny.json",
-        repeats=1,
-        shape=(20, 24),
-        labels=3,
-        thetas=((10.0, 20.0),),
-        sizes=((10, 12), (20, 24)),
-        label_counts=(2,),
-        batches=(1, 2),
-        iterations=2,
-        train_iterations=1,
-        memory=False,
-    )
+        out=tmp_path / "tiny.json", repeats=1, shape=(20, 24), labels=3, thetas=((10.0, 20.0),),
+        sizes=((10, 12), (20, 24)), label_counts=(2,), batches=(1, 2), iterations=2,
+        train_iterations=1, memory=False,
+    )  # fmt: skip
     results = json.loads(json.dumps(run.benchmark(options)))
     sweeps = [row["sweep"] for row in results["times"]]
     # Two paths; two numbers of threads; with and without theta.
@@ -66,14 +58,9 @@ def test_every_task_of_a_network_is_timed() -> None:
 
 def test_filters_are_measured_in_their_order() -> None:
     options = FiltersOptions(
-        out=Path("filters.json"),
-        photos=("coffee.png", "chelsea.png"),
-        gradient_shape=(12, 16),
-        error_shape=(24, 32),
-        time_shape=(30, 40),
-        labels=3,
-        repeats=1,
-    )
+        out=Path("filters.json"), photos=("coffee.png", "chelsea.png"), gradient_shape=(12, 16),
+        error_shape=(24, 32), time_shape=(30, 40), labels=3, repeats=1,
+    )  # fmt: skip
     results: dict[str, Any] = measure(options, (Kernel(12, 13), Kernel(3)))
     _, spatial = results["kernels"]
     worst = {

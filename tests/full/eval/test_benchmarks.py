@@ -41,16 +41,12 @@ def test_training_takes_more_memory_than_inference_and_all_more_than_the_weights
 def test_the_gpus_sweeps_run_on_the_cpu_and_every_path_computes_the_same(
     monkeypatch, tmp_path: Path
 ) -> None:
-    plan = Plan(
-        sizes=Sizes(copy_bytes=2**16, side=32),
-        goals=(
-            Goal("lattice", PROBLEM, TRITON, seconds=1e3, ratio=1e-6),
-            Goal("backward", TRAINING, TRITON, seconds=1e-9, bytes=1e9, ratio=1e6),
-        ),
-        joint=JointStep("deeplab_v3plus_mobilenetv2", size=65, batch=1),
-        spatial=(20, 24),
-        crop=(12, 12),
+    goals = (
+        Goal("lattice", PROBLEM, TRITON, seconds=1e3, ratio=1e-6),
+        Goal("backward", TRAINING, TRITON, seconds=1e-9, bytes=1e9, ratio=1e6),
     )
+    step = JointStep("deeplab_v3plus_mobilenetv2", size=65, batch=1)
+    plan = Plan(Sizes(copy_bytes=2**16, side=32), goals, step, spatial=(20, 24), crop=(12, 12))
     monkeypatch.setattr(measurements, "device_named", lambda name: torch.device("cpu"))
     monkeypatch.setattr(measurements, "Plan", lambda: plan)
     out = tmp_path / "cuda.json"

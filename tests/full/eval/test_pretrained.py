@@ -22,7 +22,7 @@ from eval.metrics import mean_iou
 from eval.metrics.confusion import pixel_accuracy
 from eval.setting_lines import preset_setting
 from runtime.checkpoint import save_checkpoint
-from tests.eval.pretrained import POST_HOC, TOLERANCE, published_segmenter
+from tests.eval.test_pretrained import POST_HOC, TOLERANCE, published_segmenter
 
 # mIoU of the seven classes, and within 1, 3, 5, 10 px of void, as taken with the C++ dense CRF.
 # The bands of these figures are Euclidean; ours, the authors', are squares.
