@@ -97,24 +97,20 @@ def write_cityscapes(root: Path) -> None:
 
 def write_pascal_context(root: Path) -> None:
     """One image in train and one in val, 6 x 10: the ids 0..59."""
-    for split, name in (("train", "2008_000001"), ("val", "2008_000002")):
-        write_pair(
-            root / "JPEGImages" / f"{name}.jpg",
-            root / "SegmentationClassContext" / f"{name}.png",
-            np.arange(60).reshape(6, 10),
-        )
-        write_lines(root / "ImageSets" / "SegmentationContext" / f"{split}.txt", name)
+    ids = np.arange(60).reshape(6, 10)
+    write_voc2010(root, "SegmentationClassContext", "SegmentationContext", ids)
 
 
 def write_person_part(root: Path) -> None:
     """One image in train and one in val, 1 x 8: the ids 0..6 and void."""
+    ids = np.array([[0, 1, 2, 3, 4, 5, 6, 255]])
+    write_voc2010(root, "SegmentationPersonPart", "PersonPart", ids)
+
+
+def write_voc2010(root: Path, masks: str, lists: str, ids: np.ndarray) -> None:
     for split, name in (("train", "2008_000001"), ("val", "2008_000002")):
-        write_pair(
-            root / "JPEGImages" / f"{name}.jpg",
-            root / "SegmentationPersonPart" / f"{name}.png",
-            np.array([[0, 1, 2, 3, 4, 5, 6, 255]]),
-        )
-        write_lines(root / "ImageSets" / "PersonPart" / f"{split}.txt", name)
+        write_pair(root / "JPEGImages" / f"{name}.jpg", root / masks / f"{name}.png", ids)
+        write_lines(root / "ImageSets" / lists / f"{split}.txt", name)
 
 
 def write_coco(root: Path) -> None:
@@ -124,11 +120,8 @@ def write_coco(root: Path) -> None:
     ids[12, 13] = 255
     for folder, members in names.items():
         for name in members:
-            write_pair(
-                root / "images" / folder / f"{name}.jpg",
-                root / "stuffthingmaps" / folder / f"{name}.png",
-                ids,
-            )
+            mask = root / "stuffthingmaps" / folder / f"{name}.png"
+            write_pair(root / "images" / folder / f"{name}.jpg", mask, ids)
 
 
 def write_folder(root: Path, count: int = 40) -> None:
@@ -140,3 +133,13 @@ def write_folder(root: Path, count: int = 40) -> None:
         write_image(root / "images" / f"n{k:02d}.{ending}", 3, 4)
         write_mask(root / "masks" / f"n{k:02d}.png", ids)
     (root / "classes.json").write_text('["ground", "tree"]', encoding="utf-8")
+
+
+LAYOUTS = {
+    "camvid": write_camvid,
+    "cityscapes": write_cityscapes,
+    "coco": write_coco,
+    "folder": write_folder,
+    "pascal-context": write_pascal_context,
+    "person-part": write_person_part,
+}

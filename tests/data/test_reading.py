@@ -9,18 +9,8 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from data import CorruptSample
-from data.reading import (
-    absent,
-    file_names,
-    image_size,
-    read_ids,
-    read_image,
-    read_lines,
-    require_folders,
-    require_unique,
-    shortened,
-)
+from data import CorruptSample, reading
+from data.reading import image_size, read_ids, read_image, read_lines, require_folders
 from tests.data.layouts import as_nobody, truncate, write_image, write_lines, write_mask, write_sbd
 
 IDS = np.random.default_rng(0).integers(0, 21, size=(40, 40))
@@ -35,12 +25,11 @@ def test_images_and_masks(tmp_path):
     assert image_size(tmp_path / "a.png") == (3, 5)
     assert read_ids(tmp_path / "m.png").tolist() == [[0, 1, 2], [3, 4, 5]]
     assert read_ids(tmp_path / "c.mat").tolist() == [[0, 20], [3, 4], [5, 6]]
-    assert read_ids(tmp_path / "d.mat").shape == (1, 3)
+    assert read_ids(tmp_path / "d.mat").tolist() == [[1, 2, 3]]
 
 
 @pytest.mark.parametrize(
-    ("name", "keep"),
-    [("a.jpg", 0.0), ("a.jpg", 0.9), ("a.png", 0.02), ("a.png", 0.5), ("a.bmp", 0.9)],
+    ("name", "keep"), [("a.jpg", 0.0), ("a.jpg", 0.9), ("a.png", 0.02), ("a.png", 0.5)]
 )
 def test_a_truncated_image_is_named(tmp_path, name, keep):
     write_image(tmp_path / name, 40, 40)
@@ -49,17 +38,8 @@ def test_a_truncated_image_is_named(tmp_path, name, keep):
         read_image(tmp_path / name)
 
 
-@pytest.mark.parametrize(
-    ("name", "keep"),
-    [
-        ("m.png", 0.0),
-        ("m.png", 0.2),
-        ("m.png", 0.9),
-        ("m.mat", 0.0),
-        ("m.mat", 0.3),
-        ("m.mat", 0.8),
-    ],
-)
+@pytest.mark.parametrize("keep", [0.0, 0.3, 0.9])
+@pytest.mark.parametrize("name", ["m.png", "m.mat"])
 def test_a_truncated_mask_is_named(tmp_path, name, keep):
     (write_mask if name == "m.png" else write_sbd)(tmp_path / name, IDS)
     truncate(tmp_path / name, keep)
@@ -114,25 +94,18 @@ def test_an_absent_or_forbidden_file_is_no_corrupt_one(tmp_path, open_folder):
 def test_absent_files_are_found_in_order_with_one_listing_a_folder(tmp_path, monkeypatch):
     write_lines(tmp_path / "b" / "y.txt", "y")
     wanted = [tmp_path / name for name in ("b/y.txt", "b/x.txt", "a/z.txt", "b/u.txt")]
-    calls = []
-    real = os.listdir
-
-    def counted(folder):
-        calls.append(folder)
-        return real(folder)
-
-    monkeypatch.setattr("data.reading.os.listdir", counted)
-    assert absent(wanted) == wanted[1:]
+    calls, real = [], os.listdir
+    monkeypatch.setattr("data.reading.os.listdir", lambda path: calls.append(path) or real(path))
+    assert reading.absent(wanted) == wanted[1:]
     assert sorted(calls) == [tmp_path / "a", tmp_path / "b"]
 
 
 def test_a_root_says_what_it_lacks(tmp_path):
-    (tmp_path / "a").mkdir()
-    write_lines(tmp_path / "file", "x")
+    write_lines(tmp_path / "a" / "file", "x")
     require_folders(tmp_path, ("a",), "a layout")
-    with pytest.raises(FileNotFoundError, match=r"lacks b, c/d\. Expected a layout"):
-        require_folders(tmp_path, ("a", "b", "c/d"), "a layout")
-    for name in ("nowhere", "file"):
+    with pytest.raises(FileNotFoundError, match=r"lacks b, a/file\. Expected a layout"):
+        require_folders(tmp_path, ("a", "b", "a/file"), "a layout")
+    for name in ("nowhere", "a/file"):
         with pytest.raises(FileNotFoundError, match=rf"{name} does not exist"):
             require_folders(tmp_path / name, ("a",), "a layout")
 
@@ -147,7 +120,7 @@ def test_a_folder_without_permission_says_what_to_do(open_folder, closed):
         with pytest.raises(PermissionError, match=r"no permission to read .*a.*chmod.*Expected"):
             require_folders(root, ("a/b",), "a layout")
         with pytest.raises(PermissionError, match="no permission to read"):  # not empty
-            file_names(root / closed)
+            reading.file_names(root / closed)
         with pytest.raises(PermissionError, match=r"train\.txt"):
             read_lines(root / closed / "train.txt", "--data.train-list")
     (root / closed).chmod(0o755)
@@ -162,8 +135,8 @@ def test_lists_are_read_line_by_line(tmp_path):
 
 
 def test_names_are_unique_and_long_enumerations_are_cut():
-    require_unique(("a", "b"), "the list")
+    reading.require_unique(("a", "b"), "the list")
     with pytest.raises(ValueError, match=r"the list names an image twice: a, b$"):
-        require_unique(("b", "a", "c", "a", "b"), "the list")
-    assert shortened(range(5)) == "0, 1, 2, 3, 4"
-    assert shortened(range(7)) == "0, 1, 2, 3, 4 and 2 more"
+        reading.require_unique(("b", "a", "c", "a", "b"), "the list")
+    assert reading.shortened(range(5)) == "0, 1, 2, 3, 4"
+    assert reading.shortened(range(7)) == "0, 1, 2, 3, 4 and 2 more"
