@@ -13,16 +13,7 @@ from PIL import Image
 
 from data.__main__ import main
 from data.download import SOURCES, Archive, Source, unpack
-from tests.data import layouts
-
-LAYOUTS = {
-    "camvid": layouts.write_camvid,
-    "cityscapes": layouts.write_cityscapes,
-    "coco": layouts.write_coco,
-    "folder": layouts.write_folder,
-    "pascal-context": layouts.write_pascal_context,
-    "person-part": layouts.write_person_part,
-}
+from tests.data.layouts import LAYOUTS, as_nobody, truncate, write_folder
 
 
 def test_show_collage(tmp_path, capsys):
@@ -35,36 +26,32 @@ def test_show_collage(tmp_path, capsys):
 
 
 def test_show_every_layout(tmp_path, tiny_voc):
-    roots = {"voc": tiny_voc.root}
-    for name, write in LAYOUTS.items():
-        roots[name] = tmp_path / name
-        write(roots[name])
+    roots = {"voc": tiny_voc.root, **{name: tmp_path / name for name in LAYOUTS}}
     for name, root in roots.items():
+        if name in LAYOUTS:
+            LAYOUTS[name](root)
         out = tmp_path / f"{name}.png"
         assert main(["show", name, str(root), "--out", str(out), "--split", "tune"]) == 0
         assert out.is_file()
 
 
 def test_verify_takes_the_root_in_two_ways(tmp_path, capsys):
-    layouts.write_folder(tmp_path)
+    write_folder(tmp_path)
     assert main(["verify", "folder", str(tmp_path), "--split", "tune", "--no-images"]) == 0
     printed = capsys.readouterr().out
     assert "tune: 8 images" in printed
     assert "train:" not in printed
     assert main(["verify", "folder", "--data.root", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    assert "tree" in printed
-    assert "train: " in printed
-    assert "every file is well formed" in printed
+    assert all(word in printed for word in ("tree", "train: ", "every file is well formed"))
 
 
 def test_verify_ends_with_1_where_anything_is_wrong(tmp_path, capsys):
-    layouts.write_folder(tmp_path)
+    write_folder(tmp_path)
     for mask in (tmp_path / "masks").iterdir():
-        layouts.truncate(mask)
+        truncate(mask)
     out = tmp_path / "reports" / "report.json"
-    arguments = ["verify", "folder", str(tmp_path), "--out", str(out), "--limit", "2"]
-    assert main(arguments) == 1
+    assert main(["verify", "folder", str(tmp_path), "--out", str(out), "--limit", "2"]) == 1
     printed = capsys.readouterr().out
     assert printed.count("cannot be decoded") == 2 * 3
     assert "more; --out FILE.json lists all" in printed
@@ -75,20 +62,19 @@ def test_verify_ends_with_1_where_anything_is_wrong(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["verifi", "voc"], "did you mean 'verify'?"),
-        (["verify", "vok"], "did you mean 'voc'?"),
-        (["verify", "imagenet"], "choose one of collage, voc"),
-        (["verify"], "no data set given"),
-        (["verify", "--help"], "no data set given"),
-        (["verify", "collage", "x"], "lies in no folder"),
-        (["verify", "voc", "x", "--data.root", "y"], "two folders were given"),
-        (["verify", "voc", "--workers", "-1"], "--workers must be at least 0"),
-        (["prepare", "voc-animal", "x"], "did you mean 'voc-animals'?"),
-        (["download", "cityscapes", "--root", "x"], "needs an account"),
+        ("verifi voc", "did you mean 'verify'?"),
+        ("verify imagenet", "choose one of collage, voc"),
+        ("verify --help", "no data set given"),
+        ("verify collage x", "lies in no folder"),
+        ("verify voc x --data.root y", "two folders were given"),
+        ("verify voc --workers -1", "--workers must be at least 0"),
+        ("verify voc --data.root nowhere", "error: the data root"),
+        ("prepare voc-animal x", "did you mean 'voc-animals'?"),
+        ("download cityscapes --root x", "needs an account"),
     ],
 )
 def test_words_that_are_not_understood_end_with_2(capsys, arguments, message):
-    assert main(arguments) == 2
+    assert main(arguments.split()) == 2
     assert message in capsys.readouterr().err
 
 
@@ -97,21 +83,12 @@ def test_the_usage_names_every_data_set(capsys):
     assert "pascal-context, person-part, camvid" in capsys.readouterr().out
 
 
-def test_a_root_that_cannot_be_read_ends_with_one_line(tmp_path, tiny_voc, capsys):
-    with layouts.as_nobody():
+def test_a_root_that_cannot_be_read_ends_with_one_line(tiny_voc, capsys):
+    with as_nobody():
         assert main(["verify", "voc", str(tiny_voc.root)]) == 2
     forbidden = capsys.readouterr().err
     assert forbidden.startswith("error: no permission to read")
     assert forbidden.count("\n") == 1
-    assert main(["verify", "voc", "--data.root", str(tmp_path / "nowhere")]) == 2
-    assert capsys.readouterr().err.startswith("error: the data root")
-
-
-def test_an_unknown_option_is_refused(capsys):
-    with pytest.raises(SystemExit) as caught:
-        main(["show", "collage", "--out", "x.png", "--data.sizes", "3"])
-    assert caught.value.code == 2
-    assert "--data.size" in capsys.readouterr().err
 
 
 def tar_of(name: str) -> bytes:

@@ -10,19 +10,12 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from data import Cityscapes, CityscapesConfig, CorruptSample, PersonPart, PersonPartConfig, Voc
-from data import VocConfig as Config
+from data import CityscapesConfig, CorruptSample, PersonPartConfig, VocConfig, build
 from data.__main__ import main
 from data.prepare import Output, read_parts
 from data.reading import read_ids
-from tests.data.layouts import (
-    truncate,
-    write_cityscapes,
-    write_coco,
-    write_image,
-    write_lines,
-    write_mask,
-)
+from tests.data import layouts
+from tests.data.layouts import truncate, write_image, write_lines, write_mask
 
 
 def lines(path: Path) -> list[str]:
@@ -82,10 +75,9 @@ def test_trainaug_is_train_and_sbd_without_val(tiny_voc, tiny_sbd, capsys):
     assert "3 files written, 1 were there" in capsys.readouterr().out
     masks = tiny_voc.root / "SegmentationClassAug"
     assert np.array_equal(read_ids(masks / "a.png"), read_ids(tiny_voc.mask("a")))  # VOC's wins
-    assert (read_ids(masks / "c.png") == 2).all()
     write_image(tiny_voc.image("c"), 5, 6)
-    config = Config(tiny_voc.root, train_list="train_aug", extra_masks="SegmentationClassAug")
-    assert (Voc(config, "train")[2].mask == 2).all()
+    config = VocConfig(tiny_voc.root, train_list="train_aug", extra_masks="SegmentationClassAug")
+    assert (build(config, "train")[2].mask == 2).all()
 
 
 def test_trainaug_without_its_sources_says_what_to_pass(tiny_voc, tiny_sbd, tmp_path, capsys):
@@ -107,23 +99,22 @@ def animals(tiny_voc: Any) -> Any:
     return tiny_voc
 
 
-def animal_lists(animals: Any) -> list[list[str]]:
-    splits = ("train", "tune", "report")
-    return [lines(segmentation_list(animals.root, f"animals_{split}")) for split in splits]
-
-
 def test_animals_are_cat_cow_dog_horse_and_sheep(animals, tiny_sbd, tmp_path, capsys):
+    def made() -> list[list[str]]:
+        names = ("animals_train", "animals_tune", "animals_report")
+        return [lines(segmentation_list(animals.root, name)) for name in names]
+
     write_lines(tiny_sbd / "train.txt", "d", "f", "h")
     write_lines(tmp_path / "seg11valid.txt", "c", "z")
     arguments = ["prepare", "voc-animals", str(animals.root)]
     sbd, held_out = ["--sbd", str(tiny_sbd)], ["--held-out", str(tmp_path / "seg11valid.txt")]
     assert main([*arguments, *sbd]) == 0
-    assert animal_lists(animals) == [["a"], ["d", "f"], ["c", "e"]]
+    assert made() == [["a"], ["d", "f"], ["c", "e"]]
     printed = capsys.readouterr().out
     assert "animals_train: 1 images; 439 are published" in printed
     assert "--data.train-list animals_train" in printed
     assert main([*arguments, *held_out, "--force"]) == 0
-    assert animal_lists(animals) == [["a"], ["d", "e", "f"], ["c"]]
+    assert made() == [["a"], ["d", "e", "f"], ["c"]]
     for options in ([], [*sbd, *held_out]):
         assert main([*arguments, *options]) == 2
         assert "give either --sbd" in capsys.readouterr().err
@@ -137,16 +128,15 @@ def test_a_truncated_mask_stops_the_preparation_by_its_name(animals, tiny_sbd, c
 
 
 def test_train_ids_of_cityscapes(tmp_path, capsys):
-    write_cityscapes(tmp_path)
+    layouts.write_cityscapes(tmp_path)
     for expected in ("3 files written, 0 were there", "0 files written, 3 were there"):
         assert main(["prepare", "cityscapes", str(tmp_path)]) == 0
         assert expected in capsys.readouterr().out
-    for split in ("train", "tune"):
-        stored, made = (
-            Cityscapes(CityscapesConfig(tmp_path, labels=labels), split)[0].mask
-            for labels in ("labelIds", "labelTrainIds")
-        )
-        assert stored.equal(made)
+    stored, made = (
+        build(CityscapesConfig(tmp_path, labels=labels), "tune")[0].mask
+        for labels in ("labelIds", "labelTrainIds")
+    )
+    assert stored.equal(made)
     shutil.rmtree(tmp_path / "gtFine" / "val")
     shutil.rmtree(tmp_path / "gtFine" / "train")
     assert main(["prepare", "cityscapes", str(tmp_path)]) == 2
@@ -179,18 +169,6 @@ def parts(tmp_path):
     return folder
 
 
-def test_parts_become_classes(parts):
-    mask = read_parts(parts / "p.mat")
-    assert mask is not None
-    assert mask[0].tolist() == [1, 2, 3, 4, 5, 6]
-    assert not mask[1:].any()
-    other = read_parts(parts / "q.mat")
-    assert other is not None
-    assert other[3, 5] == 2
-    assert other.sum() == 2  # the head of the dog is no part of a person
-    assert read_parts(parts / "r.mat") is None
-
-
 def test_person_part_is_derived(parts, tmp_path, capsys):
     root = tmp_path / "VOC2010"
     write_lines(root / "ImageSets" / "Main" / "train.txt", "p", "r", "s")
@@ -199,20 +177,23 @@ def test_person_part_is_derived(parts, tmp_path, capsys):
         write_image(root / "JPEGImages" / f"{name}.jpg", 4, 6)
     assert main(["prepare", "person-part", str(root), "--parts", str(parts)]) == 0
     assert "train: 1 images; 1716 are published" in capsys.readouterr().out
-    assert PersonPart(PersonPartConfig(root), "train").names == ("p",)
-    assert PersonPart(PersonPartConfig(root), "report")[0].mask[3, 5] == 2
+    train, report = (build(PersonPartConfig(root), split) for split in ("train", "report"))
+    assert train.names == ("p",)  # r has no parts of a person
+    assert train[0].mask.tolist() == [[1, 2, 3, 4, 5, 6], *[[0] * 6] * 3]
+    assert report[0].mask.flatten().tolist() == [*[0] * 23, 2]  # without the head of the dog
 
 
-def test_unknown_parts_and_damaged_annotations_are_named(parts, tmp_path, capsys):
+def test_unknown_parts_and_damaged_annotations_are_named(parts):
     write_parts(parts / "p.mat", ("person", {"wing": (0, 0)}))
-    with pytest.raises(CorruptSample, match=r"p\.mat names the part 'wing' of a person; known"):
-        read_parts(parts / "p.mat")
     truncate(parts / "q.mat")
-    with pytest.raises(CorruptSample, match=r"q\.mat cannot be decoded"):
-        read_parts(parts / "q.mat")
     savemat(parts / "r.mat", {"other": 1})
-    with pytest.raises(CorruptSample, match=r"r\.mat cannot be decoded as an annotation of parts"):
-        read_parts(parts / "r.mat")
+    for name, message in (
+        ("p", "names the part 'wing' of a person; known"),
+        ("q", "cannot be decoded"),
+        ("r", "cannot be decoded as an annotation of parts"),
+    ):
+        with pytest.raises(CorruptSample, match=rf"{name}\.mat {message}"):
+            read_parts(parts / f"{name}.mat")
 
 
 def test_person_part_without_annotations(parts, tmp_path, capsys):
@@ -225,35 +206,36 @@ def test_person_part_without_annotations(parts, tmp_path, capsys):
 
 
 def test_coco_keeps_images_with_enough_of_voc(tmp_path, capsys):
-    write_coco(tmp_path)  # 20 pixels of VOC in each
+    layouts.write_coco(tmp_path)  # 20 pixels of VOC in each
     ids = np.full((4, 7), 1)  # bicycles
     ids[0, :6] = 91  # stuff
-    write_mask(tmp_path / "stuffthingmaps" / "train2017" / "000000000025.png", ids)
+    mask = tmp_path / "stuffthingmaps" / "train2017" / "000000000025.png"
+    write_mask(mask, ids)
+    made = tmp_path / "voc_lists" / "train2017.txt"
     arguments = ["prepare", "coco", str(tmp_path), "--min-pixels"]
     assert main([*arguments, "21"]) == 2  # none in val
     assert "none of the 1 masks" in capsys.readouterr().err
     assert main([*arguments, "20", "--force"]) == 0
-    assert lines(tmp_path / "voc_lists" / "train2017.txt") == ["000000000009", "000000000025"]
-    write_mask(tmp_path / "stuffthingmaps" / "train2017" / "000000000025.png", ids[:3, :])
+    assert lines(made) == ["000000000009", "000000000025"]
+    write_mask(mask, ids[:3])
     assert main([*arguments, "20"]) == 2
     assert "--force" in capsys.readouterr().err
     assert main([*arguments, "20", "--force"]) == 0
-    assert lines(tmp_path / "voc_lists" / "train2017.txt") == ["000000000009"]
+    assert lines(made) == ["000000000009"]
     assert main([*arguments, "-1"]) == 2
 
 
 @pytest.mark.data
 def test_the_published_trainaug_obeys_its_rule(shared_root, tmp_path):
     """SBD's own lists are not at hand; what it adds to VOC is taken from the published list."""
-    lists = shared_root / "datasets" / "voc_lists"
-    for name in ("train", "val"):
-        write_lines(segmentation_list(tmp_path, name), *lines(lists / f"{name}.txt"))
-    (tmp_path / "SegmentationClass").mkdir()
-    published = lines(lists / "train_aug.txt")
-    sbd = tmp_path / "sbd"
-    (sbd / "cls").mkdir(parents=True)
-    extra = sorted(set(published) - set(lines(lists / "train.txt")), reverse=True)
-    write_lines(sbd / "train.txt", *extra[1::2], *lines(lists / "val.txt")[:500])
-    write_lines(sbd / "val.txt", *extra[::2], *lines(lists / "val.txt")[500:])
+    lists, sbd = shared_root / "datasets" / "voc_lists", tmp_path / "sbd"
+    train, val, published = (lines(lists / f"{n}.txt") for n in ("train", "val", "train_aug"))
+    for folder in ("SegmentationClass", "sbd/cls"):
+        (tmp_path / folder).mkdir(parents=True)
+    write_lines(segmentation_list(tmp_path, "train"), *train)
+    write_lines(segmentation_list(tmp_path, "val"), *val)
+    extra = sorted(set(published) - set(train), reverse=True)
+    write_lines(sbd / "train.txt", *extra[1::2], *val[:500])
+    write_lines(sbd / "val.txt", *extra[::2], *val[500:])
     assert main(["prepare", "voc-trainaug", str(tmp_path), "--sbd", str(sbd)]) == 0
     assert lines(segmentation_list(tmp_path, "train_aug")) == published
