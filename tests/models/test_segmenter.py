@@ -9,14 +9,12 @@ import torch
 
 from crfrnn import CrfRnn
 from crfrnn.kernels import rounded
-from models import CrfConfig, DeepLabV3Config, Segmenter, SegmenterConfig, TimmConfig
+from models import CrfConfig, DeepLabV3Config, Segmenter, SegmenterConfig
 from models.crf import build_crf
 from models.layers import batch_norms, pad_to_stride, shrink, stretch
-from tests.models.small import SMALL_V1
+from tests.models.small import SMALL_V1, TINY
 
-NETWORK = DeepLabV3Config(
-    backbone=TimmConfig("mobilenetv2_035"), atrous_rates=(), head_channels=16, dropout=0.0
-)
+NETWORK = DeepLabV3Config(backbone=TINY, atrous_rates=(), head_channels=16, dropout=0.0)
 CRF = CrfConfig(theta_alpha=8, theta_beta=10, num_iterations=2, num_iterations_eval=3)
 
 
@@ -34,18 +32,13 @@ def test_shape_at_any_size() -> None:
 
 
 def test_without_a_crf() -> None:
-    output = segmenter(crf=None).eval()(torch.rand(1, 3, 33, 33) * 255)
+    model, image = segmenter(crf=None).eval(), torch.rand(1, 3, 33, 33) * 255
+    output = model(image)
     assert output.crf is None
     assert output.logits is output.unary
+    assert model.describe_crf() is None
     with pytest.raises(ValueError, match="no CRF"):
-        segmenter(crf=None).refine(output.unary, torch.rand(1, 3, 33, 33) * 255)
-
-
-def test_unary_logits_are_those_of_the_network_alone() -> None:
-    both, alone = segmenter().eval(), segmenter(crf=None).eval()
-    alone.network.load_state_dict(both.network.state_dict())
-    image = torch.rand(1, 3, 40, 51) * 255
-    assert torch.equal(both(image).unary, alone(image).unary)
+        model.refine(output.unary, image)
 
 
 def test_corners_of_image_and_logits_coincide() -> None:
@@ -67,18 +60,9 @@ def test_the_crf_sees_the_image_as_it_is() -> None:
 def test_lower_resolution_rescales_positions_once() -> None:
     crf = build_crf(replace(CRF, resolution=2), 3)
     assert isinstance(crf, CrfRnn)
-    assert rounded(crf.potentials.theta_alpha) == CRF.theta_alpha / 2
-    assert rounded(crf.potentials.theta_gamma) == CRF.theta_gamma / 2
-    assert rounded(crf.potentials.theta_beta) == CRF.theta_beta
-
-
-def test_description_is_in_pixels_of_the_full_resolution() -> None:
-    described = segmenter(crf=replace(CRF, resolution=4, output_scale=0.5)).describe_crf()
-    assert described is not None
-    assert described["theta_alpha"] == CRF.theta_alpha
-    assert described["output_scale"] == pytest.approx(0.5)
-    assert torch.tensor(described["kernel_weights"]["bilateral"]).shape == (3, 3)
-    assert segmenter(crf=None).describe_crf() is None
+    found = [getattr(crf.potentials, f"theta_{name}") for name in ("alpha", "gamma", "beta")]
+    expected = [CRF.theta_alpha / 2, CRF.theta_gamma / 2, CRF.theta_beta]
+    assert [rounded(theta) for theta in found] == expected
 
 
 @pytest.mark.parametrize("resolution", [2, 8])
@@ -100,11 +84,14 @@ def test_shrink_and_stretch_are_exact_on_constants_and_odd_sizes() -> None:
     torch.testing.assert_close(stretch(small, constant.shape[2:]), constant)
 
 
-def test_padding() -> None:
+def test_padding_in_training_as_in_evaluation() -> None:
     padded = pad_to_stride(torch.zeros(1, 3, 30, 50), 16, minimum=0)
     assert padded.shape == (1, 3, 33, 65)
     assert (padded[..., 30:, :] == 128).all()
     assert pad_to_stride(padded, 16, minimum=513).shape == (1, 3, 513, 513)
+    model = segmenter(min_size=97, crf=None)
+    for mode in (True, False):
+        assert model.train(mode).coarse_unary(torch.zeros(2, 3, 33, 33)).shape[2:] == (7, 7)
 
 
 def test_frozen_batch_norm_stays_in_eval_mode() -> None:
@@ -130,8 +117,7 @@ def test_the_last_stage_has_finer_features_and_the_same_weights() -> None:
     model = segmenter().train()
     finer = model.finished(8, freeze=True)
     assert (finer.network.output_stride, finer.config.crf) == (8, None)
-    assert finer.config.freeze_batch_norm
-    assert finer.training
+    assert (finer.config.freeze_batch_norm, finer.training) == (True, True)
     state = model.network.state_dict()
     assert all(torch.equal(v, state[k]) for k, v in finer.network.state_dict().items())
     with torch.device("meta"):
@@ -140,17 +126,10 @@ def test_the_last_stage_has_finer_features_and_the_same_weights() -> None:
         v1.finished(16, freeze=False)
 
 
-def test_training_pads_as_evaluation_does() -> None:
-    model = segmenter(min_size=97, crf=None)
-    image = torch.rand(2, 3, 33, 33) * 255
-    assert model.eval().coarse_unary(image).shape[2:] == (7, 7)
-    assert model.train().coarse_unary(image).shape[2:] == (7, 7)
-
-
 def test_a_copy_with_another_crf_has_the_same_network() -> None:
     model = segmenter(crf=None).eval()
     other = model.with_crf(CRF, freeze_batch_norm=True)
-    image = torch.rand(1, 3, 33, 33) * 255
+    image = torch.rand(1, 3, 40, 51) * 255
     assert torch.equal(other(image).unary, model(image).unary)
     assert other.config.crf == CRF
     assert other.config.freeze_batch_norm
