@@ -27,12 +27,11 @@ def names(root: Path, split: Split) -> tuple[str, ...]:
     return Folder(FolderConfig(root), split).names
 
 
-def test_images_masks_and_classes(root):
+def test_images_and_masks(root):
     dataset = Folder(FolderConfig(root), "train")
-    assert dataset.classes == ("ground", "tree")
     assert dataset[0].image.shape == (3, 3, 4)
-    assert dataset[0].mask[0, 0] == 255
-    assert int(dataset[0].mask[1, 1]) == int(dataset.names[0][1:]) % 2
+    expected = [255, *[int(dataset.names[0][1:]) % 2] * 11]
+    assert dataset[0].mask.flatten().tolist() == expected
 
 
 def test_without_lists_a_hash_splits_once_and_for_all(root):
@@ -72,9 +71,6 @@ def test_what_does_not_belong_together_is_named(root, tmp_path):
     (root / "masks" / f"{first}.png").unlink()
     with pytest.raises(FileNotFoundError, match=rf"{first}\.png does not exist"):
         names(root, "train")
-
-
-def test_no_images_and_an_empty_split(root):
     for path in [*(root / "images").iterdir(), *(root / "masks").iterdir()]:
         path.unlink()
     with pytest.raises(FileNotFoundError, match="holds no image"):
@@ -82,12 +78,9 @@ def test_no_images_and_an_empty_split(root):
     write_folder(root, count=1)
     with pytest.raises(ValueError, match="none of the 1 images falls into tune: write train"):
         names(root, "tune")
-
-
-@pytest.mark.parametrize("shares", [(0.0, 0.5), (0.5, 0.5), (0.2, float("nan"))])
-def test_shares_that_leave_nothing_are_refused(shares):
-    with pytest.raises(ValueError, match="must be above 0 and sum to less than 1"):
-        FolderConfig(Path("x"), *shares)
+    for shares in ((0.0, 0.5), (0.5, 0.5), (0.2, float("nan"))):
+        with pytest.raises(ValueError, match="must be above 0 and sum to less than 1"):
+            FolderConfig(root, *shares)
 
 
 def test_all_that_the_classes_may_say(root):

@@ -16,16 +16,13 @@ from data.download import SOURCES, Archive, Source, unpack
 from tests.data.layouts import LAYOUTS, as_nobody, truncate, write_folder
 
 
-def test_show_collage(tmp_path, capsys):
+def test_show_every_data_set(tmp_path, tiny_voc, capsys):
     out = tmp_path / "new" / "sheet.png"
     arguments = f"show collage --out {out} --count 4 --cell 40 --data.size 32 --data.num-train 3"
     assert main(arguments.split()) == 0
     with Image.open(out) as picture:
         assert picture.size == (3 * 84 + 4, 48)
     assert "wrote" in capsys.readouterr().out
-
-
-def test_show_every_layout(tmp_path, tiny_voc):
     roots = {"voc": tiny_voc.root, **{name: tmp_path / name for name in LAYOUTS}}
     for name, root in roots.items():
         if name in LAYOUTS:
@@ -78,17 +75,13 @@ def test_words_that_are_not_understood_end_with_2(capsys, arguments, message):
     assert message in capsys.readouterr().err
 
 
-def test_the_usage_names_every_data_set(capsys):
+def test_the_usage_names_every_data_set_and_an_error_is_one_line(tiny_voc, capsys):
     assert main([]) == main(["--help"]) == 0
     assert "pascal-context, person-part, camvid" in capsys.readouterr().out
-
-
-def test_a_root_that_cannot_be_read_ends_with_one_line(tiny_voc, capsys):
     with as_nobody():
         assert main(["verify", "voc", str(tiny_voc.root)]) == 2
-    forbidden = capsys.readouterr().err
-    assert forbidden.startswith("error: no permission to read")
-    assert forbidden.count("\n") == 1
+    error = capsys.readouterr().err
+    assert (error[:29], error.count("\n")) == ("error: no permission to read ", 1)
 
 
 def tar_of(name: str) -> bytes:

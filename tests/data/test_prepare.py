@@ -78,14 +78,10 @@ def test_trainaug_is_train_and_sbd_without_val(tiny_voc, tiny_sbd, capsys):
     write_image(tiny_voc.image("c"), 5, 6)
     config = VocConfig(tiny_voc.root, train_list="train_aug", extra_masks="SegmentationClassAug")
     assert (build(config, "train")[2].mask == 2).all()
-
-
-def test_trainaug_without_its_sources_says_what_to_pass(tiny_voc, tiny_sbd, tmp_path, capsys):
-    arguments = ["prepare", "voc-trainaug", str(tiny_voc.root), "--sbd"]
-    assert main([*arguments, str(tmp_path / "nowhere")]) == 2
-    assert "the folder of SBD" in capsys.readouterr().err
-    assert main([*arguments, str(tiny_sbd)]) == 2
-    assert "val.txt; lists there: train, tune" in capsys.readouterr().err
+    (tiny_sbd / "val.txt").unlink()
+    for folder, message in ((tiny_voc.root, "the folder of SBD"), (tiny_sbd, "val.txt; lists")):
+        assert main([*arguments[:-1], str(folder)]) == 2
+        assert message in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -115,16 +111,12 @@ def test_animals_are_cat_cow_dog_horse_and_sheep(animals, tiny_sbd, tmp_path, ca
     assert "--data.train-list animals_train" in printed
     assert main([*arguments, *held_out, "--force"]) == 0
     assert made() == [["a"], ["d", "e", "f"], ["c"]]
-    for options in ([], [*sbd, *held_out]):
-        assert main([*arguments, *options]) == 2
-        assert "give either --sbd" in capsys.readouterr().err
-
-
-def test_a_truncated_mask_stops_the_preparation_by_its_name(animals, tiny_sbd, capsys):
     truncate(animals.mask("e"))
-    assert main(["prepare", "voc-animals", str(animals.root), "--sbd", str(tiny_sbd)]) == 2
-    assert str(animals.mask("e")) in capsys.readouterr().err
-    assert not segmentation_list(animals.root, "animals_train").exists()
+    for options, message in (([], "give either --sbd"), ([*sbd, *held_out], "give either --sbd"),
+                             ([*sbd, "--force"], str(animals.mask("e")))):  # fmt: skip
+        assert main([*arguments, *options]) == 2
+        assert message in capsys.readouterr().err
+    assert made() == [["a"], ["d", "e", "f"], ["c"]]
 
 
 def test_train_ids_of_cityscapes(tmp_path, capsys):
@@ -181,6 +173,10 @@ def test_person_part_is_derived(parts, tmp_path, capsys):
     assert train.names == ("p",)  # r has no parts of a person
     assert train[0].mask.tolist() == [[1, 2, 3, 4, 5, 6], *[[0] * 6] * 3]
     assert report[0].mask.flatten().tolist() == [*[0] * 23, 2]  # without the head of the dog
+    write_lines(root / "ImageSets" / "Main" / "train.txt", "r")
+    for folder, message in ((parts, "annotates no person"), (root / "x", "--parts DIR")):
+        assert main(["prepare", "person-part", str(root), "--parts", str(folder)]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_unknown_parts_and_damaged_annotations_are_named(parts):
@@ -194,15 +190,6 @@ def test_unknown_parts_and_damaged_annotations_are_named(parts):
     ):
         with pytest.raises(CorruptSample, match=rf"{name}\.mat {message}"):
             read_parts(parts / f"{name}.mat")
-
-
-def test_person_part_without_annotations(parts, tmp_path, capsys):
-    root = tmp_path / "VOC2010"
-    write_lines(root / "ImageSets" / "Main" / "train.txt", "r")
-    assert main(["prepare", "person-part", str(root), "--parts", str(parts)]) == 2
-    assert "annotates no person" in capsys.readouterr().err
-    assert main(["prepare", "person-part", str(root), "--parts", str(root / "x")]) == 2
-    assert "--parts DIR" in capsys.readouterr().err
 
 
 def test_coco_keeps_images_with_enough_of_voc(tmp_path, capsys):

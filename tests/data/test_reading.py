@@ -48,13 +48,12 @@ def test_a_truncated_mask_is_named(tmp_path, name, keep):
 
 
 def test_a_bit_that_flipped_is_named(tmp_path):
-    path = tmp_path / "m.png"
-    write_mask(path, IDS)
-    content = bytearray(path.read_bytes())
+    write_mask(tmp_path / "m.png", IDS)
+    content = bytearray((tmp_path / "m.png").read_bytes())
     content[content.index(b"IDAT") + 30] ^= 0x10
-    path.write_bytes(bytes(content))
+    (tmp_path / "m.png").write_bytes(bytes(content))
     with pytest.raises(CorruptSample, match=r"m\.png"):
-        read_ids(path)
+        read_ids(tmp_path / "m.png")
 
 
 def test_what_is_no_image_is_named(tmp_path, monkeypatch):
@@ -126,15 +125,12 @@ def test_a_folder_without_permission_says_what_to_do(open_folder, closed):
     (root / closed).chmod(0o755)
 
 
-def test_lists_are_read_line_by_line(tmp_path):
+def test_lists_are_lines_of_unique_names_and_long_enumerations_are_cut(tmp_path):
     (tmp_path / "l.txt").write_bytes(b"a\r\n\r\n  b c \r\n")
     assert read_lines(tmp_path / "l.txt", "") == ("a", "b c")
     (tmp_path / "l.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match=r"l\.txt is no text"):
         read_lines(tmp_path / "l.txt", "")
-
-
-def test_names_are_unique_and_long_enumerations_are_cut():
     reading.require_unique(("a", "b"), "the list")
     with pytest.raises(ValueError, match=r"the list names an image twice: a, b$"):
         reading.require_unique(("b", "a", "c", "a", "b"), "the list")

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -80,18 +79,18 @@ def test_scales_stay_in_their_range_or_are_those_steps():
     assert sides == {(round(16 * step), round(8 * step)) for step in steps}
 
 
-JITTER = TransformConfig(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.2, crop_size=20)
+JITTER = TransformConfig(
+    brightness=0.5, contrast=0.5, saturation=0.5, hue=0.2, crop_size=20, fill=FILL
+)
 
 
 def test_jitter_changes_the_image_and_neither_mask_nor_place_nor_padding():
-    plain, jitter = (
-        Augment(replace(config, crop_size=20, fill=FILL)) for config in (TransformConfig(), JITTER)
-    )
+    plain, jitter = Augment(TransformConfig(crop_size=20, fill=FILL)), Augment(JITTER)
     for seed in range(10):
         still, jittered = (augment(coloured(5, 30), seeded(seed)) for augment in (plain, jitter))
         assert torch.equal(still.mask, jittered.mask)
         assert not torch.equal(still.image[:, :5], jittered.image[:, :5])
-        assert (jittered.image[:, 5:] == torch.tensor(FILL)[:, None, None]).all()
+        assert torch.equal(still.image[:, 5:], jittered.image[:, 5:])
 
 
 @pytest.mark.parametrize("field", ["brightness", "contrast", "saturation", "hue"])
@@ -182,11 +181,7 @@ def test_the_generator_decides_and_the_global_one_is_left_alone():
     torch.manual_seed(1)
     assert same(first, augment(coded(9, 9), seeded(5)))
     assert not same(first, augment(coded(9, 9), seeded(6)))
-
-
-def test_the_input_is_not_modified():
-    sample = coded(9, 6)
-    Augment(TransformConfig(scale=(0.5, 2.0), crop_size=20))(sample, seeded(1))
-    untouched = Augment(TransformConfig(flip=False))(sample, seeded(0))  # nothing to do
-    assert same(sample, coded(9, 6))
-    assert same(untouched, coded(9, 6))
+    sample = coded(9, 9)
+    augment(sample, seeded(5))
+    assert same(sample, coded(9, 9))
+    assert same(sample, Augment(TransformConfig(flip=False))(sample, seeded(0)))  # nothing to do

@@ -79,16 +79,13 @@ def test_first_unit_of_a_stage_has_the_rate_that_is_asked_for(
     assert found == [[1] * 4, layer3, layer4]
 
 
-def test_stride_moves_from_the_3x3_to_the_1x1_convolution() -> None:
+def test_stride_in_the_1x1_convolution_and_multi_grid_of_xception() -> None:
     ours, msra = (
         shell(ResNetConfig(depth=50, stride_in_1x1=flag), 16).get_submodule("layer2.0")
         for flag in (False, True)
     )
     assert strides(ours) == [1, 2, 1, 2]  # conv1, conv2, conv3, projection
     assert strides(msra) == [2, 1, 1, 2]
-
-
-def test_multi_grid_of_xception() -> None:
     config = XceptionConfig(depth=41, multi_grid=(1, 2, 4))
     assert rates(shell(config, 16).get_submodule("blocks.12")) == [2, 4, 8]
 
@@ -140,13 +137,6 @@ def test_xception_adds_the_shortcut_of_the_unrectified_input() -> None:
         assert torch.equal(x, before)
         low, _ = backbone(torch.randn(1, 3, 65, 65))
         torch.testing.assert_close(low, tap(taken[0]), rtol=1e-4, atol=1e-4)
-
-
-# Landmine 7: TensorFlow's decay is 1 minus PyTorch's momentum.
-@pytest.mark.parametrize("decay", [0.9997, 0.0])
-def test_a_tensorflow_decay_is_refused_as_momentum(decay: float) -> None:
-    with pytest.raises(ValueError, match=r"batch_norm_momentum must be in \(0, 0.1\]"):
-        set_momentum(nn.BatchNorm2d(2), decay)
 
 
 def test_vgg_loses_its_last_strides_and_keeps_its_keys() -> None:
@@ -202,33 +192,38 @@ def test_pretrained_fetches_the_weights_once(monkeypatch) -> None:
     assert all(torch.equal(value, expected[key]) for key, value in backbone.state_dict().items())
 
 
-def test_weights_of_another_backbone_are_refused() -> None:
-    with torch.device("meta"):
-        state = resnet50().state_dict()
-    for config in (XceptionConfig(depth=41), TimmConfig("mobilenetv2_035")):
-        with pytest.raises(ValueError, match="another architecture"):
-            load_backbone(shell(config), state)
-    with pytest.raises(ValueError, match="not the weights of a VGG-16 classifier"):
-        load_backbone(shell(VggConfig()), state)
-
-
 def test_backbone_by_name() -> None:
     assert backbone_named("resnet101") == ResNetConfig(depth=101)
     assert backbone_named("xception71") == XceptionConfig(depth=71)
     for name, normalization in (("mobilenetv2_100", "imagenet"), ("inception_resnet_v2", "half")):
         assert backbone_named(name) == TimmConfig(name, normalization=normalization)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"'dpn68' were trained with the mean \(0\.486"):
-        backbone_named("dpn68")
 
 
-def test_what_cannot_be_dilated_or_has_no_features_at_stride_4(monkeypatch) -> None:
-    for name in ("vgg11", "vit_tiny_patch16_224"):
-        with pytest.raises(ValueError, match="cannot be dilated to output stride 16"):
-            shell(TimmConfig(name))
+def lacking(monkeypatch: pytest.MonkeyPatch) -> None:
     info = SimpleNamespace(feature_info=SimpleNamespace(reduction=lambda: [8, 16]))
     monkeypatch.setattr("models.backbones.created", lambda *_, **__: info)
-    with pytest.raises(ValueError, match=r"strides \[8, 16\]: the decoder needs stride 4"):
-        shell(TimmConfig("mobilenetv2_100"))
+    shell(TimmConfig("mobilenetv2_100"))
+
+
+# Landmine 7: TensorFlow's decay is 1 minus PyTorch's momentum.
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda _: set_momentum(nn.BatchNorm2d(2), 0.9997), r"momentum must be in \(0, 0.1\]"),
+        (lambda _: set_momentum(nn.BatchNorm2d(2), 0.0), r"momentum must be in \(0, 0.1\]"),
+        (lambda _: load_backbone(shell(XceptionConfig(depth=41)), {}), "another architecture"),
+        (lambda _: load_backbone(shell(TimmConfig()), {}), "another architecture"),
+        (lambda _: load_backbone(shell(VggConfig()), {}), "not the weights of a VGG-16"),
+        (lambda _: shell(TimmConfig("vgg11")), "cannot be dilated to output stride 16"),
+        (lambda _: shell(TimmConfig("vit_tiny_patch16_224")), "cannot be dilated to output str"),
+        (lacking, r"strides \[8, 16\]: the decoder needs stride 4"),
+        (lambda _: backbone_named("dpn68"), r"'dpn68' were trained with the mean \(0\.486"),
+        (lambda _: InputNormalization("none"), "must be one of imagenet, half, caffe"),  # type: ignore[arg-type]
+    ],
+)  # fmt: skip
+def test_what_is_refused(make, message: str, monkeypatch) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(monkeypatch)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import models
 from models import CascadeConfig, DeepLabV3, DeepLabV3Config, ResNetConfig, VggConfig, build_network
 from models.deeplab_v1 import MultiScaleBranches
 from models.deeplab_v3 import pool_image
-from models.layers import InputNormalization, batch_norms, separable_convolution
+from models.layers import batch_norms, separable_convolution
 from models.resnet import ResNetBackbone
 from models.xception import XceptionBackbone
 from tests.models import small
@@ -69,23 +69,20 @@ def test_any_size_works(config: Any, size: tuple[int, int]) -> None:
     assert logits.shape == (1, 2, -(-size[0] // stride), -(-size[1] // stride))
 
 
-def test_one_cell_of_one_image_cannot_train_batch_norm() -> None:
+def test_images_that_cannot_be_trained_on() -> None:
     network = build_network(SMALL_V3, 2).train()
+    for shape in ((3, 33, 33), (1, 4, 33, 33)):
+        with pytest.raises(ValueError, match=r"image must be \(B, 3, H, W\)"):
+            network(torch.zeros(shape))
+    with pytest.raises(ValueError, match="no pixels"):
+        network(torch.zeros(1, 3, 0, 33))
+    # One value cannot train batch normalisation.
     with pytest.raises(ValueError, match="nearest size that works is 16 x 17"):
         network(image(1, 3, 16, 16))
     assert network(image(1, 3, 16, 17)).shape == (1, 2, 1, 2)
     assert network(image(2, 3, 16, 16)).shape == (2, 2, 1, 1)
     frozen = build_network(replace(SMALL_V3, freeze_batch_norm=True), 2).train()
     assert frozen(image(1, 3, 16, 16)).shape == (1, 2, 1, 1)
-
-
-def test_what_is_not_rgb_is_refused() -> None:
-    network = build_network(SMALL_V3, 2).eval()
-    for shape in ((3, 33, 33), (1, 4, 33, 33)):
-        with pytest.raises(ValueError, match=r"image must be \(B, 3, H, W\)"):
-            network(torch.zeros(shape))
-    with pytest.raises(ValueError, match="no pixels"):
-        network(torch.zeros(1, 3, 0, 33))
 
 
 def test_the_window_of_image_pooling() -> None:
@@ -147,14 +144,6 @@ def test_every_kind_of_network_freezes_its_batch_norm(config: Any) -> None:
             assert not any(p.requires_grad for p in norm.parameters())
 
 
-def test_eps_of_backbone_and_head() -> None:
-    with torch.device("meta"):
-        network = build_network(SLIM["v3+ xception"], 2)
-    inside = {id(norm) for norm in batch_norms(network.backbone)}
-    found = {(id(norm) in inside, norm.eps) for norm in batch_norms(network)}
-    assert found == {(True, 1e-3), (False, 1e-5)}
-
-
 # Landmine 12: the BN of image pooling has one value a channel of one image alone.
 def test_image_pooling_of_one_image_uses_the_running_statistics() -> None:
     branch = DeepLabV3(3, SMALL_V3).train().image_pooling
@@ -206,7 +195,7 @@ def test_separable_convolution_is_depthwise_bn_relu_pointwise_bn_relu() -> None:
 
 
 # Landmine 5: depth and channels of the decoder.
-def test_parameters_of_decoder_pyramid_and_msc() -> None:
+def test_parameters_of_decoder_pyramid_and_msc_and_eps() -> None:
     with torch.device("meta"):
         for separable, expected in ((False, 1_309_045), (True, 168_325)):
             config = models.DeepLabV3PlusConfig(separable_decoder=separable)
@@ -214,8 +203,12 @@ def test_parameters_of_decoder_pyramid_and_msc() -> None:
             assert count(plus.decoder, plus.classifier) == expected
         v3 = DeepLabV3(21, DeepLabV3Config(separable_aspp=True))
         msc = MultiScaleBranches(21)
+        xception = build_network(SLIM["v3+ xception"], 2)
     assert count(v3.image_pooling, v3.aspp0, v3.atrous, v3.project) == 3_019_776
     assert count(msc) == 1_206_016
+    inside = {id(norm) for norm in batch_norms(xception.backbone)}
+    found = {(id(norm) in inside, norm.eps) for norm in batch_norms(xception)}
+    assert found == {(True, 1e-3), (False, 1e-5)}
     assert [small.strides(branch) for branch in msc.branches] == [
         [s, 1, 1] for s in (8, 4, 2, 1, 1)
     ]
@@ -290,14 +283,8 @@ def test_backbone_weights_from_a_file(tmp_path) -> None:
         models.load_backbone_weights(cascade, path)
 
 
-def test_another_backbone_goes_with_the_heads_of_v3_only() -> None:
+def test_another_backbone_and_nothing_to_fetch() -> None:
     assert models.with_backbone(SMALL_PLUS, ResNetConfig()).backbone == ResNetConfig()
-    for config in (SMALL_V1, SMALL_V2, SMALL_CASCADE):
-        with pytest.raises(ValueError, match="goes with the heads of DeepLab v3 and v3"):
-            models.with_backbone(config, small.TINY)
-
-
-def test_nothing_is_fetched_for_weights_that_come_from_elsewhere() -> None:
     config = replace(SMALL_V3, backbone=replace(small.TINY, pretrained=True))
     assert models.without_pretrained(config) == SMALL_V3
 
@@ -360,7 +347,11 @@ V1, V2, Xception = models.DeepLabV1Config, models.DeepLabV2Config, models.Xcepti
         (lambda: VggConfig(fc_channels=1000), "fc_channels must divide 4096, got 1000"),
         (lambda: VggConfig(fc_kernel=4, rates=(3,)), "even for the 4x4 kernel"),
         (lambda: models.TimmConfig("mobilenetv2_77"), "'mobilenetv2_77'. Similar .*mobilenetv2"),
-        (lambda: InputNormalization("none"), "must be one of imagenet, half, caffe"),  # type: ignore[arg-type]
+        *((lambda s=s: V2(scales=s), "scales must be in") for s in ((), (1.0, 0.5), (2.0, 1.0))),
+        *(
+            (lambda c=c: models.with_backbone(c, small.TINY), "goes with the heads of DeepLab v3")
+            for c in (SMALL_V1, SMALL_V2, SMALL_CASCADE)
+        ),
     ],
 )  # fmt: skip
 def test_bad_numbers(make, message: str) -> None:

@@ -23,22 +23,19 @@ def segmenter(**changes) -> Segmenter:
     return Segmenter(replace(SegmenterConfig(3, NETWORK, CRF), **changes))
 
 
-def test_shape_at_any_size() -> None:
+def test_shape_at_any_size_with_and_without_a_crf() -> None:
     model = segmenter().eval()
     for size in ((33, 33), (17, 90), (1, 1)):
         output = model(torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8))
         assert output.unary.shape == output.crf.shape == (2, 3, *size)
         assert output.logits is output.crf
-
-
-def test_without_a_crf() -> None:
-    model, image = segmenter(crf=None).eval(), torch.rand(1, 3, 33, 33) * 255
-    output = model(image)
+    alone, image = model.with_crf(None), torch.rand(1, 3, 33, 33) * 255
+    output = alone(image)
     assert output.crf is None
     assert output.logits is output.unary
-    assert model.describe_crf() is None
+    assert alone.describe_crf() is None
     with pytest.raises(ValueError, match="no CRF"):
-        model.refine(output.unary, image)
+        alone.refine(output.unary, image)
 
 
 def test_corners_of_image_and_logits_coincide() -> None:
