@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.random import RandomState
-from scipy.ndimage import label
 
 from data import collage
-from data.collage import CLASSES, SOURCES, SUB, THINNEST, TURN, Collage, CollageConfig, read_patches
+from data.collage import CLASSES, SOURCES, SUB, THINNEST, Collage, CollageConfig, read_patches
 from data.dataset import Split
 
 SMALL = CollageConfig(num_train=20, num_tune=5, num_report=6)
@@ -201,13 +200,3 @@ def test_pen_draws_what_lies_within_half_its_width(width):
     # Points are half a pixel (4 sub-pixels) apart along the longer axis, at most 4 sqrt 2 in all:
     # midway the round pen reaches sqrt(r^2 - 8), less the rounding.
     assert mask[distance < np.sqrt(width * width / 4 - 8) - 1].all()
-
-
-def test_the_thinnest_line_and_arc_have_no_holes():
-    centre, rng = (97 * SUB // 2, 97 * SUB // 2), RandomState(7)
-    masks = [collage.arc(rng, 300, (1200, 1200), 700, THINNEST) for _ in range(10)]
-    for turn in range(0, TURN, 15):
-        mask = np.zeros((97, 97), dtype=np.bool_)
-        collage.draw(mask, collage.line(centre, collage.step(centre, turn, 40 * SUB)), THINNEST)
-        masks.append(mask)
-    assert {label(mask, structure=np.ones((3, 3)))[1] for mask in masks} == {1}

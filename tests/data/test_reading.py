@@ -1,16 +1,18 @@
-"""Reading files, folders and lists: what is damaged, absent or forbidden is named."""
+"""Reading files, folders, lists and labels: what is damaged, absent or forbidden is named."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy.io import savemat
 
-from data import CorruptSample, reading
-from data.reading import image_size, read_ids, read_image, read_lines, require_folders
+from data import VOID, CorruptSample, Sample, SegmentationDataset, label_pixels, reading
+from data.reading import image_size, read_ids, read_image, read_lines, require_folders, to_labels
 from tests.data.layouts import as_nobody, truncate, write_image, write_lines, write_mask, write_sbd
 
 IDS = np.random.default_rng(0).integers(0, 21, size=(40, 40))
@@ -40,23 +42,21 @@ def test_a_truncated_image_is_named(tmp_path, name, keep):
 
 @pytest.mark.parametrize("keep", [0.0, 0.3, 0.9])
 @pytest.mark.parametrize("name", ["m.png", "m.mat"])
-def test_a_truncated_mask_is_named(tmp_path, name, keep):
+def test_a_truncated_or_changed_mask_is_named(tmp_path, name, keep):
     (write_mask if name == "m.png" else write_sbd)(tmp_path / name, IDS)
     truncate(tmp_path / name, keep)
     with pytest.raises(CorruptSample, match=rf"{name} cannot be decoded as a mask"):
         read_ids(tmp_path / name)
+    if name == "m.png":  # a bit that flipped
+        write_mask(tmp_path / name, IDS)
+        content = bytearray((tmp_path / name).read_bytes())
+        content[content.index(b"IDAT") + 30] ^= 0x10
+        (tmp_path / name).write_bytes(bytes(content))
+        with pytest.raises(CorruptSample, match=name):
+            read_ids(tmp_path / name)
 
 
-def test_a_bit_that_flipped_is_named(tmp_path):
-    write_mask(tmp_path / "m.png", IDS)
-    content = bytearray((tmp_path / "m.png").read_bytes())
-    content[content.index(b"IDAT") + 30] ^= 0x10
-    (tmp_path / "m.png").write_bytes(bytes(content))
-    with pytest.raises(CorruptSample, match=r"m\.png"):
-        read_ids(tmp_path / "m.png")
-
-
-def test_what_is_no_image_is_named(tmp_path, monkeypatch):
+def test_what_is_no_image_or_mask_is_named(tmp_path, monkeypatch):
     (tmp_path / "a.jpg").write_text("<html>404</html>")
     for read in (read_image, image_size):
         with pytest.raises(CorruptSample, match=r"a\.jpg cannot be decoded"):
@@ -65,15 +65,12 @@ def test_what_is_no_image_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow refuses twice as many
     with pytest.raises(CorruptSample, match=r"a\.png.*decompression bomb"):
         read_image(tmp_path / "a.png")
-
-
-def test_another_matlab_file_is_refused(tmp_path):
     savemat(tmp_path / "c.mat", {"GTinst": {"Segmentation": np.zeros((2, 2))}})
     with pytest.raises(CorruptSample, match=r"c\.mat holds \['GTinst'\]; expected GTcls"):
         read_ids(tmp_path / "c.mat")
-    savemat(tmp_path / "d.mat", {"GTcls": {"Segmentation": np.zeros((2, 2))}})
+    savemat(tmp_path / "c.mat", {"GTcls": {"Segmentation": np.zeros((2, 2))}})
     with pytest.raises(CorruptSample, match="float64 of shape"):
-        read_ids(tmp_path / "d.mat")
+        read_ids(tmp_path / "c.mat")
 
 
 def test_an_absent_or_forbidden_file_is_no_corrupt_one(tmp_path, open_folder):
@@ -136,3 +133,48 @@ def test_lists_are_lines_of_unique_names_and_long_enumerations_are_cut(tmp_path)
         reading.require_unique(("b", "a", "c", "a", "b"), "the list")
     assert reading.shortened(range(5)) == "0, 1, 2, 3, 4"
     assert reading.shortened(range(7)) == "0, 1, 2, 3, 4 and 2 more"
+
+
+# Labels and classes
+
+TABLE = reading.label_table({0: 0, 1: 1, 2: 2, 7: 0}, void=(11, 255))
+
+
+def test_table_by_hand():
+    ids = np.array([[0, 1, 2], [7, 11, 255]], dtype=np.uint8)
+    labels = to_labels(ids, TABLE, Path("m.png"))
+    assert labels.dtype == np.int64
+    assert labels.tolist() == [[0, 1, 2], [0, 255, 255]]
+    with pytest.raises(CorruptSample, match=r"m\.png holds the label ids \[3, 254\]; expected"):
+        to_labels(np.array([[3, 3, 254, 0]], dtype=np.uint8), TABLE, Path("m.png"))
+    assert reading.describe(TABLE) == "0..2, 7 or 11, 255 (void)"
+    assert reading.describe(reading.label_table({0: 0}, void=())) == "0"
+
+
+def test_scored_classes():
+    classes = ("dog", "cat", "horse")
+    assert reading.scored_ids((), classes) == (0, 1, 2)
+    assert reading.scored_ids(("horse", "dog"), classes) == (0, 2)
+    with pytest.raises(ValueError, match="no class 'hrose'; did you mean 'horse'"):
+        reading.check_scored(("cat", "hrose"), classes)
+    with pytest.raises(ValueError, match="no class 'qqq'; expected some of"):
+        reading.check_scored(("qqq",), classes)
+    with pytest.raises(ValueError, match="twice"):
+        reading.check_scored(("cat", "cat"), classes)
+
+
+class Three(SegmentationDataset):
+    """Two samples of 2 x 2 pixels, and one between them that cannot be read."""
+
+    classes = ("a", "b", "c")
+    names = ("0", "1", "2")
+
+    def __getitem__(self, index: int) -> Sample:
+        if index == 1:
+            raise CorruptSample("1.png: truncated")
+        mask = [[0, 0], [0, VOID]] if index == 0 else [[0, 2], [2, VOID]]
+        return Sample(str(index), torch.zeros(3, 2, 2, dtype=torch.uint8), torch.tensor(mask))
+
+
+def test_void_and_unreadable_samples_do_not_count():
+    assert label_pixels(Three()).tolist() == [4, 0, 2]

@@ -34,6 +34,8 @@ def test_counts_by_hand(tiny_voc):
     assert (report.void, report.share(8), report.share(15)) == (1 / 59, 6 / 58, 24 / 58)
     assert (report.images[:21].sum(), report.images[20]) == (4, 1)
     assert sum(report.share(k) for k in range(21)) == pytest.approx(1)  # the order of adding
+    (report,) = verify(CollageConfig(size=32, num_train=3), ["train"])
+    assert (report.listed, report.read, report.sides, report.void) == (3, 3, (32, 32), 0.0)
 
 
 def test_all_problems_are_collected_by_file(tiny_voc):
@@ -102,18 +104,13 @@ def test_a_file_without_permission_is_a_problem(open_folder):
 
 
 def test_the_report_is_json(clean, tiny_voc):
-    truncate(tiny_voc.mask("b"))
+    tiny_voc.mask("b").unlink()
     report = json.loads(json.dumps(to_json(clean, verify(clean, ["train", "tune"]))))
     assert report["data"]["kind"] == "voc"
     train, tune = report["splits"]
     assert train["problems"][0]["file"] == str(tiny_voc.mask("b"))
     assert tune["sides"] == [5, 7]
     assert tune["classes"][8] == {"name": "cat", "share": 6 / 34, "images": 1}
-
-
-def test_collage_is_counted():
-    (report,) = verify(CollageConfig(size=32, num_train=3), ["train"])
-    assert (report.listed, report.read, report.sides, report.void) == (3, 3, (32, 32), 0.0)
 
 
 PUBLISHED = {

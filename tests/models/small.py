@@ -7,34 +7,23 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from models import (
-    CascadeConfig,
-    CrfConfig,
-    DeepLabV1Config,
-    DeepLabV2Config,
-    DeepLabV3Config,
-    DeepLabV3PlusConfig,
-    NetworkConfig,
-    ResNetConfig,
-    Segmenter,
-    SegmenterConfig,
-    TimmConfig,
-    VggConfig,
-    XceptionConfig,
-)
+import models
+from models import CascadeConfig, DeepLabV2Config, NetworkConfig, ResNetConfig, Segmenter, VggConfig
 from models.crf import build_crf
 from models.layers import InputNormalization
 from models.resnet import ResNetBackbone
 from models.xception import XceptionBackbone
 
-TINY = TimmConfig("mobilenetv2_035", normalization="half")
-SMALL_V1 = DeepLabV1Config(backbone=VggConfig(fc_channels=16, average_pool=True), msc=True)
+TINY = models.TimmConfig("mobilenetv2_035", normalization="half")
+SMALL_V1 = models.DeepLabV1Config(backbone=VggConfig(fc_channels=16, average_pool=True), msc=True)
 SMALL_V2 = DeepLabV2Config(backbone=ResNetConfig(depth=50), rates=(1, 2))
-SMALL_V3 = DeepLabV3Config(backbone=TINY, head_channels=16, dropout=0.0)
-SMALL_PLUS = DeepLabV3PlusConfig(
+SMALL_V3 = models.DeepLabV3Config(backbone=TINY, head_channels=16, dropout=0.0)
+SMALL_PLUS = models.DeepLabV3PlusConfig(
     backbone=TINY, head_channels=16, decoder_channels=16, low_level_channels=8, dropout=0.0
 )
 SMALL_CASCADE = CascadeConfig(backbone=ResNetConfig(depth=50, multi_grid=(1, 2, 1)), blocks=1)
+
+XCEPTION = models.XceptionConfig(depth=41)
 
 # One of each structure among the published networks.
 SLIM: dict[str, NetworkConfig] = {
@@ -45,15 +34,14 @@ SLIM: dict[str, NetworkConfig] = {
     "v3 mobilenet": replace(SMALL_V3, atrous_rates=()),
     "cascade": SMALL_CASCADE,
     "v3+ xception": replace(
-        SMALL_PLUS,
-        backbone=XceptionConfig(depth=41),
-        separable_aspp=True,
-        separable_decoder=True,
+        SMALL_PLUS, backbone=XCEPTION, separable_aspp=True, separable_decoder=True
     ),
     "v3+ mobilenet": SMALL_PLUS,
 }
 
-CRF = CrfConfig(theta_alpha=8, theta_beta=10, num_iterations=1, num_iterations_eval=1, resolution=2)
+CRF = models.CrfConfig(
+    theta_alpha=8, theta_beta=10, num_iterations=1, num_iterations_eval=1, resolution=2
+)
 
 
 def image(*shape: int, seed: int = 0) -> Tensor:
@@ -80,7 +68,7 @@ def drawn(network: NetworkConfig) -> Segmenter:
     Convolutions get the deviation of their fan-in, BN is the identity, and the rest zero.
     """
     torch.manual_seed(0)
-    config = SegmenterConfig(3, network, CRF)
+    config = models.SegmenterConfig(3, network, CRF)
     with torch.device("meta"):
         segmenter = Segmenter(config)
     segmenter.crf = build_crf(CRF, config.num_classes)

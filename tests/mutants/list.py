@@ -179,7 +179,7 @@ DATA = (
            "tests/data/test_transforms.py"),
     Mutant("Read void as the first class", "data/reading.py",
            "table[list(void)] = VOID", "table[list(void)] = 0",
-           "tests/data/test_labels.py"),
+           "tests/data/test_reading.py"),
     Mutant("Train on the images of VOC's val that SBD labels", "data/prepare.py",
            '({*official["train"]} | extra) - {*official["val"]}',
            '{*official["train"]} | extra',
