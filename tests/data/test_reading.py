@@ -90,8 +90,14 @@ def test_an_absent_or_forbidden_file_is_no_corrupt_one(tmp_path, open_folder):
 def test_absent_files_are_found_in_order_with_one_listing_a_folder(tmp_path, monkeypatch):
     write_lines(tmp_path / "b" / "y.txt", "y")
     wanted = [tmp_path / name for name in ("b/y.txt", "b/x.txt", "a/z.txt", "b/u.txt")]
-    calls, real = [], os.listdir
-    monkeypatch.setattr("data.reading.os.listdir", lambda path: calls.append(path) or real(path))
+    calls: list[Path] = []
+    real = os.listdir
+
+    def counted(folder):
+        calls.append(folder)
+        return real(folder)
+
+    monkeypatch.setattr("data.reading.os.listdir", counted)
     assert reading.absent(wanted) == wanted[1:]
     assert sorted(calls) == [tmp_path / "a", tmp_path / "b"]
 

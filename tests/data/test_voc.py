@@ -46,6 +46,8 @@ def test_scored_classes(config):
     found = label_set(VocConfig(scored=ANIMALS))
     assert (found.classes, found.scored) == (animals.classes, animals.scored)
     assert np.array_equal(found.palette, animals.palette)
+    with pytest.raises(ValueError, match="there is no class 'tv'"):
+        replace(config, scored=("tv",))
 
 
 def test_missing_folders_lists_and_files_are_named(tiny_voc, config, tmp_path):

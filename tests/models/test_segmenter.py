@@ -38,18 +38,12 @@ def test_shape_at_any_size_with_and_without_a_crf() -> None:
         alone.refine(output.unary, image)
 
 
-def test_corners_of_image_and_logits_coincide() -> None:
-    model = segmenter().eval()
-    image = torch.rand(1, 3, 33, 49) * 255
-    coarse, unary = model.coarse_unary(image), model.unary(image)
-    torch.testing.assert_close(unary[..., ::16, ::16], coarse, rtol=1e-5, atol=1e-6)
-
-
-def test_the_crf_sees_the_image_as_it_is() -> None:
+def test_corners_coincide_and_the_crf_sees_the_image_as_it_is() -> None:
     """Mean-subtracted or wrapped images in the CRF are a bug of widely used repositories."""
     model = segmenter().eval()
-    image = torch.randint(0, 256, (1, 3, 33, 33), dtype=torch.uint8)
-    output = model(image)
+    image = torch.randint(0, 256, (1, 3, 33, 49), dtype=torch.uint8)
+    output, coarse = model(image), model.coarse_unary(image.float())
+    torch.testing.assert_close(output.unary[..., ::16, ::16], coarse, rtol=1e-5, atol=1e-6)
     assert model.crf is not None
     torch.testing.assert_close(output.crf, model.crf(output.unary, image))
 
@@ -74,14 +68,11 @@ def test_lower_resolution_stays_close(resolution: int) -> None:
     assert agreement > 1 - resolution / 65  # at most one coarse column of the boundary differs
 
 
-def test_shrink_and_stretch_are_exact_on_constants_and_odd_sizes() -> None:
-    constant = torch.full((1, 2, 7, 9), 5.0)
+def test_shrinking_stretching_and_padding_in_both_modes() -> None:
+    constant = torch.full((1, 2, 7, 9), 5.0)  # at an odd size
     small = shrink(constant, 2)
     assert small.shape == (1, 2, 4, 5)
     torch.testing.assert_close(stretch(small, constant.shape[2:]), constant)
-
-
-def test_padding_in_training_as_in_evaluation() -> None:
     padded = pad_to_stride(torch.zeros(1, 3, 30, 50), 16, minimum=0)
     assert padded.shape == (1, 3, 33, 65)
     assert (padded[..., 30:, :] == 128).all()

@@ -16,16 +16,12 @@ SPLITS: tuple[Split, ...] = ("train", "tune", "report")
 pytestmark = pytest.mark.data
 
 
-def test_camvid_is_clean(shared_root: Path) -> None:
-    reports = verify(CamVidConfig(shared_root / "datasets" / "camvid"), SPLITS)
-    assert [report.problems for report in reports] == [[], [], []]
-    assert [report.read for report in reports] == [367, 101, 233]
-
-
-def test_the_animal_subset_is_clean(voc_animals_root: Path) -> None:
-    reports = verify(VocConfig(voc_animals_root), SPLITS)
-    assert [report.problems for report in reports] == [[], [], []]
-    assert [report.read for report in reports] == [437, 217, 228]
+def test_camvid_and_the_animal_subset_are_clean(shared_root: Path, voc_animals_root: Path) -> None:
+    camvid, animals = CamVidConfig(shared_root / "datasets" / "camvid"), VocConfig(voc_animals_root)
+    counts = ((camvid, [367, 101, 233]), (animals, [437, 217, 228]))
+    for config, count in counts:
+        reports = verify(config, SPLITS)
+        assert [(report.problems, report.read) for report in reports] == [([], n) for n in count]
 
 
 def test_the_rule_gives_the_lists_of_the_animal_subset(

@@ -99,7 +99,7 @@ def test_receptive_field(name: str, grid: tuple[int, ...] | None, field: int) ->
         config = replace(config, backbone=replace(config.backbone, stride_in_1x1=False, **changes))
     with torch.device("meta"):
         network = build_network(config, 1)
-    assert receptive_field(network, grid and features_of(-1)) == field
+    assert receptive_field(network, features_of(-1) if grid else None) == field
 
 
 def test_receptive_field_with_the_stride_in_the_1x1_convolution() -> None:
