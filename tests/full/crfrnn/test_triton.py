@@ -1,8 +1,15 @@
-"""The lattice and the updates on the GPU beside plain PyTorch, in Triton's interpreter."""
+"""Every Triton kernel beside its plain twin: in the interpreter, or on the GPU if there is one."""
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,27 +20,45 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from crfrnn import CrfRnn, triton_kernels
 from crfrnn.filtering import (
+    ExactFilter,
     LatticeFilter,
     LatticeOverflowError,
     Normalized,
     SeparableFilter,
+    cpu,
+    cpu_update,
     cuda,
+    cuda_exact,
+    cuda_separable,
     cuda_update,
+    exact,
+    separable,
+    update_ops,
 )
 from crfrnn.filtering import lattice as plain_lattice
 from crfrnn.filtering.fused import fused_updates
 from crfrnn.filtering.lattice import Lattice, LatticeAccuracyName, named, split_segments
-from crfrnn.filtering.linear import Normalization
+from crfrnn.filtering.morton import morton_order
+from crfrnn.filtering.ops import gaussian_features_grad
 from crfrnn.filtering.update_composed import composed_updates_grad, flat_kernels
-from crfrnn.filtering.update_ops import mean_field_updates as updates_operator
+from tests.conftest import REPOSITORY
 from tests.crfrnn.native_path import ROUNDINGS, random_features, random_rows
 from tests.crfrnn.test_cpu_update import operator_arguments
 from tests.crfrnn.test_properties import Case, property_of
-from tests.full.crfrnn.triton_path import needs_interpreter, needs_triton, use_triton
 
-pytestmark = [needs_triton, needs_interpreter]
-STANDARD = named("standard")
-LABELS = 21
+pytestmark = pytest.mark.skipif(
+    not triton_kernels.available(), reason="Triton is not installed: it comes with PyTorch for GPUs"
+)
+needs_interpreter = pytest.mark.skipif(
+    torch.cuda.is_available(), reason="beside a GPU the kernels are compiled, for its tensors alone"
+)
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+EPSILON = {torch.float64: 2**-53, torch.float32: 2**-14}  # as `ExactFilter`
+# Both factors of a product in TF32, rounded to 11 bits, and some roundings of float32.
+TF32 = 2 * 2**-11 + 2**-16
+HALVES = [torch.bfloat16, torch.float16]
+
+Twins = Iterator[tuple[Tensor, Tensor, float, float]]  # own, plain, rtol and atol
 
 
 @pytest.fixture
@@ -45,7 +70,172 @@ def _few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows, "ELEMENTS", 8192)
 
 
-# lists cut into segments, in plain PyTorch
+def problem(case: Case, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
+    """Features (B, N, d) a few widths apart, rows and a gradient (B, N, L) in [0, 1)."""
+    num_pixels, labels = math.prod(case.shape), case.num_labels
+    features = random_features(case.batch, num_pixels, case.channels)
+    v, grad = (random_rows(case.batch, num_pixels, n)[..., :labels] for n in (labels, labels + 1))
+    sums = torch.promote_types(dtype, torch.float32)
+    return features.to(DEVICE, sums), v.to(DEVICE, dtype), grad.to(DEVICE, dtype)
+
+
+# the kernels and their twins
+
+
+def lattice(
+    case: Case, dtype: torch.dtype = torch.float64, accuracy: LatticeAccuracyName = "standard"
+) -> Twins:
+    """The tables, the filter both ways, and the gradient to the weights."""
+    (features, v, grad), numbers = problem(case, dtype), named(accuracy)
+    own, own_rank = cuda.build_lattice(features, numbers)
+    plain, rank = plain_lattice.build_lattice(features, numbers)
+    yield own_rank, rank, 0, 0
+    for a, b in zip(own, split_segments(plain, cuda.SEGMENT), strict=True):
+        # The compiler fuses a multiply-add where PyTorch rounds twice: the rounding of a
+        # coordinate of some 10 cells.
+        yield a, b, 0, 100 * torch.finfo(a.dtype).eps if a.is_floating_point() else 0
+    # As ROUNDINGS, in units of the dtype of the sums; and one of the result.
+    rounding = 100 * torch.finfo(features.dtype).eps
+    of_result = torch.finfo(dtype).eps if dtype in HALVES else 0
+    precise, precise_grad = v.to(features.dtype), grad.to(features.dtype)
+    for way in (False, True):
+        filtered = plain_lattice.lattice_filter(plain, precise, numbers, transposed=way)
+        twin = cuda.lattice_filter(own, v, numbers, transposed=way)
+        yield twin, filtered.to(dtype), rounding + of_result, 0
+    yield (
+        cuda.lattice_weights_grad(own, v, grad, numbers, transposed=False),
+        plain_lattice.lattice_weights_grad(plain, precise, precise_grad, numbers, transposed=False),
+        case.num_labels * rounding,
+        0,
+    )
+
+
+# Sums of at most 71 non-negative terms, twice: in float64, 200 roundings of 2^-53 are 2e-14. In
+# half precision the rows' own rounding, for each of two axes and for what the band leaves out.
+SPATIAL = dict(zip((torch.float64, torch.float32, *HALVES),
+                   (1e-12, ROUNDINGS, 3 * 2**-8, 3 * 2**-11), strict=True))  # fmt: skip
+
+
+def spatial(
+    case: Case, dtype: torch.dtype = torch.float64, widths: Sequence[float] | None = None
+) -> Twins:
+    """The filter and the gradient of theta, beside the plain ones in float64."""
+    features, v, grad = problem(case, dtype)
+    theta = 0.5 + 2.5 * torch.rand(len(case.shape), dtype=torch.float64)
+    theta = theta if widths is None else torch.tensor(widths)
+    yield from spatial_of(theta.to(features), v, grad, case.shape)
+
+
+def spatial_of(theta: Tensor, v: Tensor, grad: Tensor, shape: Sequence[int]) -> Twins:
+    own = cuda_separable.separable_filter(theta, v, shape)
+    own_grad = cuda_separable.separable_theta_grad(theta, v, grad, shape)
+    assert (own.dtype, own_grad.dtype) == (v.dtype, theta.dtype)
+    t, x, g, own, own_grad = (x.double().cpu() for x in (theta, v, grad, own, own_grad))
+    yield own, separable.separable_filter(t, x, shape), SPATIAL[v.dtype], 0
+    yield own_grad, separable.separable_theta_grad(t, x, g, shape), SPATIAL[v.dtype], 0
+
+
+def exact_sum(case: Case, dtype: torch.dtype = torch.float64) -> Twins:
+    """The filter and the gradient of the features, of rows of both signs."""
+    features, v, grad = problem(case, dtype)
+    v, grad = v - 0.5, grad - 0.5
+    # Some hundred terms of at most one in another order, and what epsilon leaves out.
+    yield filtered(features, v), exact.exact_filter(features, v), 0, 1e-13
+    # Likewise, of terms up to L times as large.
+    own, plain = features_grad(features, v, grad), plain_features_grad(features, v, grad)
+    yield own, plain, 0, case.num_labels * 1e-12
+
+
+def filtered(features: Tensor, v: Tensor, epsilon: float | None = None) -> Tensor:
+    """By the kernels, as `ExactFilter` calls them on a GPU."""
+    epsilon = EPSILON[features.dtype] if epsilon is None else epsilon
+    return cuda_exact.exact_filter(features, v, cuda_exact.exact_order(features), epsilon)
+
+
+def features_grad(features: Tensor, v: Tensor, grad: Tensor) -> Tensor:
+    order = cuda_exact.exact_order(features)
+    own = cuda_exact.exact_features_grad(features, v, grad, order, EPSILON[features.dtype])
+    assert own is not None
+    return own
+
+
+def plain_features_grad(features: Tensor, v: Tensor, grad: Tensor) -> Tensor:
+    """In plain PyTorch, in float64."""
+    features, v, grad = features.double(), v.double(), grad.double()
+
+    def kernel(x: Tensor) -> Tensor:
+        return exact.exact_filter(features, x)
+
+    return gaussian_features_grad(kernel, kernel, features, v, grad)
+
+
+KERNELS: dict[str, Callable[..., Twins]] = {
+    "lattice": lattice, "spatial": spatial, "exact": exact_sum,
+}  # fmt: skip
+# More than one block of rows (32, 128), of pieces (16) and of labels (16 to 64), with ragged ends.
+LARGE = [
+    Case(shape=(71,), batch=1, num_labels=2),
+    Case(shape=(35, 18), batch=1, num_labels=1),
+    Case(shape=(300,), num_labels=2, channels=3),
+    Case(shape=(20,), batch=1, num_labels=2, channels=16),
+]
+
+
+def assert_twins(pairs: Twins) -> None:
+    for own, plain, rtol, atol in pairs:
+        torch.testing.assert_close(own, plain, rtol=rtol, atol=atol)
+
+
+@needs_interpreter
+@pytest.mark.usefixtures("_few_programs")
+@pytest.mark.parametrize("kernel", KERNELS)
+@property_of(*LARGE)
+def test_every_shape_is_the_plain_one(kernel: str, case: Case) -> None:
+    assert_twins(KERNELS[kernel](case))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
+@pytest.mark.parametrize("kernel", [pytest.param("lattice", marks=needs_interpreter), "spatial"])
+def test_rows_of_every_precision_are_summed_in_single(kernel: str, dtype: torch.dtype) -> None:
+    """In blocks as on the GPU."""
+    for labels in (3, 70) if dtype == torch.float32 else (3,):
+        assert_twins(KERNELS[kernel](Case(shape=(10, 4), num_labels=labels), dtype))
+
+
+@pytest.mark.parametrize(
+    "case", [Case(shape=(60,), batch=3, num_labels=21, channels=8),
+             Case(shape=(30,), batch=1, num_labels=256), *LARGE[2:]], ids=str
+)  # fmt: skip
+def test_the_exact_sum_of_single_precision_is_within_its_bound(case: Case) -> None:
+    """df_i = sum_j k_ij (f_j - f_i) (g_i . v_j + v_i . g_j): v, g and the weights are rounded."""
+    features, v, grad = problem(case, torch.float32)
+    v, grad = v - 0.5, grad - 0.5
+    f, size_v, size_grad = features.double(), v.double().abs(), grad.double().abs()
+    error = filtered(features, v).double() - exact.exact_filter(f, v.double())
+    assert (error.abs() <= TF32 * exact.exact_filter(f, size_v)).all()
+    error = features_grad(features, v, grad).double() - plain_features_grad(features, v, grad)
+    difference = f[:, None] - f[:, :, None]
+    products = size_grad @ size_v.transpose(1, 2) + size_v @ size_grad.transpose(1, 2)
+    weight = (-0.5 * difference.square().sum(-1)).exp() * products
+    bound = 1.5 * TF32 * (weight[..., None] * difference.abs()).sum(2)
+    # And features of some ten widths in 22 bits.
+    assert (error.abs() <= bound + 10 * 2**-22 * weight.sum(2)[..., None]).all()
+
+
+@pytest.mark.parametrize("kernel", ["spatial", "exact"])
+def test_layout_does_not_matter(kernel: str) -> None:
+    """Transposed, and expanded with stride 0, as a gradient of a sum arrives."""
+    features, v, grad = problem(Case(shape=(8, 5), channels=5))
+    x, y = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in (features, v))
+    ones = grad[:, :1, :1].expand_as(grad)
+    if kernel == "spatial":
+        assert_twins(spatial_of(features.new_tensor([2.0]).expand(2), y, ones, (8, 5)))
+        return
+    assert torch.equal(filtered(x, y), filtered(features, v))
+    assert torch.equal(features_grad(x, y, ones), features_grad(features, v, ones.contiguous()))
+
+
+# the lattice
 
 
 @pytest.mark.parametrize("accuracy", ["standard", "fine"])
@@ -57,194 +247,248 @@ def test_a_cut_list_is_the_same_list(accuracy: LatticeAccuracyName, length: int)
     lengths = [b - a for a, b in zip(cut.splat_offsets.tolist(), ends, strict=True)]
     assert 0 <= min(lengths) <= max(lengths) <= length
     v = random_rows(2, 150, 5).double()
-    torch.testing.assert_close(
-        plain_lattice.lattice_filter(cut, v, named(accuracy), transposed=False),
-        plain_lattice.lattice_filter(tables, v, named(accuracy), transposed=False),
-        rtol=1e-13,  # of some hundred float64 additions in another order
-        atol=0,
+    own, plain = (
+        plain_lattice.lattice_filter(x, v, named(accuracy), transposed=False) for x in (cut, tables)
     )
+    # Some hundred float64 additions in another order.
+    torch.testing.assert_close(own, plain, rtol=1e-13, atol=0)
 
 
-# the lattice
-
-
-def assert_same_tables(own: Lattice, plain: Lattice) -> None:
-    cut = split_segments(plain, cuda.SEGMENT)
-    for name, a, b in zip(Lattice._fields, own, cut, strict=True):
-        if a.is_floating_point():
-            # The compiler fuses a multiply-add where PyTorch rounds twice: the rounding of a
-            # coordinate of some 10 cells.
-            torch.testing.assert_close(a, b, rtol=0, atol=100 * torch.finfo(a.dtype).eps, msg=name)
-        else:
-            assert torch.equal(a, b), name
-
-
-def assert_filters_are_the_plain_ones(
-    features: Tensor, num_labels: int, accuracy: LatticeAccuracyName = "standard"
-) -> None:
-    """Both ways, and the gradient to the weights, of one lattice."""
-    numbers = named(accuracy)
-    own, own_rank = cuda.build_lattice(features, numbers)
-    plain, plain_rank = plain_lattice.build_lattice(features, numbers)
-    assert torch.equal(own_rank, plain_rank)
-    assert_same_tables(own, plain)
-    v, grad = torch.rand(2, *features.shape[:2], num_labels, dtype=features.dtype)
-    # As ROUNDINGS, in units of the dtype's own rounding.
-    rounding = 100 * torch.finfo(features.dtype).eps
-    for transposed in (False, True):
-        torch.testing.assert_close(
-            cuda.lattice_filter(own, v, numbers, transposed=transposed),
-            plain_lattice.lattice_filter(plain, v, numbers, transposed=transposed),
-            rtol=rounding,
-            atol=0,
-        )
-    torch.testing.assert_close(
-        cuda.lattice_weights_grad(own, v, grad, numbers, transposed=False),
-        plain_lattice.lattice_weights_grad(plain, v, grad, numbers, transposed=False),
-        rtol=num_labels * rounding,
-        atol=0,
-    )
-
-
-@pytest.mark.usefixtures("_few_programs")
-@property_of()
-def test_the_lattice_is_the_plain_one(case: Case) -> None:
-    """For every grid, label count and feature dimension of the property tests, in float64."""
-    features = torch.randn(case.batch, math.prod(case.shape), case.channels, dtype=torch.float64)
-    assert_filters_are_the_plain_ones(features * 2, case.num_labels)
-
-
-@pytest.mark.parametrize("num_labels", [1, 21, 70])
-def test_the_lattice_of_single_precision_is_the_plain_one(num_labels: int) -> None:
-    """In blocks as on the GPU."""
-    assert_filters_are_the_plain_ones(random_features(2, 40, 2), num_labels)
-
-
+@needs_interpreter
 @pytest.mark.usefixtures("_few_programs")
 def test_the_fine_lattice_is_the_plain_one() -> None:
-    assert_filters_are_the_plain_ones(random_features(1, 30, 2).double(), 3, "fine")
+    assert_twins(lattice(Case(shape=(30,), batch=1), accuracy="fine"))
 
 
-def test_many_pixels_around_one_vertex() -> None:
-    """Longer than a segment many times: every pixel in one cell."""
-    features = torch.rand(1, 20 * cuda.SEGMENT + 3, 2, dtype=torch.float64) / 100
-    assert_filters_are_the_plain_ones(features, 3)
+@needs_interpreter
+def test_many_pixels_around_one_vertex(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Longer than a segment many times."""
+    monkeypatch.setattr(cuda, "SEGMENT", 7)
+    assert_twins(lattice(Case(shape=(150,), batch=1, channels=1)))
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_rows_are_summed_in_single(dtype: torch.dtype) -> None:
-    tables, _ = cuda.build_lattice(random_features(1, 60, 2), STANDARD)
-    v = random_rows(1, 60, 5).to(dtype)
-    filtered = cuda.lattice_filter(tables, v, STANDARD, transposed=False)
-    assert filtered.dtype == dtype
-    precise = plain_lattice.lattice_filter(tables, v.float(), STANDARD, transposed=False)
-    # One rounding, of the result.
-    torch.testing.assert_close(
-        filtered.float(), precise, rtol=torch.finfo(dtype).eps / 2 + ROUNDINGS, atol=0
-    )
-
-
-@pytest.mark.parametrize(
-    "features",
-    [
-        torch.tensor([[[0.0] * 5, [1e5] * 5]]),  # too far for the keys
-        torch.tensor([[[0.0] * 2, [math.nan] * 2]]),
-    ],
-)
+@needs_interpreter
+@pytest.mark.parametrize("far", [[1e5] * 5, [math.nan] * 2])
 # NumPy tells of a number that is none as it becomes an integer.
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
-def test_overflow_is_the_plain_error(features: Tensor) -> None:
+def test_overflow_is_the_plain_error(far: list[float]) -> None:
+    features = torch.tensor([[[0.0] * len(far), far]])
     with pytest.raises(LatticeOverflowError) as plain:
-        plain_lattice.build_lattice(features, STANDARD)
-    with pytest.raises(LatticeOverflowError) as raised:
-        cuda.build_lattice(features, STANDARD)
-    assert str(raised.value) == str(plain.value)
+        plain_lattice.build_lattice(features, named("standard"))
+    with pytest.raises(LatticeOverflowError, match=re.escape(str(plain.value))):
+        cuda.build_lattice(features, named("standard"))
 
 
-# whole layers
+# the spatial Gaussian
 
 
-def results(crf: CrfRnn, unary: Tensor, image: Tensor) -> list[Tensor]:
-    """The logits, and all gradients of a sum of them."""
-    unary = unary.clone().requires_grad_()
-    image = image.clone().requires_grad_()
-    logits = crf(unary, image)
-    learnt = [unary, image, *(p for p in crf.parameters() if p.requires_grad)]
-    direction = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0))
-    return [logits, *torch.autograd.grad((logits * direction).sum(), learnt)]
+@pytest.mark.parametrize("width", [0.3, 8.0, 100.0])
+def test_the_band_is_as_wide_as_theta_asks(width: float) -> None:
+    """From narrower than a pixel to wider than the grid."""
+    assert_twins(spatial(Case(shape=(70,), batch=1, num_labels=2), widths=[width]))
 
 
-def problem(num_labels: int) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(num_labels)
-    unary = 3 * torch.randn(2, num_labels, 4, 5, generator=generator)
-    return unary, 1 + 253 * torch.rand(2, 3, 4, 5, generator=generator)
+@pytest.mark.parametrize("lacks", ["triton", "float64"])
+def test_without_a_kernel_dense_matrices_serve(monkeypatch: pytest.MonkeyPatch, lacks: str) -> None:
+    """Without Triton, or with an older one."""
+    if lacks == "triton":
+        monkeypatch.setattr(triton_kernels, "available", lambda: False)
+    monkeypatch.setattr("crfrnn.triton_kernels.separable.DTYPES", (torch.float32,))
+    monkeypatch.setattr("crfrnn.triton_kernels.separable.correlate", None)
+    for shape in ((1,), (4, 3), (2, 3, 5)):
+        assert_twins(spatial(Case(shape=shape)))
 
 
+def test_along_a_long_axis_the_plain_file_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton_kernels, "available", lambda: False)
+    monkeypatch.setattr(cuda_separable, "LONGEST", 3)
+    monkeypatch.setattr(cuda_separable, "axis_matrices", None)
+    assert_twins(spatial(Case(shape=(4, 3))))
+
+
+# the exact sum
+
+
+def test_the_order_follows_the_curve() -> None:
+    """Two axes: their bits take turns, the second axis' above; and each image has its own."""
+    square = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    order = morton_order(torch.stack([square, square[[3, 0, 2, 1]]]))
+    assert order.tolist() == [[0, 1, 2, 3], [1, 3, 2, 0]]
+
+
+def test_factors_are_rounded_to_what_a_tensor_core_takes() -> None:
+    """To 11 bits, and the nearest such number: what the core cuts off then has no sign."""
+    v = random_rows(1, 1, 100).to(DEVICE)
+    rounded = filtered(torch.zeros(1, 1, 1, device=DEVICE), v)
+    assert ((rounded - v).abs() <= 2**-12 * torch.exp2(v.log2().floor() + 1)).all()
+    apart = torch.linspace(0, 2, 9, device=DEVICE)[:, None, None]
+    features = apart * torch.eye(2, device=DEVICE)[:, :1]
+    one = torch.tensor([[1.0], [0.0]], device=DEVICE).expand(9, -1, -1)
+    kernels = filtered(features, one, epsilon=0)[:, 1]
+    assert ((kernels - exact.exact_filter(features, one)[:, 1]).abs() <= 2**-12 + 2**-20).all()
+    for result in (rounded, kernels):
+        assert (result.view(torch.int32) & 0x1FFF == 0).all()
+
+
+def test_chunks_of_tiles_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crfrnn.triton_kernels.exact.CHUNK", 2)
+    monkeypatch.setattr("crfrnn.triton_kernels.exact_grad.CHUNK", 2)
+    assert_twins(exact_sum(Case(shape=(150,), batch=1, num_labels=2)))
+
+
+def two_clusters() -> tuple[Tensor, Tensor]:
+    """128 pixels around the origin and 128 a hundred widths away, mixed; v of them."""
+    features = random_features(1, 256, 3).double() / 4
+    features[:, 1::2] += 100
+    return features.to(DEVICE), random_rows(1, 256, 2).double().to(DEVICE)
+
+
+def test_far_pixels_are_skipped_and_the_sum_is_the_same() -> None:
+    features, v = two_clusters()
+    expected = exact.exact_filter(features, v)
+    torch.testing.assert_close(filtered(features, v), expected, rtol=1e-13, atol=0)
+    # What is not read cannot harm: 0 times NaN would be NaN.
+    v[:, 1::2] = math.nan
+    torch.testing.assert_close(filtered(features, v)[:, ::2], expected[:, ::2], rtol=1e-13, atol=0)
+    assert features_grad(features, v, v)[:, ::2].isfinite().all()
+
+
+@pytest.mark.parametrize(("distance", "skipped"), [(3.9, False), (4.0, True)])
+def test_what_is_skipped_is_below_epsilon(distance: float, skipped: bool) -> None:
+    """Of mean |v|, and only where the kernel is below epsilon / N: 2 ln(256 / 0.1) = 3.96^2."""
+    features = torch.zeros(1, 256, 2, dtype=torch.float64, device=DEVICE)
+    features[:, 128:, 1] = distance
+    v = random_rows(1, 256, 2).double().to(DEVICE)
+    own = cuda_exact.exact_filter(features, v, exact.exact_order(features), 0.1)
+    error = own - exact.exact_filter(features, v)
+    assert (error.abs() <= 0.1 * v.mean(1, keepdim=True)).all()
+    # Half of the pixels, each with a kernel of exp(-8).
+    assert bool((error.abs() > 0.01).all()) == skipped
+
+
+def test_what_is_no_number_arrives() -> None:
+    """With every bit pattern: a rounding in integers would make some of them 0."""
+    features, v = two_clusters()
+    features[:, 5] = math.nan
+    assert filtered(features, v)[:, 5].isnan().all()
+    assert filtered(features.float(), v.float())[:, 5].isnan().all()
+    patterns = torch.tensor([0x7FC00000, 0x7FFFFFFF, -1], dtype=torch.int32)
+    for l in range(3):
+        row = torch.zeros(1, 3, 1, device=DEVICE)
+        row[:, l] = patterns.view(torch.float32)[l]
+        assert filtered(torch.zeros_like(row), row).isnan().all()
+        assert features_grad(torch.zeros_like(row), row, row).isnan().all()
+
+
+def test_an_image_is_the_same_in_any_batch_and_in_half_precision() -> None:
+    features, v, grad = problem(Case(shape=(150,), batch=3, channels=5), torch.bfloat16)
+    own, learnt = filtered(features, v), features_grad(features, v, grad)
+    assert torch.equal(own[1:2], filtered(features[1:2], v[1:2]))
+    assert torch.equal(learnt[1:2], features_grad(features[1:2], v[1:2], grad[1:2]))
+    assert torch.equal(own, filtered(features, v.float()).bfloat16())
+    assert torch.equal(learnt, features_grad(features, v.float(), grad.float()))
+
+
+@pytest.mark.parametrize("sizes", [(1, 4, 2, 17), (1, 4, 2, 0), (1, 4, 0, 3), (0, 4, 2, 3)])
+def test_other_sizes_are_the_plain_sum(sizes: tuple[int, int, int, int]) -> None:
+    batch, num_pixels, labels, dim = sizes
+    features, v = torch.rand(batch, num_pixels, dim), torch.rand(batch, num_pixels, labels)
+    order = exact.exact_order(features)
+    assert cuda_exact.exact_features_grad(features, v, v, order, 0.0) is None
+    if batch:
+        own = cuda_exact.exact_filter(features, v, order, 0.0)
+        assert torch.equal(own, ExactFilter(features)(v))
+
+
+# whole layers and updates
+
+
+def use_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Route the operators of CPU tensors over the functions of CUDA tensors."""
+
+    def updates(
+        start: Tensor | None, unary: Tensor, kernels: Any, iterations: int, history: Tensor | None
+    ) -> Tensor:
+        q = unary.new_empty(0, *unary.shape) if history is None else history
+        return cuda_update.mean_field_updates(start, unary, kernels, iterations, q)
+
+    def updates_grad(
+        grad: Tensor, history: Tensor, kernels: Any, *, started: bool, **options: Any
+    ) -> tuple[Tensor, ...]:
+        grads = cuda_update.mean_field_updates_grad(grad, history, kernels, **options)
+        return update_ops.without_repetition(grads, started=started, updates=len(history))
+
+    monkeypatch.setattr(update_ops, "_described", list)
+    monkeypatch.setattr(cpu, "build_lattice", cuda.build_lattice)
+    monkeypatch.setattr(cpu, "lattice_filter", cuda.lattice_filter)
+    monkeypatch.setattr(cpu_update, "mean_field_updates", updates)
+    monkeypatch.setattr(cpu_update, "mean_field_updates_grad", updates_grad)
+
+
+def assert_near(own: Sequence[Tensor], plain: Sequence[Tensor]) -> None:
+    """Two updates and their gradients of ROUNDINGS each, as in test_cpu_update.py."""
+    for a, b in zip(own, plain, strict=True):
+        scale = max(b.abs().max().item(), 1.0)
+        torch.testing.assert_close(a, b, rtol=0, atol=100 * ROUNDINGS * scale)
+
+
+@needs_interpreter
 @pytest.mark.usefixtures("_few_programs")
 @pytest.mark.parametrize(
     ("num_labels", "normalization", "options"),
     [
         (3, "symmetric", {"learn_theta": True, "features_gradient": "lattice"}),
-        (3, "after", {"learn_theta": True, "num_iterations": 1}),
-        (1, "before", {}),
+        (1, "after", {"learn_theta": True, "num_iterations": 1}),
         (3, "none", {"spatial_filter": "lattice", "theta_gamma": 2.0}),
         (21, "before", {"learn_theta": True, "num_iterations": 1}),
     ],
 )
 def test_a_layer_over_the_kernels_is_the_plain_one(
-    monkeypatch: pytest.MonkeyPatch,
-    num_labels: int,
-    normalization: Normalization,
-    options: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch, num_labels: int, normalization: Any, options: dict[str, Any]
 ) -> None:
-    everything: dict[str, Any] = {
-        "kernel_weights": "matrix",
-        "compatibility": "full",
-        "normalization": normalization,
-        "num_iterations": 2,
-        "theta_alpha": 3.0,
-        "theta_beta": 60.0,
-    }
-    crf = CrfRnn(num_labels, **everything | options)
-    unary, image = problem(num_labels)
-    expected = results(crf, unary, image)
-    with monkeypatch.context() as patch:
-        use_triton(patch)
-        actual = results(crf, unary, image)
+    everything = {"kernel_weights": "matrix", "compatibility": "full", "num_iterations": 2,
+                  "theta_alpha": 3.0, "theta_beta": 60.0}  # fmt: skip
+    crf = CrfRnn(num_labels, normalization=normalization, **everything | options)  # type: ignore[arg-type]
+    unary, image = 3 * torch.randn(2, num_labels, 4, 5), 1 + 253 * torch.rand(2, 3, 4, 5)
+    direction = torch.randn_like(unary)
+    leaves = unary.requires_grad_(), image.requires_grad_()
+    learnt = [*leaves, *(p for p in crf.parameters() if p.requires_grad)]
+
+    def results() -> list[Tensor]:
+        logits = crf(*leaves)
         with torch.no_grad():
-            without_gradients = crf(unary, image)
-    for a, b in zip([*actual, without_gradients], [*expected, expected[0]], strict=True):
-        # Two updates and their gradients of ROUNDINGS each, as in test_cpu_update.py.
-        scale = max(b.abs().max().item(), 1.0)
-        torch.testing.assert_close(a, b, rtol=0, atol=100 * ROUNDINGS * scale)
+            without_gradients = crf(*leaves)
+        grads = torch.autograd.grad((logits * direction).sum(), learnt)
+        return [logits, without_gradients, *grads]
+
+    expected = results()
+    use_triton(monkeypatch)
+    assert_near(results(), expected)
 
 
+@needs_interpreter
 @pytest.mark.usefixtures("_few_programs")
 @pytest.mark.parametrize("storage", ["bfloat16", "float16"])
 def test_half_precision_storage_is_that_of_plain_pytorch(storage: str) -> None:
     arguments = operator_arguments()
     start, unary, *flattened = arguments
     with torch.no_grad():
-        expected, expected_q = updates_operator(*arguments, 2, True, storage)
+        expected, expected_q = update_ops.mean_field_updates(*arguments, 2, True, storage)
         q, kernels = torch.empty_like(expected_q), flat_kernels(*flattened)
         updated = cuda_update.mean_field_updates(start, unary, kernels, 2, q)
         grad = torch.randn_like(updated)
-        learn = [True, True]
-        grads = [
-            cuda_update.mean_field_updates_grad(grad, q, kernels, to_penalties=True, learn=learn),
-            composed_updates_grad(grad, q, None, kernels, to_penalties=True, learn=learn),
-        ]
+        wanted: Any = {"to_penalties": True, "learn": [True, True]}
+        grads = cuda_update.mean_field_updates_grad(grad, q, kernels, **wanted)
+        plain_grads = composed_updates_grad(grad, q, None, kernels, **wanted)
     # Some value lies so near to the middle between two that the paths round it to either.
     rounding = torch.finfo(q.dtype).eps
     torch.testing.assert_close(q.float(), expected_q.float(), rtol=0, atol=rounding)
     scale = expected.abs().max().item()
     torch.testing.assert_close(updated, expected, rtol=0, atol=2 * rounding * scale)
-    for a, b in zip(*grads, strict=True):
-        scale = max(b.abs().max().item(), 1.0)
-        torch.testing.assert_close(a, b, rtol=0, atol=100 * ROUNDINGS * scale)
+    assert_near(grads, plain_grads)
 
 
-# CUDA tensors without a GPU: shapes alone
+# without a GPU: shapes alone, and the compiler
 
 
 def test_cuda_tensors_take_the_operators_of_the_gpu() -> None:
@@ -255,11 +499,22 @@ def test_cuda_tensors_take_the_operators_of_the_gpu() -> None:
         kernels = [Normalized(own, "after", valid) for own in (spatial, lattice)]
         segments = Lattice(*lattice.tables).splat_segments
         assert type(segments.shape[0]) is not int, "one for each vertex, however many"
-        rows = torch.empty(2, 600, LABELS, device="cuda")
-        penalties = [torch.empty(LABELS, LABELS, device="cuda")] * 2
-        updated = fused_updates(None, rows, kernels, penalties, 3, storage="bfloat16")
-        assert (updated is not None) == triton_kernels.available()
-        assert updated is None or updated.shape == rows.shape
-        many = torch.empty(2, 600, 65, device="cuda")
-        penalties = [torch.empty(65, 65, device="cuda")] * 2
-        assert fused_updates(None, many, kernels, penalties) is None, "too many for the registers"
+        for labels, served in ((21, True), (65, False)):  # too many for the registers
+            rows = torch.empty(2, 600, labels, device="cuda")
+            penalties = [torch.empty(labels, labels, device="cuda")] * 2
+            updated = fused_updates(None, rows, kernels, penalties, 3, storage="bfloat16")
+            assert (updated is not None) == served
+            assert updated is None or updated.shape == rows.shape
+
+
+def test_every_kernel_compiles(tmp_path: Path) -> None:
+    # In a process of its own: here Triton's kernels are interpreted.
+    env = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    # Whether a multiply and an add are fused: Triton warns where nothing is said.
+    env |= {"TRITON_CACHE_DIR": str(tmp_path), "TRITON_DEFAULT_FP_FUSION": "1"}
+    out = tmp_path / "kernels.json"
+    command = [sys.executable, "-m", "tests.full.crfrnn.triton_compile", "--out", str(out)]
+    subprocess.run(command, cwd=REPOSITORY, env=env, check=True)
+    sources = (REPOSITORY / "crfrnn" / "triton_kernels").glob("[a-z]*.py")
+    kernels = {name for x in sources for name in re.findall(r"def (\w+_kernel)\(", x.read_text())}
+    assert {row["kernel"] for row in json.loads(out.read_text())} == kernels
