@@ -21,7 +21,10 @@ pytestmark = pytest.mark.usefixtures("_native")
 
 
 def update_problem(
-    num_labels: int, normalization: Normalization, penalty: str
+    num_labels: int,
+    normalization: Normalization = "symmetric",
+    penalty: str = "any",
+    shape: tuple[int, ...] = (10, 12),
 ) -> tuple[list[Tensor], list[Normalized]]:
     """Logits, unary and two penalties that learn, and a spatial and a bilateral kernel."""
     generator = torch.Generator().manual_seed(num_labels)
@@ -29,9 +32,9 @@ def update_problem(
     matrices = torch.rand(2, num_labels, num_labels, generator=generator)
     if penalty == "potts":
         matrices = torch.stack([1 - torch.eye(num_labels), 3 - 3 * torch.eye(num_labels)])
-    ones = torch.ones(2, 120, 1)
+    ones, theta = torch.ones(2, 120, 1), torch.tensor([2.0, 3.0, 1.0, 1.5][: len(shape)])
     kernels = [
-        Normalized(SeparableFilter(torch.tensor([2.0, 3.0]), (10, 12)), normalization, ones),
+        Normalized(SeparableFilter(theta, shape), normalization, ones),
         Normalized(LatticeFilter(random_features(2, 120, 3)), normalization, ones),
     ]
     return [x.clone().requires_grad_() for x in (*rows, *matrices)], kernels
@@ -63,42 +66,36 @@ def assert_gradients_agree(
 
 
 @pytest.mark.parametrize(
-    ("num_labels", "normalization", "penalty"),
-    [(1, "symmetric", "any"), (2, "after", "potts"), (3, "before", "any"), (8, "none", "potts"),
-     (21, "symmetric", "potts"), (21, "after", "any"), (40, "before", "potts")],
+    ("num_labels", "normalization", "penalty", "shape", "iterations"),
+    [(1, "symmetric", "any", (10, 12), 1), (2, "after", "potts", (10, 12), 1),
+     (8, "none", "potts", (4, 5, 6), 1), (21, "after", "any", (10, 12), 1),
+     (3, "before", "any", (120,), 3), (21, "symmetric", "potts", (1, 120), 3),
+     (40, "symmetric", "any", (10, 12), 3), (3, "symmetric", "any", (4, 5, 6), 3),
+     (40, "before", "potts", (2, 3, 4, 5), 3)],
 )  # fmt: skip
-def test_update_is_the_plain_one(
-    num_labels: int, normalization: Normalization, penalty: str
+def test_updates_are_the_plain_ones_in_a_row(
+    num_labels: int,
+    normalization: Normalization,
+    penalty: str,
+    shape: tuple[int, ...],
+    iterations: int,
 ) -> None:
-    values, kernels = update_problem(num_labels, normalization, penalty)
-    updated, plain = fused(values, kernels), plain_updates(values, kernels, 1)
-    # ROUNDINGS of the messages, which are at most about as large as the largest logit.
-    tolerance = ROUNDINGS * plain.detach().abs().max().item()
-    torch.testing.assert_close(updated, plain, rtol=0, atol=tolerance)
-    assert_gradients_agree(updated, plain, values, 10 * ROUNDINGS)
-
-
-@pytest.mark.parametrize(
-    ("shape", "num_labels"),
-    [((120,), 3), ((10, 12), 40), ((4, 5, 6), 3), ((2, 3, 4, 5), 40), ((1, 120), 3)],
-)
-def test_several_updates_are_single_ones_in_a_row(shape: tuple[int, ...], num_labels: int) -> None:
-    values, (_, bilateral) = update_problem(num_labels, "symmetric", "any")
-    theta = torch.tensor([2.0, 1.0, 3.0, 1.5][: len(shape)])
-    spatial = Normalized(SeparableFilter(theta, shape), "symmetric", torch.ones(2, 120, 1))
-    kernels = [spatial, bilateral]
-    several, plain = fused(values, kernels, 3), plain_updates(values, kernels, 3)
-    # ROUNDINGS, three times, each as in `test_update_is_the_plain_one` and sharpened by the next.
-    tolerance = 30 * ROUNDINGS * plain.detach().abs().max().item()
-    torch.testing.assert_close(several, plain, rtol=0, atol=tolerance)
+    values, kernels = update_problem(num_labels, normalization, penalty, shape)
+    updated, plain = (f(values, kernels, iterations) for f in (fused, plain_updates))
+    # ROUNDINGS of the messages, which are at most about as large as the largest logit; later
+    # ones are sharpened by the next update, and so are the gradients.
+    rounding = ROUNDINGS if iterations == 1 else 30 * ROUNDINGS
+    scale = plain.detach().abs().max().item()
+    torch.testing.assert_close(updated, plain, rtol=0, atol=rounding * scale)
     with torch.no_grad():
-        assert torch.equal(fused(values, kernels, 3), several), "all at once, or one by one"
-    assert_gradients_agree(several, plain, values, 100 * ROUNDINGS)
+        assert torch.equal(fused(values, kernels, iterations), updated), "all at once, or in turn"
+    gradients = 10 * ROUNDINGS if iterations == 1 else 100 * ROUNDINGS
+    assert_gradients_agree(updated, plain, values, gradients)
 
 
 @pytest.mark.parametrize("iterations", [1, 3])
 def test_updates_from_the_unary(iterations: int) -> None:
-    (_, *values), kernels = update_problem(4, "symmetric", "any")
+    (_, *values), kernels = update_problem(4)
     unary, *penalties = values
     own, theirs = (
         fused_updates(start, unary, kernels, penalties, iterations) for start in (None, unary)
@@ -111,7 +108,7 @@ def test_updates_from_the_unary(iterations: int) -> None:
 
 def operator_arguments() -> tuple[Any, ...]:
     """Of `updates_operator` without the number of iterations."""
-    (logits, unary, *penalties), kernels = update_problem(4, "symmetric", "any")
+    (logits, unary, *penalties), kernels = update_problem(4)
     factors = [x for k in kernels for x in (k.before, k.after) if x is not None]
     spatial, lattice = (k.kernel for k in kernels)
     assert isinstance(spatial, SeparableFilter)
@@ -130,7 +127,7 @@ def test_what_is_not_stored_has_no_gradient() -> None:
 def test_gradient_of_the_marginals_in_between() -> None:
     logits, unary, penalties, *rest = operator_arguments()
     several, history = updates_operator(logits, unary, penalties, *rest, 3, True, "float32")
-    kernels = update_problem(4, "symmetric", "any")[1]
+    kernels = update_problem(4)[1]
     every = [logits]
     for _ in range(3):
         every.append(plain_updates([every[-1], unary, *penalties], kernels, 1))
@@ -143,7 +140,7 @@ def test_gradient_of_the_marginals_in_between() -> None:
 
 @pytest.mark.parametrize("iterations", [1, 3])
 def test_updates_are_twice_differentiable(iterations: int) -> None:
-    values, kernels = update_problem(4, "after", "any")
+    values, kernels = update_problem(4, "after")
     second = []
     for updated in (fused(values, kernels, iterations), plain_updates(values, kernels, iterations)):
         first = torch.autograd.grad(updated.square().sum(), values, create_graph=True)
@@ -155,7 +152,7 @@ def test_updates_are_twice_differentiable(iterations: int) -> None:
 
 @pytest.mark.parametrize("storage", ["bfloat16", "float16"])
 def test_half_precision_storage_costs_q_its_rounding(storage: Storage) -> None:
-    values, kernels = update_problem(4, "symmetric", "any")
+    values, kernels = update_problem(4)
     logits, unary, *penalties = values
     precise = fused(values, kernels, 2)
     half = fused_updates(logits, unary, kernels, penalties, 2, storage=storage)
@@ -175,7 +172,7 @@ def test_half_precision_storage_costs_q_its_rounding(storage: Storage) -> None:
 
 def test_update_of_extreme_logits() -> None:
     """Differences beyond what exp reaches: q is 0 or 1, and no number is lost."""
-    values, kernels = update_problem(21, "symmetric", "any")
+    values, kernels = update_problem(21)
     logits, unary, *penalties = (x.detach() for x in values)
     torch.testing.assert_close(
         fused([logits * 1000, unary, *penalties], kernels),
@@ -216,7 +213,7 @@ def test_gradients_of_kernels_that_learn_are_the_plain_ones(
 
 
 def test_update_leaves_float64_and_the_lattices_own_derivative_to_autograd() -> None:
-    values, (spatial, bilateral) = update_problem(4, "symmetric", "any")
+    values, (spatial, bilateral) = update_problem(4)
     logits, unary, *penalties = values
     features = random_features(2, 120, 3).requires_grad_()
     learns = Normalized(LatticeFilter(features, gradient="lattice"), "none", torch.ones(2, 120, 1))
@@ -234,18 +231,16 @@ def test_images_that_are_done_one_after_the_other_are_those_done_alone(
     image = torch.rand(2, 3, *shape) * 255
     crf = CrfRnn(18, theta_alpha=20.0, theta_beta=60.0, num_iterations=2, learn_theta=True)
 
-    def gradients(images: slice) -> tuple[Tensor, Tensor, list[Tensor]]:
+    def gradients(images: slice) -> list[Tensor]:
         own = unary[images].clone().requires_grad_()
         logits = crf(own, image[images])
         loss = (logits * unary[images].cos()).sum()
-        to_unary, *to_parameters = torch.autograd.grad(loss, [own, *crf.parameters()])
-        return logits, to_unary, to_parameters
+        return [logits, *torch.autograd.grad(loss, [own, *crf.parameters()])]
 
-    logits, to_unary, to_parameters = gradients(slice(0, 2))
-    alone = [gradients(slice(k, k + 1)) for k in range(2)]
-    assert torch.equal(logits, torch.cat([one[0] for one in alone]))
-    assert torch.equal(to_unary, torch.cat([one[1] for one in alone]))
-    for both, first, second in zip(to_parameters, alone[0][2], alone[1][2], strict=True):
+    both, first, second = (gradients(images) for images in (slice(2), slice(1), slice(1, 2)))
+    for k in range(2):
+        assert torch.equal(both[k], torch.cat([first[k], second[k]]))
+    for whole, one, other in zip(both[2:], first[2:], second[2:], strict=True):
         # One sum over both images, or two: of 120,000 numbers of either sign, larger than itself.
-        scale = max(first.abs().max().item(), second.abs().max().item())
-        torch.testing.assert_close(both, first + second, rtol=0, atol=100 * ROUNDINGS * scale)
+        scale = max(one.abs().max().item(), other.abs().max().item())
+        torch.testing.assert_close(whole, one + other, rtol=0, atol=100 * ROUNDINGS * scale)

@@ -82,24 +82,6 @@ def test_separable_equals_exact(shape: tuple[int, int]) -> None:
     assert_equal(SeparableFilter(like.new_tensor([3.0, 2.0]), shape)(v), exact(v))
 
 
-@pytest.mark.parametrize("name", ["exact", "separable", "window", "lattice", "fine"])
-def test_layout_of_input_and_gradient_does_not_matter(name: str) -> None:
-    features = smooth_features(2, 5)
-    kernels: dict[str, Filter] = {
-        "exact": ExactFilter(features),
-        "separable": SeparableFilter(torch.tensor([3.0, 2.0], dtype=DOUBLE), SHAPE),
-        "window": WindowFilter(features, SHAPE, radius=2),
-        "lattice": LatticeFilter(features),
-        "fine": LatticeFilter(features, "fine"),
-    }
-    kernel = kernels[name]
-    v = torch.rand(2, 3, NUM_PIXELS, dtype=DOUBLE).mT.requires_grad_()
-    torch.testing.assert_close(kernel(v), kernel(v.detach().contiguous()))
-    (grad,) = torch.autograd.grad(kernel(v).sum() * 2, v)  # of an expanded gradient, stride 0
-    ones = torch.ones_like(v, memory_format=torch.contiguous_format)
-    torch.testing.assert_close(grad, 2 * kernel.transpose(ones))
-
-
 # the lattice beside the exact sum
 
 
