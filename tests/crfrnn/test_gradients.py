@@ -49,60 +49,57 @@ def leaves(*shape: int, num_labels: int = 2) -> tuple[Tensor, Tensor, dict[str, 
 # every quantity, by differences
 
 
-@every_filter
-@pytest.mark.parametrize("normalization", NORMALIZATIONS)
-def test_every_filter_and_normalisation(filters: tuple[str, str], normalization: str) -> None:
-    """With padding, which every normalisation has to leave out."""
-    mask = torch.ones(1, 3, 4, dtype=torch.bool)
-    mask[:, 2:], mask[..., 3:] = False, False
-    crf = learning(filters, normalization=normalization)
-    assert_gradients(crf, *leaves(3, 4), mask)
-
-
 @pytest.mark.parametrize(
-    ("filters", "shape"),
-    [(FILTERS[0], (2, 3, 2)), (FILTERS[1], (7,)), (FILTERS[1], (2, 3, 2)), (FILTERS[2], (3, 4)),
-     (FILTERS[3], (3, 4))],
-)  # fmt: skip
-def test_theta_of_each_axis_and_channel(filters: tuple[str, str], shape: tuple[int, ...]) -> None:
+    ("filters", "normalization", "shape"),
+    [
+        *[(filters, n, (3, 4)) for filters in FILTERS for n in NORMALIZATIONS],
+        (FILTERS[0], "after", (2, 3, 2)),
+        (FILTERS[1], "before", (2, 3, 2)),
+        (FILTERS[1], "symmetric", (7,)),
+    ],
+)
+def test_every_filter_and_normalisation(
+    filters: tuple[str, str], normalization: str, shape: tuple[int, ...]
+) -> None:
+    """Theta of each axis and channel; with padding, which every normalisation has to leave out."""
+    mask = torch.ones(1, *shape, dtype=torch.bool)
+    mask[:, -1], mask[..., -1] = False, False
     # Where a pixel is exactly on the face of a simplex, the set of vertices changes with theta,
     # and the lattice jumps: no width here puts one there.
     crf = learning(
         filters,
+        normalization=normalization,
         theta_alpha=[3.1, 2.3, 2.7][: len(shape)],
         theta_beta=[150.0, 120.0, 100.0],
         theta_gamma=[1.3, 1.1, 1.7][: len(shape)],
     )
-    assert_gradients(crf, *leaves(*shape))
+    assert_gradients(crf, *leaves(*shape), mask)
 
 
-FORMS: list[dict[str, Any]] = [
-    {"kernel_weights": "scalar", "untied": True},
-    {"kernel_weights": "class", "nonnegative": True},
-    {"compatibility": "potts"},
-    {"compatibility": "diagonal"},
-    {"compatibility": "symmetric", "untied": True},
-    {"compatibility": "low_rank", "compatibility_rank": 2},
-    {"inference": MeanField(damping=0.3, memory="recompute")},
-    {"inference": FrankWolfe(step=0.5), "learn_step": True},
-    {"unary_mixture": 0.3},
-]
+WITHOUT_SELF = {"self_term": False}
+FORMS: list[tuple[tuple[str, str], dict[str, Any]]] = [
+    *[(FILTERS[0], options) for options in (
+        {"kernel_weights": "scalar", "untied": True},
+        {"kernel_weights": "class", "nonnegative": True},
+        {"compatibility": "potts"},
+        {"compatibility": "diagonal"},
+        {"compatibility": "symmetric", "untied": True},
+        {"compatibility": "low_rank", "compatibility_rank": 2},
+        {"inference": MeanField(damping=0.3, memory="recompute")},
+        {"inference": FrankWolfe(step=0.5), "learn_step": True},
+        {"unary_mixture": 0.3},
+        WITHOUT_SELF,
+    )],
+    (("separable", "window"), WITHOUT_SELF | {"normalization": "after"}),
+    (("separable", "exact"), WITHOUT_SELF | {"normalization": "before"}),
+    (("exact", "window"), WITHOUT_SELF | {"normalization": "none"}),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("options", FORMS, ids=str)
-def test_every_form_and_inference(options: dict[str, Any]) -> None:
-    crf = learning(("exact", "exact"), num_labels=3, **options)
+@pytest.mark.parametrize(("filters", "options"), FORMS, ids=str)
+def test_every_form_and_inference(filters: tuple[str, str], options: dict[str, Any]) -> None:
+    crf = learning(filters, num_labels=3, **options)
     assert_gradients(crf, *leaves(2, 3, num_labels=3))
-
-
-@pytest.mark.parametrize(
-    ("filters", "normalization"),
-    [(("exact", "exact"), "symmetric"), (("separable", "window"), "after"),
-     (("separable", "exact"), "before"), (("exact", "window"), "none")],
-)  # fmt: skip
-def test_without_the_self_term(filters: tuple[str, str], normalization: str) -> None:
-    crf = learning(filters, normalization=normalization, self_term=False)
-    assert_gradients(crf, *leaves(2, 3))
 
 
 # the default on a lattice, which is no derivative of the lattice

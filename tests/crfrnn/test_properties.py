@@ -17,7 +17,6 @@ from torch import Tensor
 from crfrnn import CrfRnn
 from crfrnn.filtering import NORMALIZATIONS, LatticeFilter, Normalization
 from crfrnn.filtering.lattice import elevate, named
-from crfrnn.inference import mean_field
 from crfrnn.kernels import KernelConfig
 from tests.crfrnn.problems import neighbours, softmax
 
@@ -90,8 +89,6 @@ cases = st.builds(
     seed=st.integers(0, 1000),
 )
 FILTERS = [("separable", "lattice"), ("lattice", "lattice"), ("exact", "exact"), ("window",) * 2]
-every_filter = pytest.mark.parametrize("filters", FILTERS, ids="-".join)
-
 
 EDGES = (
     Case(shape=(1, 1), batch=1),
@@ -162,19 +159,6 @@ def test_the_layer_is_the_sum_over_all_pairs(case: Case) -> None:
 # invariants
 
 
-@every_filter
-@property_of()
-def test_permuting_labels_permutes_the_result(filters: tuple[str, str], case: Case) -> None:
-    crf, (unary, image, guides, mask) = case.layer(*filters), case.inputs()
-    kernels = crf.potentials.build_kernels(image, guides, mask)
-    rows = unary.flatten(2).transpose(1, 2)
-    order = torch.randperm(case.num_labels, generator=torch.Generator().manual_seed(case.seed))
-    penalties = crf.potentials.penalties(rows.dtype)[0]
-    permuted = [p[order][:, order] for p in penalties]
-    result = mean_field(rows[..., order], kernels, [permuted], 2)
-    close(result, mean_field(rows, kernels, [penalties], 2)[..., order])
-
-
 @pytest.mark.parametrize("accuracy", ["standard", "fine"])
 @pytest.mark.parametrize("dim", range(1, 9))
 def test_translation_by_a_lattice_vector_changes_nothing(accuracy: Any, dim: int) -> None:
@@ -190,7 +174,7 @@ def test_translation_by_a_lattice_vector_changes_nothing(accuracy: Any, dim: int
     close(LatticeFilter(features + shift, accuracy)(v), LatticeFilter(features, accuracy)(v))
 
 
-@every_filter
+@pytest.mark.parametrize("filters", FILTERS, ids="-".join)
 @property_of()
 def test_padding_neither_sends_nor_receives(filters: tuple[str, str], case: Case) -> None:
     crf, (unary, image, guides, mask) = case.layer(*filters), case.inputs()
