@@ -36,14 +36,13 @@ from crfrnn.filtering import (
     update_ops,
 )
 from crfrnn.filtering import lattice as plain_lattice
-from crfrnn.filtering.fused import fused_updates
+from crfrnn.filtering.fused import STORAGE, fused_updates
 from crfrnn.filtering.lattice import Lattice, LatticeAccuracyName, named, split_segments
 from crfrnn.filtering.morton import morton_order
 from crfrnn.filtering.ops import gaussian_features_grad
-from crfrnn.filtering.update_composed import composed_updates_grad, flat_kernels
+from crfrnn.inference import MeanField
 from tests.conftest import REPOSITORY
 from tests.crfrnn.native_path import ROUNDINGS, random_features, random_rows
-from tests.crfrnn.test_cpu_update import operator_arguments
 from tests.crfrnn.test_properties import Case, property_of
 
 pytestmark = pytest.mark.skipif(
@@ -71,12 +70,14 @@ def _few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def problem(case: Case, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
-    """Features (B, N, d) a few widths apart, rows and a gradient (B, N, L) in [0, 1)."""
-    num_pixels, labels = math.prod(case.shape), case.num_labels
-    features = random_features(case.batch, num_pixels, case.channels)
-    v, grad = (random_rows(case.batch, num_pixels, n)[..., :labels] for n in (labels, labels + 1))
+    """Features (B, N, d) a few widths apart, rows and a gradient (B, N, L) in [0, 1): no tensor
+    is contiguous."""
+    batch, num_pixels, labels = case.batch, math.prod(case.shape), case.num_labels
+    features = random_features(batch, num_pixels, case.channels)
+    v, grad = (random_rows(batch, num_pixels, n)[..., :labels] for n in (labels, labels + 1))
+    features, v, grad = (x.mT.contiguous().mT.to(DEVICE) for x in (features, v, grad))
     sums = torch.promote_types(dtype, torch.float32)
-    return features.to(DEVICE, sums), v.to(DEVICE, dtype), grad.to(DEVICE, dtype)
+    return features.to(sums), v.to(dtype), grad.to(dtype)
 
 
 # the kernels and their twins
@@ -117,22 +118,17 @@ SPATIAL = dict(zip((torch.float64, torch.float32, *HALVES),
 
 
 def spatial(
-    case: Case, dtype: torch.dtype = torch.float64, widths: Sequence[float] | None = None
+    case: Case, dtype: torch.dtype = torch.float64, widths: Sequence[float] = (2.9, 1.3, 0.6)
 ) -> Twins:
     """The filter and the gradient of theta, beside the plain ones in float64."""
     features, v, grad = problem(case, dtype)
-    theta = 0.5 + 2.5 * torch.rand(len(case.shape), dtype=torch.float64)
-    theta = theta if widths is None else torch.tensor(widths)
-    yield from spatial_of(theta.to(features), v, grad, case.shape)
-
-
-def spatial_of(theta: Tensor, v: Tensor, grad: Tensor, shape: Sequence[int]) -> Twins:
-    own = cuda_separable.separable_filter(theta, v, shape)
-    own_grad = cuda_separable.separable_theta_grad(theta, v, grad, shape)
+    theta = features.new_tensor(widths[: len(case.shape)])
+    own = cuda_separable.separable_filter(theta, v, case.shape)
+    own_grad = cuda_separable.separable_theta_grad(theta, v, grad, case.shape)
     assert (own.dtype, own_grad.dtype) == (v.dtype, theta.dtype)
     t, x, g, own, own_grad = (x.double().cpu() for x in (theta, v, grad, own, own_grad))
-    yield own, separable.separable_filter(t, x, shape), SPATIAL[v.dtype], 0
-    yield own_grad, separable.separable_theta_grad(t, x, g, shape), SPATIAL[v.dtype], 0
+    yield own, separable.separable_filter(t, x, case.shape), SPATIAL[dtype], 0
+    yield own_grad, separable.separable_theta_grad(t, x, g, case.shape), SPATIAL[dtype], 0
 
 
 def exact_sum(case: Case, dtype: torch.dtype = torch.float64) -> Twins:
@@ -222,19 +218,6 @@ def test_the_exact_sum_of_single_precision_is_within_its_bound(case: Case) -> No
     assert (error.abs() <= bound + 10 * 2**-22 * weight.sum(2)[..., None]).all()
 
 
-@pytest.mark.parametrize("kernel", ["spatial", "exact"])
-def test_layout_does_not_matter(kernel: str) -> None:
-    """Transposed, and expanded with stride 0, as a gradient of a sum arrives."""
-    features, v, grad = problem(Case(shape=(8, 5), channels=5))
-    x, y = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in (features, v))
-    ones = grad[:, :1, :1].expand_as(grad)
-    if kernel == "spatial":
-        assert_twins(spatial_of(features.new_tensor([2.0]).expand(2), y, ones, (8, 5)))
-        return
-    assert torch.equal(filtered(x, y), filtered(features, v))
-    assert torch.equal(features_grad(x, y, ones), features_grad(features, v, ones.contiguous()))
-
-
 # the lattice
 
 
@@ -322,8 +305,7 @@ def test_factors_are_rounded_to_what_a_tensor_core_takes() -> None:
     rounded = filtered(torch.zeros(1, 1, 1, device=DEVICE), v)
     assert ((rounded - v).abs() <= 2**-12 * torch.exp2(v.log2().floor() + 1)).all()
     apart = torch.linspace(0, 2, 9, device=DEVICE)[:, None, None]
-    features = apart * torch.eye(2, device=DEVICE)[:, :1]
-    one = torch.tensor([[1.0], [0.0]], device=DEVICE).expand(9, -1, -1)
+    features, one = (torch.cat([x, 0 * apart], dim=1) for x in (apart, 1 + 0 * apart))
     kernels = filtered(features, one, epsilon=0)[:, 1]
     assert ((kernels - exact.exact_filter(features, one)[:, 1]).abs() <= 2**-12 + 2**-20).all()
     for result in (rounded, kernels):
@@ -353,17 +335,16 @@ def test_far_pixels_are_skipped_and_the_sum_is_the_same() -> None:
     assert features_grad(features, v, v)[:, ::2].isfinite().all()
 
 
-@pytest.mark.parametrize(("distance", "skipped"), [(3.9, False), (4.0, True)])
-def test_what_is_skipped_is_below_epsilon(distance: float, skipped: bool) -> None:
+def test_what_is_skipped_is_below_epsilon() -> None:
     """Of mean |v|, and only where the kernel is below epsilon / N: 2 ln(256 / 0.1) = 3.96^2."""
-    features = torch.zeros(1, 256, 2, dtype=torch.float64, device=DEVICE)
-    features[:, 128:, 1] = distance
     v = random_rows(1, 256, 2).double().to(DEVICE)
-    own = cuda_exact.exact_filter(features, v, exact.exact_order(features), 0.1)
-    error = own - exact.exact_filter(features, v)
-    assert (error.abs() <= 0.1 * v.mean(1, keepdim=True)).all()
-    # Half of the pixels, each with a kernel of exp(-8).
-    assert bool((error.abs() > 0.01).all()) == skipped
+    for distance in (3.9, 4.0):
+        features = torch.zeros(1, 256, 2, dtype=torch.float64, device=DEVICE)
+        features[:, 128:, 1] = distance
+        error = filtered(features, v, epsilon=0.1) - exact.exact_filter(features, v)
+        assert (error.abs() <= 0.1 * v.mean(1, keepdim=True)).all()
+        # Half of the pixels, each with a kernel of exp(-8).
+        assert bool((error.abs() > 0.01).all()) == (distance == 4)
 
 
 def test_what_is_no_number_arrives() -> None:
@@ -425,13 +406,6 @@ def use_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu_update, "mean_field_updates_grad", updates_grad)
 
 
-def assert_near(own: Sequence[Tensor], plain: Sequence[Tensor]) -> None:
-    """Two updates and their gradients of ROUNDINGS each, as in test_cpu_update.py."""
-    for a, b in zip(own, plain, strict=True):
-        scale = max(b.abs().max().item(), 1.0)
-        torch.testing.assert_close(a, b, rtol=0, atol=100 * ROUNDINGS * scale)
-
-
 @needs_interpreter
 @pytest.mark.usefixtures("_few_programs")
 @pytest.mark.parametrize(
@@ -441,6 +415,8 @@ def assert_near(own: Sequence[Tensor], plain: Sequence[Tensor]) -> None:
         (1, "after", {"learn_theta": True, "num_iterations": 1}),
         (3, "none", {"spatial_filter": "lattice", "theta_gamma": 2.0}),
         (21, "before", {"learn_theta": True, "num_iterations": 1}),
+        (3, "after", {"inference": MeanField(storage="bfloat16")}),
+        (3, "after", {"inference": MeanField(storage="float16")}),
     ],
 )
 def test_a_layer_over_the_kernels_is_the_plain_one(
@@ -463,29 +439,13 @@ def test_a_layer_over_the_kernels_is_the_plain_one(
 
     expected = results()
     use_triton(monkeypatch)
-    assert_near(results(), expected)
-
-
-@needs_interpreter
-@pytest.mark.usefixtures("_few_programs")
-@pytest.mark.parametrize("storage", ["bfloat16", "float16"])
-def test_half_precision_storage_is_that_of_plain_pytorch(storage: str) -> None:
-    arguments = operator_arguments()
-    start, unary, *flattened = arguments
-    with torch.no_grad():
-        expected, expected_q = update_ops.mean_field_updates(*arguments, 2, True, storage)
-        q, kernels = torch.empty_like(expected_q), flat_kernels(*flattened)
-        updated = cuda_update.mean_field_updates(start, unary, kernels, 2, q)
-        grad = torch.randn_like(updated)
-        wanted: Any = {"to_penalties": True, "learn": [True, True]}
-        grads = cuda_update.mean_field_updates_grad(grad, q, kernels, **wanted)
-        plain_grads = composed_updates_grad(grad, q, None, kernels, **wanted)
-    # Some value lies so near to the middle between two that the paths round it to either.
-    rounding = torch.finfo(q.dtype).eps
-    torch.testing.assert_close(q.float(), expected_q.float(), rtol=0, atol=rounding)
-    scale = expected.abs().max().item()
-    torch.testing.assert_close(updated, expected, rtol=0, atol=2 * rounding * scale)
-    assert_near(grads, plain_grads)
+    # Two updates and their gradients of ROUNDINGS each, as in test_cpu_update.py; two roundings
+    # of q and of the messages where some value is so near to the middle that they differ.
+    storage = STORAGE[options["inference"].storage] if "inference" in options else torch.float32
+    rounding = max(100 * ROUNDINGS, 2 * torch.finfo(storage).eps)
+    for a, b in zip(results(), expected, strict=True):
+        scale = max(b.abs().max().item(), 1.0)
+        torch.testing.assert_close(a, b, rtol=0, atol=rounding * scale)
 
 
 # without a GPU: shapes alone, and the compiler
