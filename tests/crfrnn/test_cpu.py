@@ -76,7 +76,7 @@ def test_one_pixel() -> None:
 def test_separable_filter_is_the_plain_one(shape: tuple[int, ...], num_labels: int) -> None:
     theta = torch.linspace(0.7, 4.0, len(shape))
     v = random_rows(2, math.prod(shape), num_labels)
-    own, plain = (f.separable_filter(theta, v, shape) for f in (cpu, plain_separable))  # type: ignore[attr-defined]
+    own, plain = (f.separable_filter(theta, v, shape) for f in (cpu, plain_separable))
     torch.testing.assert_close(own, plain, rtol=ROUNDINGS, atol=0)
 
 
