@@ -1,7 +1,7 @@
 """The mistakes that other dense CRFs make, or made: one test each, by number.
 
-Trap 10, an image that is none, is in test_bad_input.py; trap 14, loading that is not strict, in
-test_importers.py.
+Trap 14, loading that is not strict, is in test_importers.py; images in other units than 0..255, of
+trap 10, are in test_bad_input.py.
 """
 
 from __future__ import annotations

@@ -70,8 +70,7 @@ def _few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def problem(case: Case, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
-    """Features (B, N, d) a few widths apart, rows and a gradient (B, N, L) in [0, 1): no tensor
-    is contiguous."""
+    """Features (B, N, d) a few widths apart, rows and a gradient (B, N, L) in [0, 1), strided."""
     batch, num_pixels, labels = case.batch, math.prod(case.shape), case.num_labels
     features = random_features(batch, num_pixels, case.channels)
     v, grad = (random_rows(batch, num_pixels, n)[..., :labels] for n in (labels, labels + 1))
