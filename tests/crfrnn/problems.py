@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from crfrnn.filtering import ExactFilter, Filter, Normalization, Normalized
+from crfrnn.inference import Inference
 
 Array = npt.NDArray[Any]
 
@@ -24,6 +25,30 @@ class Problem:
     kernels: list[Filter]
     dense: list[Array]
     penalties: list[Tensor]
+
+    @property
+    def arguments(self) -> tuple[Tensor, list[Filter], list[list[Tensor]]]:
+        """What an inference takes: unary, kernels, penalties that all iterations share."""
+        return self.unary, self.kernels, [self.penalties]
+
+    def learning(self) -> Problem:
+        """The same of leaves that want gradients: unary, penalties, and features in K."""
+        features = [f.clone().requires_grad_() for f in self.features]
+        return replace(
+            self,
+            unary=self.unary.clone().requires_grad_(),
+            features=features,
+            kernels=learnt_kernels(features),
+            penalties=[p.clone().requires_grad_() for p in self.penalties],
+        )
+
+    def gradients(self, infer: Inference, num_iterations: int) -> tuple[Tensor, ...]:
+        """Of a weighted sum of marginals: to the unary, the features and the penalties."""
+        leaves = self.learning()
+        q = infer(*leaves.arguments, num_iterations).softmax(-1)
+        weights = torch.linspace(-1, 1, q.numel(), dtype=q.dtype).view_as(q)
+        wanted = (leaves.unary, *leaves.features, *leaves.penalties)
+        return torch.autograd.grad((q * weights).sum(), wanted)
 
     def image(self, b: int) -> Problem:
         """The problem of one image of the batch."""
@@ -82,6 +107,8 @@ def written_kernel(features: Array, normalization: str) -> Array:
         return np.asarray(kernel / np.sqrt(degree[:, :, None] * degree[:, None]))
     if normalization == "after":
         return np.asarray(kernel / degree[:, :, None])
+    if normalization == "before":
+        return np.asarray(kernel / degree[:, None])
     assert normalization == "none"
     return np.asarray(kernel)
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from crfrnn import CrfRnn
 from crfrnn.checks import (
@@ -24,12 +25,12 @@ from crfrnn.checks import (
     check_positive,
     check_theta,
 )
-from crfrnn.diagnostics import discrete_energy, free_energy, relaxed_energy, trace
+from crfrnn.diagnostics import discrete_energy, relaxed_energy, trace
 from crfrnn.filtering import LatticeFilter
 from crfrnn.frank_wolfe import FrankWolfe, frank_wolfe
 from crfrnn.implicit import ImplicitMeanField, implicit_mean_field
 from crfrnn.inference import MeanField, mean_field
-from crfrnn.kernels import GaussianKernel, KernelConfig
+from crfrnn.kernels import KernelConfig
 from crfrnn.label_matrices import build_compatibility, build_kernel_weight
 from crfrnn.losses import DenseCrfLoss
 from tests.crfrnn.problems import random_problem
@@ -81,9 +82,8 @@ def test_a_checker_passes_the_good_and_names_the_bad(
 
 @pytest.mark.parametrize(
     ("theta", "words"),
-    [([], "got an empty one"), ([1.0, -1.0], "got -1.0"), ([[1.0]], r"got \[1.0\]"),
-     (np.ones(2), r"pass its tolist\(\)"), (torch.ones(2), r"pass its tolist\(\)")],
-)  # fmt: skip
+    [([], "got an empty one"), ([1.0, -1.0], "got -1.0"), (np.ones(2), r"pass its tolist\(\)")],
+)
 def test_widths_of_each_axis_are_a_list(theta: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         check_theta("x", theta, "pixels")
@@ -108,7 +108,6 @@ ARGUMENTS: dict[Call, dict[str, Any]] = {
         "learn_step": "no", "image_range": "0..1", "unary_mixture": 1.0, "unary_scale": -1.0,
         "output_scale": 0.0, "learn_unary_scale": "no", "learn_output_scale": "no",
     },
-    partial(CrfRnn.from_preset, num_labels=3, name="crf_rnn"): {"theta_alpha": 0.0},
     MeanField: {"damping": 1.0, "tolerance": 0.0, "memory": "save", "storage": "half"},
     partial(mean_field, ROWS, KERNELS, [PENALTIES], 2): {"damping": 1.0},
     FrankWolfe: {
@@ -130,11 +129,7 @@ ARGUMENTS: dict[Call, dict[str, Any]] = {
 
 @pytest.mark.parametrize(
     ("build", "argument", "value"),
-    [
-        (build, argument, value)
-        for build, bad in ARGUMENTS.items()
-        for argument, value in bad.items()
-    ],
+    [(build, name, value) for build, bad in ARGUMENTS.items() for name, value in bad.items()],
 )
 def test_every_argument_is_checked(build: Call, argument: str, value: object) -> None:
     with pytest.raises((ValueError, TypeError), match=f"^{argument} must be"):
@@ -155,31 +150,22 @@ def further(name: Any = "embedding", **fields: Any) -> Call:
 TOGETHER: list[Refused] = [
     (built(nonnegative=True, spatial_weight=-1.0), ValueError, "at least 0"),
     (built(compatibility_rank=2), ValueError, "rank goes with the 'low_rank'"),
-    (built(compatibility="low_rank"), ValueError, "rank goes with the 'low_rank'"),
     (built(compatibility="low_rank", compatibility_rank=4), ValueError, "number of labels, 3"),
     (built(self_term=False), ValueError, "lattice of kernel 'bilateral' does not"),
     (built(inference=ImplicitMeanField(), untied=True), ValueError, "untied .* ImplicitMeanField"),
-    (built(learn_step=True), ValueError, "learn_step needs inference=Frank"),
     (built(learn_step=True, inference=FrankWolfe(step="decaying")), ValueError, "it starts at"),
     (built(further_kernels={"a": 3.0}), TypeError, "'a' must be a KernelConfig"),
     (further("spatial"), ValueError, "arguments of their own"),
     *((further(name), ValueError, "can name a submodule") for name in ("a.b", "", "keys", 1)),
+    *((further("a", **{field: bad}), ValueError, f"{field} of kernel 'a' must") for field, bad in {
+        "theta_position": -1.0, "theta_guide": NAN, "weight": NAN, "filter": "latice",
+        "kernel_weights": "vector"}.items()),
     (further(theta_guide=None), ValueError, "theta_guide or both"),
-    (further("a", theta_position=-1.0), ValueError, "theta_position of kernel 'a'"),
-    (further("a", theta_guide=NAN), ValueError, "theta_guide of kernel 'a'"),
-    (further("a", weight=NAN), ValueError, "weight of kernel 'a'"),
-    (further("a", filter="latice"), ValueError, "filter of kernel 'a'"),
-    (further("a", kernel_weights="vector"), ValueError, "kernel_weights of kernel 'a'"),
     (further(theta_position=1.0, filter="separable"), ValueError, "over position alone"),
     (partial(CrfRnn.from_preset, "deeplab_v2_vgg", 21), ValueError, "mean 'deeplab_v2_vgg16'"),
-    (partial(CrfRnn.from_preset, "crf_rnn", 3, theta=1.0), TypeError, "'theta'"),
-    (lambda: CrfRnn(3).potentials.kernel("color"), ValueError, "kernel must be one"),
-    (lambda: CrfRnn(3).potentials.weight("color"), ValueError, "kernel must be one"),
     (lambda: CrfRnn(3).potentials.kernel("spatial").log_theta("guide"), ValueError, "no theta_gu"),
-    (partial(FrankWolfe, step="decay"), ValueError, "mean 'decaying'"),  # type: ignore[arg-type]
     (partial(FrankWolfe, step=torch.zeros(2)), ValueError, r"step must be in .*raw\.sigmoid"),
     (partial(FrankWolfe, step=torch.ones(2, 2)), ValueError, r"shape \(\) or \(T,\)"),
-    (partial(FrankWolfe, step=torch.ones(2, dtype=torch.long)), ValueError, "floating point"),
 ]  # fmt: skip
 
 
@@ -197,95 +183,74 @@ def guided(guides: Any) -> Call:
 
 
 def lost(logits: Any = UNARY, image: Any = IMAGE, mask: Any = None) -> Call:
-    return lambda: DenseCrfLoss()(logits, image, mask)
+    return partial(DenseCrfLoss(), logits, image, mask)
 
 
+# Images of another range, and widths that a lattice cannot hold: traps 10 and 4.
 FORWARD: list[Refused] = [
     (called(UNARY.numpy()), TypeError, "unary must be a torch.Tensor"),
     (called(UNARY[:, :2]), ValueError, r"\(B, 3, H, W\).*label axis is"),
-    (called(UNARY[..., 0, 0]), ValueError, r"unary must be \(B, 3, H, W\)"),
     (called(UNARY[..., None, None]), ValueError, r"unary must be \(B, 3, H, W\)"),
     (called(UNARY.long()), TypeError, "floating-point logits"),
-    (called(UNARY.to(torch.float8_e4m3fn)), TypeError, "floating-point logits"),
     (called(UNARY / 0), ValueError, "unary must be finite.*clamp"),
-    (called(UNARY * NAN), ValueError, "unary must be finite"),
     (called(UNARY[..., :0], IMAGE[..., :0]), ValueError, "at least one pixel"),
     (called(UNARY.to_sparse()), TypeError, r"unary must be dense.*to_dense\(\)"),
     (called(UNARY.to("meta"), IMAGE.to("meta")), TypeError, "unary must hold values"),
     (called(image=IMAGE.numpy()), TypeError, r"got ndarray: torch\.from_numpy"),
-    (called(image=IMAGE / 255), ValueError, r"in .*before normalisation"),
-    (called(image=IMAGE - 128), ValueError, r"0\.\.255, got values in -"),
     (called(image=IMAGE * 2), ValueError, r"image must be in 0\.\.255"),
-    (called(image=IMAGE.int()), TypeError, "uint8 or floating point"),
     (called(image=IMAGE * NAN), ValueError, "image must be finite"),
     (called(image=IMAGE[..., :5]), ValueError, "image must be .* to match a unary"),
-    (called(image=IMAGE[:1]), ValueError, "B = 2 to match a unary of"),
-    (called(image=IMAGE.movedim(1, 3)), ValueError, "channels come before"),
     (called(image=IMAGE[:, :0]), ValueError, "at least one channel"),
     (called(image=IMAGE.to("meta")), ValueError, "image and unary must be on one device"),
-    (called(image=IMAGE.to_sparse()), TypeError, "image must be dense"),
     (guided(None), ValueError, r"given for \['embedding'\].*got \[\]"),
-    (called(guides={"a": GUIDE}), ValueError, r"for \[\].*got \['a'\]"),
     (guided(GUIDE), TypeError, r"got Tensor: pass guides=\{name: tensor\}"),
     (guided({"embedding": GUIDE.long()}), TypeError, "floating-point tensor"),
-    (guided({"embedding": GUIDE.numpy()}), TypeError, "got ndarray"),
-    (guided({"embedding": GUIDE * NAN}), ValueError, "features must be finite.*Check the guide"),
     (guided({"embedding": GUIDE[..., :3]}), ValueError, r"'embedding' must be \(B, C, 7, 6\)"),
+    (guided({"embedding": GUIDE * NAN}), ValueError, "features must be finite.*Check the guide"),
     (called(mask=MASK.byte()), TypeError, "mask must be a bool .*uint8"),
-    (called(mask=MASK.numpy()), TypeError, "mask must be a bool .*ndarray"),
     (called(mask=MASK[:, None]), ValueError, "without a channel axis"),
-    (called(mask=MASK.mT), ValueError, r"mask must be .*got \(2, 6, 7\)"),
-    (called(mask=MASK.to("meta")), TypeError, "mask must hold values"),
     (called(theta_alpha=[1.0, 2.0, 3.0]), ValueError, "theta_alpha.* each of the 2 axes"),
-    (called(theta_gamma=[1.0, 2.0, 3.0]), ValueError, "theta_gamma.* each of the 2 axes"),
     (called(theta_beta=[1.0, 2.0]), ValueError, "theta_beta.* each of the 3 channels"),
-    (called(theta_beta=1e-6), ValueError, "theta is too small"),
     # A width that float32 cannot divide by.
     (called(UNARY.float(), IMAGE.float(), theta_beta=2e-38), ValueError, "features must be finite"),
     (lambda: CrfRnn(3).potentials.build_kernels(IMAGE.byte()), TypeError, "floating point here"),
-    (lambda: CrfRnn(3).potentials.build_kernels(IMAGE, None, MASK.mT), ValueError, "mask must be"),
-    (lambda: GaussianKernel(theta_position=None, theta_guide=1.0, filter_name="exact")(
-        (7, 6), None, torch.ones(2, 42, 1), masked=False), ValueError, "takes a guide, got None"),
     (lost(UNARY.numpy()), TypeError, "logits must be a torch.Tensor .*got ndarray"),
     (lost(UNARY[0]), ValueError, r"logits must be \(B, L, H, W\).*logits\[None\]"),
-    (lost(UNARY[..., :0], IMAGE[..., :0]), ValueError, "at least one pixel"),
     (lost(UNARY.long()), TypeError, "logits must be floating point"),
     (lost(UNARY * NAN), ValueError, r"logits must be finite.*clamp_min"),
     (lost(image=IMAGE / 255), ValueError, r"image must be in 0\.\.255"),
     (lost(mask=MASK.double()), TypeError, "mask must be a bool"),
 ]  # fmt: skip
 
-# Called with what their types do not allow.
-infer: Call = mean_field
-energy: Call = relaxed_energy
+
+def inferred(*changed: Any, of: Call = mean_field) -> Call:
+    """The arguments that are given, and those of a problem that fits for the others."""
+    return partial(of, *changed, *(ROWS, KERNELS, [PENALTIES], 2)[len(changed) :])
+
+
+def labelled(labels: Tensor) -> Call:
+    return partial(discrete_energy, labels, ROWS, KERNELS, PENALTIES)
+
+
 INFERENCE: list[Refused] = [
-    (partial(infer, ROWS.numpy(), KERNELS, [PENALTIES], 2), TypeError, "got ndarray"),
-    (partial(infer, ROWS[:, :0], KERNELS, [PENALTIES], 2), ValueError, "none of them 0"),
-    (partial(infer, ROWS.long(), KERNELS, [PENALTIES], 2), TypeError, "floating-point log"),
-    (partial(infer, ROWS, KERNELS, [], 2), ValueError, "at least one iteration"),
-    (partial(infer, ROWS, KERNELS, [PENALTIES[:1]], 2), ValueError, "2 .* got 1 of them"),
-    (partial(infer, ROWS, KERNELS, [[p.tolist() for p in PENALTIES]], 2), TypeError, "list"),
-    (partial(infer, ROWS[..., :2], KERNELS, [PENALTIES], 2), ValueError, r"be \(2, 2\)"),
-    (partial(infer, ROWS.float(), KERNELS, [PENALTIES], 2), TypeError, r"penalty\.to\(unary"),
-    *((partial(solve, *arguments), ValueError, words)
-      for solve in (mean_field, frank_wolfe, implicit_mean_field, partial(trace, MeanField()))
-      for arguments, words in (
-          ((ROWS[0], KERNELS, [PENALTIES], 2), r"unary must be \(B, N, L\)"),
-          ((ROWS, KERNELS, PENALTIES, 2), r"pass \[penalties\]"),
-          ((ROWS, KERNELS, [PENALTIES], 1.5), "num_iterations must be"),
-      )),
-    (partial(implicit_mean_field, ROWS, KERNELS, [PENALTIES] * 2, 2), ValueError, "hold one entry"),
-    (partial(free_energy, ROWS[:1], ROWS, KERNELS, PENALTIES), ValueError, r"q must be \(2, 6, 3"),
-    (partial(energy, ROWS, ROWS, KERNELS, PENALTIES[0]), ValueError, "a sequence of 2"),
-    (partial(energy, ROWS, ROWS[0], KERNELS, PENALTIES), ValueError, "unary must be"),
-    (partial(energy, ROWS, ROWS, KERNELS, [PENALTIES] * 2), TypeError, "one iteration"),
-    *((partial(discrete_energy, labels, ROWS, KERNELS, PENALTIES), error, words)
-      for labels, error, words in (
-          (torch.zeros(2, 6), TypeError, r"int64, got torch\.float32"),
-          (torch.zeros(2, 5, dtype=torch.int64), ValueError, r"must be \(2, 6\) in 0\.\.2"),
-          (torch.full((2, 6), 3), ValueError, r"in 3\.\.3\. Give void"),
-          (torch.full((2, 6), -1), ValueError, r"in -1\.\.-1"),
-      )),
+    (inferred(ROWS.numpy()), TypeError, "got ndarray"),
+    (inferred(ROWS[0]), ValueError, r"unary must be \(B, N, L\)"),
+    (inferred(ROWS.long()), TypeError, "floating-point log"),
+    (inferred(ROWS, KERNELS, []), ValueError, "at least one iteration"),
+    (inferred(ROWS, KERNELS, [PENALTIES[:1]]), ValueError, "2 .* got 1 of them"),
+    (inferred(ROWS, KERNELS, [[p.tolist() for p in PENALTIES]]), TypeError, "list"),
+    (inferred(ROWS[..., :2]), ValueError, r"be \(2, 2\)"),
+    (inferred(ROWS.float()), TypeError, r"penalty\.to\(unary"),
+    (inferred(ROWS, KERNELS, [PENALTIES], 1.5), ValueError, "num_iterations must be"),
+    *((inferred(ROWS, KERNELS, PENALTIES, of=solve), ValueError, r"pass \[penalties\]")
+      for solve in (mean_field, frank_wolfe, implicit_mean_field, partial(trace, MeanField()))),
+    (inferred(ROWS, KERNELS, [PENALTIES] * 2, of=implicit_mean_field), ValueError, "one entry"),
+    (partial(relaxed_energy, ROWS[:1], ROWS, KERNELS, PENALTIES), ValueError, r"q must be \(2, 6"),
+    (partial(relaxed_energy, ROWS, ROWS, KERNELS, PENALTIES[0]), ValueError, "a sequence of 2"),
+    (labelled(torch.zeros(2, 6)), TypeError, r"int64, got torch\.float32"),
+    (labelled(torch.zeros(2, 5, dtype=torch.int64)), ValueError, r"must be \(2, 6\) in 0\.\.2"),
+    (labelled(torch.full((2, 6), 3)), ValueError, r"in 3\.\.3\. Give void"),
+    (labelled(torch.full((2, 6), -1)), ValueError, r"in -1\.\.-1"),
 ]  # fmt: skip
 
 
@@ -298,8 +263,8 @@ def test_what_does_not_fit_is_refused(call: Call, error: type[Exception], words:
 # A bilateral kernel of infinite width has every pixel as a neighbour, and is no error.
 @pytest.mark.parametrize(
     ("kernel", "of", "value"),
-    [("spatial", "position", -1000.0), ("spatial", "position", float("inf")),
-     ("spatial", "position", NAN), ("bilateral", "guide", -1000.0)],
+    [*(("spatial", "position", value) for value in (-1000.0, float("inf"), NAN)),
+     ("bilateral", "guide", -1000.0)],
 )  # fmt: skip
 def test_a_theta_that_diverged_is_an_error(kernel: str, of: Any, value: float) -> None:
     """Zeros and infinities arise from a learning rate, long after the constructor's checks."""

