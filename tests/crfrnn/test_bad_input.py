@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from crfrnn import CrfRnn
 from crfrnn.checks import (
@@ -139,8 +138,7 @@ def test_every_argument_is_checked(build: Call, argument: str, value: object) ->
 # arguments that do not go together, and names
 
 
-def built(**options: Any) -> Call:
-    return partial(CrfRnn, **({"num_labels": 3} | options))
+built: Any = partial(partial, CrfRnn, num_labels=3)
 
 
 def further(name: Any = "embedding", **fields: Any) -> Call:
@@ -182,9 +180,7 @@ def guided(guides: Any) -> Call:
     return called(guides=guides, further_kernels={"embedding": KernelConfig(theta_guide=1.0)})
 
 
-def lost(logits: Any = UNARY, image: Any = IMAGE, mask: Any = None) -> Call:
-    return partial(DenseCrfLoss(), logits, image, mask)
-
+lost: Any = partial(partial, DenseCrfLoss())
 
 # Images of another range, and widths that a lattice cannot hold: traps 10 and 4.
 FORWARD: list[Refused] = [
@@ -214,12 +210,12 @@ FORWARD: list[Refused] = [
     # A width that float32 cannot divide by.
     (called(UNARY.float(), IMAGE.float(), theta_beta=2e-38), ValueError, "features must be finite"),
     (lambda: CrfRnn(3).potentials.build_kernels(IMAGE.byte()), TypeError, "floating point here"),
-    (lost(UNARY.numpy()), TypeError, "logits must be a torch.Tensor .*got ndarray"),
-    (lost(UNARY[0]), ValueError, r"logits must be \(B, L, H, W\).*logits\[None\]"),
-    (lost(UNARY.long()), TypeError, "logits must be floating point"),
-    (lost(UNARY * NAN), ValueError, r"logits must be finite.*clamp_min"),
-    (lost(image=IMAGE / 255), ValueError, r"image must be in 0\.\.255"),
-    (lost(mask=MASK.double()), TypeError, "mask must be a bool"),
+    (lost(UNARY.numpy(), IMAGE), TypeError, "logits must be a torch.Tensor .*got ndarray"),
+    (lost(UNARY[0], IMAGE), ValueError, r"logits must be \(B, L, H, W\).*logits\[None\]"),
+    (lost(UNARY.long(), IMAGE), TypeError, "logits must be floating point"),
+    (lost(UNARY * NAN, IMAGE), ValueError, r"logits must be finite.*clamp_min"),
+    (lost(UNARY, IMAGE / 255), ValueError, r"image must be in 0\.\.255"),
+    (lost(UNARY, IMAGE, MASK.double()), TypeError, "mask must be a bool"),
 ]  # fmt: skip
 
 
@@ -228,10 +224,7 @@ def inferred(*changed: Any, of: Call = mean_field) -> Call:
     return partial(of, *changed, *(ROWS, KERNELS, [PENALTIES], 2)[len(changed) :])
 
 
-def labelled(labels: Tensor) -> Call:
-    return partial(discrete_energy, labels, ROWS, KERNELS, PENALTIES)
-
-
+energy: Any = partial(partial, relaxed_energy)
 INFERENCE: list[Refused] = [
     (inferred(ROWS.numpy()), TypeError, "got ndarray"),
     (inferred(ROWS[0]), ValueError, r"unary must be \(B, N, L\)"),
@@ -245,12 +238,15 @@ INFERENCE: list[Refused] = [
     *((inferred(ROWS, KERNELS, PENALTIES, of=solve), ValueError, r"pass \[penalties\]")
       for solve in (mean_field, frank_wolfe, implicit_mean_field, partial(trace, MeanField()))),
     (inferred(ROWS, KERNELS, [PENALTIES] * 2, of=implicit_mean_field), ValueError, "one entry"),
-    (partial(relaxed_energy, ROWS[:1], ROWS, KERNELS, PENALTIES), ValueError, r"q must be \(2, 6"),
-    (partial(relaxed_energy, ROWS, ROWS, KERNELS, PENALTIES[0]), ValueError, "a sequence of 2"),
-    (labelled(torch.zeros(2, 6)), TypeError, r"int64, got torch\.float32"),
-    (labelled(torch.zeros(2, 5, dtype=torch.int64)), ValueError, r"must be \(2, 6\) in 0\.\.2"),
-    (labelled(torch.full((2, 6), 3)), ValueError, r"in 3\.\.3\. Give void"),
-    (labelled(torch.full((2, 6), -1)), ValueError, r"in -1\.\.-1"),
+    (energy(ROWS[:1], ROWS, KERNELS, PENALTIES), ValueError, r"q must be \(2, 6, 3\)"),
+    (energy(ROWS, ROWS, KERNELS, PENALTIES[0]), ValueError, "a sequence of 2"),
+    *((partial(discrete_energy, labels, ROWS, KERNELS, PENALTIES), error, words)
+      for labels, error, words in (
+          (torch.zeros(2, 6), TypeError, r"int64, got torch\.float32"),
+          (torch.ones(2, 5).long(), ValueError, r"must be \(2, 6\) in 0\.\.2"),
+          (torch.full((2, 6), 3), ValueError, r"in 3\.\.3\. Give void"),
+          (torch.full((2, 6), -1), ValueError, r"in -1\.\.-1"),
+      )),
 ]  # fmt: skip
 
 
