@@ -17,7 +17,6 @@ from crfrnn.implicit import (
 from crfrnn.inference import MeanField, mean_field
 from tests.crfrnn.problems import random_problem
 
-TIGHT: dict[str, Any] = {"damping": 0.3, "tolerance": 1e-13}
 PROBLEM = random_problem(strength=0.3)  # weak enough for J to contract
 
 
@@ -31,8 +30,10 @@ def infer_learning(num_iterations: int = 500, **options: Any) -> tuple[Tensor, T
 # oracle
 
 
-def test_equals_backpropagation_to_convergence() -> None:
-    implicit, unrolled = ImplicitMeanField(**TIGHT), MeanField(damping=0.3)
+@pytest.mark.parametrize("damping", [0.0, 0.3, 0.8])
+def test_equals_backpropagation_to_convergence(damping: float) -> None:
+    """Whatever the damping, which the fixed point and its gradient do not know."""
+    implicit, unrolled = ImplicitMeanField(damping, tolerance=1e-13), MeanField(damping=0.3)
     ours, theirs = implicit(*PROBLEM.arguments, 2000), unrolled(*PROBLEM.arguments, 200)
     # Residuals of 1e-13 on both sides, amplified by (I - J)^-1, here below 100.
     torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
@@ -53,13 +54,6 @@ def test_a_backward_pass_may_be_repeated_but_not_differentiated() -> None:
 
 
 # invariants
-
-
-@pytest.mark.parametrize("damping", [0.0, 0.5, 0.8])
-def test_is_a_fixed_point_whatever_the_damping(damping: float) -> None:
-    expected = implicit_mean_field(*PROBLEM.arguments, 1000, **TIGHT)
-    ours = implicit_mean_field(*PROBLEM.arguments, 1000, damping=damping, tolerance=1e-12)
-    torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-10)  # residual 1e-12
 
 
 def test_memory_does_not_grow_with_the_iterations() -> None:
@@ -125,14 +119,6 @@ def test_no_gradient_gives_no_warning() -> None:
 
 
 # edges
-
-
-@pytest.mark.parametrize(("num_pixels", "num_labels"), [(1, 3), (4, 1)])
-def test_one_pixel_and_one_label(num_pixels: int, num_labels: int) -> None:
-    arguments = random_problem(2, num_pixels, num_labels, strength=0.3).arguments
-    ours = implicit_mean_field(*arguments, 500, **TIGHT)
-    expected = mean_field(*arguments, 100, damping=0.3)
-    torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-10)  # both converged
 
 
 def test_without_kernels_the_unary_comes_back() -> None:
