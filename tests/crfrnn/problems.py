@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -113,12 +114,27 @@ def written_kernel(features: Array, normalization: str) -> Array:
     return np.asarray(kernel)
 
 
-def neighbours(q: Array, dense: list[Array], penalties: list[Array]) -> Array:
+def neighbours(q: Array, dense: list[Array], penalties: Sequence[Array | Tensor]) -> Array:
     """sum_m sum_j sum_l' K_m[i, j] P_m[l, l'] q_j(l'): (B, N, L)."""
-    return sum(
-        (np.einsum("bij,kl,bjl->bik", k, p, q) for k, p in zip(dense, penalties, strict=True)),
-        start=np.zeros_like(q),
-    )
+    pairs = zip(dense, map(np.asarray, penalties), strict=True)
+    messages = (np.einsum("bij,kl,bjl->bik", k, p, q) for k, p in pairs)
+    return sum(messages, start=np.zeros_like(q))
+
+
+def written_mean_field(
+    unary: Array,
+    dense: list[Array],
+    pairwise: Sequence[Sequence[Array | Tensor]],
+    num_iterations: int,
+    damping: float = 0.0,
+) -> Array:
+    """Zheng et al., algorithm 1, on rows: the logits (B, N, L); the last penalties are reused."""
+    logits = unary
+    for t in range(num_iterations):
+        penalties = pairwise[min(t, len(pairwise) - 1)]
+        update = unary - neighbours(softmax(logits), dense, penalties)
+        logits = (1 - damping) * update + damping * logits
+    return logits
 
 
 def softmax(logits: Array) -> Array:

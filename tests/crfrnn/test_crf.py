@@ -14,7 +14,7 @@ from torch import Tensor
 from crfrnn import PRESETS, CrfRnn
 from crfrnn.frank_wolfe import FrankWolfe
 from crfrnn.kernels import KernelConfig, rounded
-from tests.crfrnn.problems import neighbours, softmax, written_kernel
+from tests.crfrnn.problems import written_kernel, written_mean_field
 from tests.crfrnn.small_layers import random_inputs, small_crf
 
 # dtypes, and the marginals
@@ -55,10 +55,9 @@ def test_marginals_are_the_softmax_of_the_logits() -> None:
 
 
 def paper_equations(crf: CrfRnn, unary: Tensor, image: Tensor, num_iterations: int) -> Tensor:
-    """Zheng et al., algorithm 1, with every sum over pixel pairs written out, in NumPy."""
+    """The kernels of the image, and the update, as sums over pixel pairs in NumPy."""
     parts = crf.potentials
-    widths = (parts.theta_alpha, parts.theta_beta, parts.theta_gamma)
-    alpha, beta, gamma = (theta.item() for theta in widths)
+    alpha, beta, gamma = (getattr(parts, f"theta_{x}").item() for x in ("alpha", "beta", "gamma"))
     place = np.argwhere(np.ones(unary.shape[2:]))[None].repeat(len(unary), 0)
     colours = image.flatten(2).transpose(1, 2).numpy()
     bilateral = np.concatenate([place / alpha, colours / beta], axis=2)
@@ -66,11 +65,9 @@ def paper_equations(crf: CrfRnn, unary: Tensor, image: Tensor, num_iterations: i
     sets = (-1, crf.num_labels, crf.num_labels)  # one matrix, or one for each iteration
     weights = [w.numpy().reshape(sets) for w in parts.kernel_weight_matrices().values()]
     mu = parts.compatibility().detach().numpy().reshape(sets)
+    pairwise = [[m @ w for w in ws] for m, *ws in zip(mu, *weights, strict=True)]
     rows = unary.flatten(2).transpose(1, 2).numpy() * crf.log_unary_scale.exp().item()
-    logits = rows
-    for t in range(num_iterations):
-        t = min(t, len(mu) - 1)
-        logits = rows - neighbours(softmax(logits), dense, [mu[t] @ w[t] for w in weights])
+    logits = written_mean_field(rows, dense, pairwise, num_iterations)
     logits = logits * crf.log_output_scale.exp().item()
     return torch.from_numpy(logits).transpose(1, 2).reshape(unary.shape)
 

@@ -43,10 +43,9 @@ def test_energies_equal_the_written_sums(
 ) -> None:
     problem = random_problem(2, num_pixels, num_labels, normalization=normalization)
     q = torch.rand(problem.unary.shape, dtype=torch.float64).softmax(-1)
-    messages = neighbours(q.numpy(), problem.dense, [p.numpy() for p in problem.penalties])
-    entropy = (q * q.log()).sum((1, 2))
-    unary = (q * problem.unary).sum((1, 2))
-    pairs = (q * torch.from_numpy(messages)).sum((1, 2))
+    messages = neighbours(q.numpy(), problem.dense, problem.penalties)
+    others = (q.log(), problem.unary, torch.from_numpy(messages))
+    entropy, unary, pairs = ((q * x).sum((1, 2)) for x in others)
     for function, expected in (
         (relaxed_energy, -unary + 0.5 * pairs),
         (free_energy, entropy - unary + 0.5 * pairs),
@@ -75,8 +74,7 @@ def test_gradient_norm_is_that_of_the_free_energy() -> None:
     problem = random_problem(penalty="symmetric")
     q = Q.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(free_energy(q, *on(problem)).sum(), q)
-    tangent = gradient - gradient.mean(-1, keepdim=True)
-    expected = tangent.square().sum((1, 2)).sqrt()
+    expected = (gradient - gradient.mean(-1, keepdim=True)).flatten(1).norm(dim=1)
     ours = gradient_norm(Q, *on(problem))
     torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-10)  # rounding
 

@@ -37,9 +37,8 @@ def written_frank_wolfe(
     """x after the given steps."""
     unary = problem.unary.numpy()
     x = softmax(unary)
-    penalties = [p.numpy() for p in problem.penalties]
     for gamma in steps:
-        z = (unary - neighbours(x, problem.dense, penalties)) / temperature
+        z = (unary - neighbours(x, problem.dense, problem.penalties)) / temperature
         s = softmax(z) if regularizer == "entropy" else written_sparsemax(z)
         x = x + gamma * (s - x)
     return torch.from_numpy(x)
