@@ -132,7 +132,7 @@ def test_every_argument_is_checked(build: Call, argument: str, value: object) ->
 built: Any = partial(partial, CrfRnn, num_labels=3)
 
 
-def further(name: Any = "embedding", **fields: Any) -> Call:
+def further(name: Any = "embedding", **fields: Any) -> Any:
     return built(further_kernels={name: KernelConfig(**({"theta_guide": 1.0} | fields))})
 
 
@@ -198,7 +198,6 @@ FORWARD: list[Refused] = [
     # A width that float32 cannot divide by.
     (called(UNARY.float(), IMAGE.float(), theta_beta=2e-38), ValueError, "features must be finite"),
     (lambda: CrfRnn(3).potentials.build_kernels(IMAGE.byte()), TypeError, "floating point here"),
-    (lost(UNARY.numpy(), IMAGE), TypeError, "logits must be a torch.Tensor .*got ndarray"),
     (lost(UNARY[0], IMAGE), ValueError, r"logits must be \(B, L, H, W\).*logits\[None\]"),
     (lost(UNARY.long(), IMAGE), TypeError, "logits must be floating point"),
     (lost(UNARY * NAN, IMAGE), ValueError, r"logits must be finite.*clamp_min"),
@@ -216,7 +215,6 @@ energy: Any = partial(partial, relaxed_energy)
 INFERENCE: list[Refused] = [
     (inferred(ROWS.numpy()), TypeError, "got ndarray"),
     (inferred(ROWS[0]), ValueError, r"unary must be \(B, N, L\)"),
-    (inferred(ROWS.long()), TypeError, "floating-point log"),
     (inferred(ROWS, KERNELS, []), ValueError, "at least one iteration"),
     (inferred(ROWS, KERNELS, [PENALTIES[:1]]), ValueError, "2 .* got 1 of them"),
     (inferred(ROWS, KERNELS, [[p.tolist() for p in PENALTIES]]), TypeError, "list"),
@@ -247,9 +245,8 @@ def test_what_does_not_fit_is_refused(call: Call, error: type[Exception], words:
 # A bilateral kernel of infinite width has every pixel as a neighbour, and is no error.
 @pytest.mark.parametrize(
     ("kernel", "of", "value"),
-    [*(("spatial", "position", value) for value in (-1000.0, float("inf"), NAN)),
-     ("bilateral", "guide", -1000.0)],
-)  # fmt: skip
+    [("spatial", "position", -1e3), ("spatial", "position", NAN), ("bilateral", "guide", -1e3)],
+)
 def test_a_theta_that_diverged_is_an_error(kernel: str, of: Any, value: float) -> None:
     """Zeros and infinities arise from a learning rate, long after the constructor's checks."""
     crf = CrfRnn(3, learn_theta=True)

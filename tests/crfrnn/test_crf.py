@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 from typing import Any
 
 import numpy as np
@@ -122,15 +121,12 @@ def test_an_integer_step_is_a_number_to_start_from() -> None:
     assert step_logit.shape == (5,)
 
 
-def test_round_trips() -> None:
+def test_a_state_or_a_copy_brings_everything() -> None:
     unary, image = random_inputs()
     crf = small_crf(kernel_weights="matrix")
     loaded = CrfRnn(3, kernel_weights="matrix").double()  # other widths: the state brings its own
     loaded.load_state_dict(crf.state_dict())
-    buffer = io.BytesIO()
-    torch.save(crf, buffer)
-    buffer.seek(0)
-    for other in (loaded, copy.deepcopy(crf), torch.load(buffer, weights_only=False)):
+    for other in (loaded, copy.deepcopy(crf)):
         assert torch.equal(other(unary, image), crf(unary, image))
 
 

@@ -72,14 +72,13 @@ def test_constants_have_the_numbers_of_that_api() -> None:
 NAN = np.where(np.arange(W * H) == 3, np.nan, ENERGY).astype(np.float32)
 FLOAT_IMAGE = IMAGE.astype(np.float32)
 Refused = list[tuple[Callable[[], object], type[Exception], str]]
-
-
-# Of the arguments given to them, and these where others are needed, calls to be made.
+# Each makes a call to be refused of what it is given.
 CRF = dcrf.DenseCRF2D(W, H, L)
 energy: Any = partial(partial, CRF.setUnaryEnergy)
 gaussian: Any = partial(partial, CRF.addPairwiseGaussian, sxy=3, compat=2)
 bilateral: Any = partial(partial, CRF.addPairwiseBilateral, 3, 40, compat=2)
 pairwise: Any = partial(partial, CRF.addPairwiseEnergy, compat=1)
+step: Any = partial(partial, CRF.stepInference)
 guide: Any = partial(partial, create_pairwise_bilateral)
 labels: Any = partial(partial, unary_from_labels, n_labels=3, gt_prob=0.7)
 softmax: Any = partial(partial, unary_from_softmax)
@@ -98,19 +97,17 @@ ENERGIES: Refused = [
     (energy(SOFTMAX.reshape(L, -1)), ValueError, r"unary_from_softmax\(u\)"),
     (energy(ENERGY, ENERGY), NotImplementedError, r"setUnaryEnergy\(u @ f\)"),
     (partial(CRF.inference, 1), RuntimeError, "call setUnaryEnergy"),
-    (partial(small_crf().stepInference, *[np.ones((L, 24))] * 3), ValueError, "float32 .*float64"),
+    (step(*[np.ones((L, 24))] * 3), ValueError, "float32 .*float64"),
     (lambda: small_crf().klDivergence(ENERGY[:, 1:]), ValueError, "of startInference, got"),
 ]  # fmt: skip
 KERNELS: Refused = [
     (bilateral(np.moveaxis(IMAGE, 2, 0)), ValueError, r"moveaxis\(rgbim, 0, -1"),
     (bilateral(IMAGE.transpose(1, 0, 2)), ValueError, r"rgbim\.transpose\(1, 0, 2"),
     (bilateral(IMAGE[..., 0]), ValueError, r"np\.stack\(\[rgbim\] \* 3"),
-    (bilateral(IMAGE[None]), ValueError, r"pass rgbim\[0\]"),
     (bilateral(IMAGE[1:]), ValueError, r"DenseCRF2D\(w=6, h=4, \.\.\.\).*Resize"),
     (bilateral(FLOAT_IMAGE / 255), TypeError, r"\(rgbim \* 255\)\.round\(\)"),
     (bilateral(FLOAT_IMAGE - 120), TypeError, "before normalisation"),
     (bilateral(IMAGE.astype(int)), TypeError, r"pass rgbim\.astype\(np\.uint8\)"),
-    (bilateral(FLOAT_IMAGE), TypeError, r"rgbim\.round\(\)\.astype\(np\.uint8\)"),
     (bilateral(FLOAT_IMAGE * np.nan), TypeError, "NaN or infinite"),
     (gaussian(sxy=(1, 2, 3)), ValueError, "sxy must be a number or 2"),
     (gaussian(compat=np.ones(3)), ValueError, r"\(L,\) = \(2,\)"),
@@ -121,7 +118,6 @@ KERNELS: Refused = [
     (gaussian(kernel=7), ValueError, "CONST_KERNEL, DIAG_KERNEL, FULL_KERNEL, got 7"),
     (pairwise(FEATURES.T), ValueError, r"Pass features\.T"),
     (pairwise(FEATURES.reshape(5, H, W)), ValueError, "the grid flat"),
-    (pairwise(FEATURES.astype(int)), TypeError, "divided by theta first"),
     (pairwise(FEATURES * np.nan), ValueError, "no width is 0"),
     (partial(create_pairwise_gaussian, 3, ()), ValueError, "at least one axis"),
     (guide((3, 3), 13, IMAGE), ValueError, "-1: no channel axis; pass chdim=2"),
@@ -220,9 +216,9 @@ def test_deprecated_names() -> None:
     with pytest.deprecated_call(match="unary_from_softmax"):
         old = softmax_to_unary(SOFTMAX, 0.8)
     np.testing.assert_array_equal(old, unary_from_softmax(SOFTMAX, 0.8, clip=None))
+    labels = np.array([1, 2])
     with pytest.deprecated_call(match="unary_from_labels"):
-        old = compute_unary(np.array([1, 2]), 2)
-    np.testing.assert_array_equal(old, unary_from_labels(np.array([1, 2]), 2, 0.5))
+        np.testing.assert_array_equal(compute_unary(labels, 2), unary_from_labels(labels, 2, 0.5))
 
 
 # invariants

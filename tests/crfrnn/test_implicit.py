@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,8 +24,8 @@ PROBLEM = random_problem(strength=0.3)  # weak enough for J to contract
 def infer_learning(num_iterations: int = 500, **options: Any) -> tuple[Tensor, Tensor]:
     """The unary, which wants a gradient, and the logits."""
     unary = PROBLEM.unary.clone().requires_grad_()
-    _, *others = PROBLEM.arguments
-    return unary, implicit_mean_field(unary, *others, num_iterations, **options)
+    arguments = replace(PROBLEM, unary=unary).arguments
+    return unary, implicit_mean_field(*arguments, num_iterations, **options)
 
 
 # oracle

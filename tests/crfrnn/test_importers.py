@@ -33,7 +33,6 @@ def with_prefix(prefix: str) -> State:
     ("state", "error", "words"),
     [
         ({}, ValueError, r"must hold spatial_ker_weights.*it has nothing"),
-        (with_prefix("old_"), ValueError, "must hold spatial_ker_weights"),
         (with_prefix("crf.") | {"crf.gamma": 1}, ValueError, r"holds crf\.gamma beside"),
         (with_prefix("a.") | with_prefix("b."), ValueError, r"\['a\.', 'b\.'\]: pass prefix="),
         (ARRAYS | {"compatibility_matrix": np.eye(4)}, ValueError, r"one shape.*\(4, 4\)"),
