@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from crfrnn.frank_wolfe import FrankWolfe
 from crfrnn.implicit import ImplicitMeanField
-from crfrnn.inference import Inference, MeanField, mean_field
+from crfrnn.inference import Inference, MeanField, Memory, mean_field
 from tests.crfrnn.problems import Problem, random_problem, written_mean_field
 
 PROBLEM = random_problem()
@@ -109,7 +109,7 @@ def test_recomputing_changes_no_gradient(infer: MeanField | FrankWolfe) -> None:
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)  # the same sums again
 
 
-def maps_saved(problem: Problem, **options: Any) -> int:
+def maps_saved(problem: Problem, infer: Inference) -> int:
     """How many tensors of (B, N, L) autograd keeps of three iterations, beside the features."""
     saved: set[int] = set()
 
@@ -119,7 +119,7 @@ def maps_saved(problem: Problem, **options: Any) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        logits = MeanField(**options)(*problem.arguments, 3)
+        logits = infer(*problem.arguments, 3)
     assert logits.requires_grad  # and what it keeps is kept until here
     return len(saved - {f.untyped_storage().data_ptr() for f in PROBLEM.features})
 
@@ -127,9 +127,16 @@ def maps_saved(problem: Problem, **options: Any) -> int:
 def test_what_is_stored_in_an_iteration() -> None:
     learning = PROBLEM.learning()
     # q, shared by the softmax and the products with both penalties.
-    assert maps_saved(replace(learning, kernels=PROBLEM.kernels)) == 3
-    assert maps_saved(learning) == 3 * (1 + 2)  # q, and q P' in each kernel that learns
-    assert maps_saved(learning, memory="recompute") == 3  # the argument of each step, logits_t
+    assert maps_saved(replace(learning, kernels=PROBLEM.kernels), MeanField()) == 3
+    assert maps_saved(learning, MeanField()) == 3 * (
+        1 + 2
+    )  # q, and q P' in each kernel that learns
+    # The argument of each step: logits_t, or x_t.
+    assert maps_saved(learning, MeanField(memory="recompute")) == 3
+    stored, recomputed = (
+        maps_saved(learning, FrankWolfe(memory=memory)) for memory in get_args(Memory)
+    )
+    assert recomputed < stored
 
 
 # edges
