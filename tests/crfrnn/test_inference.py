@@ -128,9 +128,8 @@ def test_what_is_stored_in_an_iteration() -> None:
     learning = PROBLEM.learning()
     # q, shared by the softmax and the products with both penalties.
     assert maps_saved(replace(learning, kernels=PROBLEM.kernels), MeanField()) == 3
-    assert maps_saved(learning, MeanField()) == 3 * (
-        1 + 2
-    )  # q, and q P' in each kernel that learns
+    # q, and q P' in each of the two kernels that learn.
+    assert maps_saved(learning, MeanField()) == 3 * (1 + 2)
     # The argument of each step: logits_t, or x_t.
     assert maps_saved(learning, MeanField(memory="recompute")) == 3
     stored, recomputed = (
