@@ -98,6 +98,16 @@ def test_starts_as_the_scalar_in_every_set(form: Any, value: float, nonnegative:
     assert torch.equal(weight(), (value * torch.eye(4)).expand(2, 4, 4))
 
 
+@pytest.mark.parametrize("build", LEARNT)
+def test_one_set_moves_alone(build: Build) -> None:
+    module = build(num_labels=3, num_sets=2)
+    start = module().detach().clone()
+    module()[1].square().sum().backward()
+    torch.optim.SGD(module.parameters(), lr=0.1).step()
+    assert torch.equal(module()[0], start[0])
+    assert not torch.equal(module()[1], start[1])
+
+
 def test_low_rank_leaves_its_start() -> None:
     """U random, V zero: the first step moves V, the second both. Two zeros would never move."""
     module: Any = build_compatibility("low_rank", 5, rank=2).double()
