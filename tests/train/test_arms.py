@@ -9,14 +9,15 @@ import pytest
 import torch
 
 import data
-from data import TrainStream, TransformConfig
+from data import Collage, Sample, TrainStream, TransformConfig
+from eval.inference import Coarse
 from eval.metrics import SplitCounts, scores
 from models import DeepLabV1Config, VggConfig
 from runtime.checkpoint import load_segmenter, read_checkpoint
 from tests.train.world import changed, lines_of, weights
-from train.arms import Comparison, check_learning, compare
+from train.arms import Comparison, LogitsCache, check_learning, compare
 from train.losses import LossConfig
-from train.recipe import FinishConfig, FitConfig
+from train.recipe import FinishConfig, FitConfig, ModelConfig, Recipe
 
 
 def test_start_in_two_stages(tiny, tmp_path) -> None:
@@ -34,19 +35,17 @@ def test_start_in_two_stages(tiny, tmp_path) -> None:
     statistics = [name for name in first.state_dict() if "running_mean" in name]
     assert all(torch.equal(first.state_dict()[n], last.state_dict()[n]) for n in statistics)
     assert changed(last, weights(first), "network.classifier")
-    steps = [line["step"] for line in lines_of(folder) if "step" in line]
-    assert steps == [4, 6]
+    assert [line["step"] for line in lines_of(folder) if "step" in line] == [4, 6]
     # After a kill between training and scores nothing is taken or written again.
     before = (folder / "metrics.jsonl").read_text()
     (folder / "result.json").unlink()
-    resumed = Comparison("collage", recipe, tmp_path / "run", resume=True).start()
-    assert resumed["network_steps"] == 6
+    resumed = Comparison("collage", recipe, tmp_path / "run", resume=True)
+    assert resumed.start()["network_steps"] == 6
     assert (folder / "metrics.jsonl").read_text() == before
     # the arms go on with the finished network
-    comparison.unary(0)
-    unary = comparison.runner.load("unary", 0)
-    assert unary.network.output_stride == 8
-    assert unary.config.freeze_batch_norm
+    resumed.unary(0)
+    unary = resumed.runner.load("unary", 0)
+    assert (unary.network.output_stride, unary.config.freeze_batch_norm) == (8, True)
 
 
 def test_balance_trains_with_the_weights_of_the_training_split(tiny, tmp_path, trained_run) -> None:
@@ -130,6 +129,17 @@ def test_joint_may_end_with_another_search_and_with_its_crf_alone(
     assert resumed["metrics"] == result["metrics"]
 
 
+def test_a_search_never_reads_the_report_split(goes_on, tiny) -> None:
+    class Unread(Collage):
+        def __getitem__(self, index: int) -> Sample:
+            raise AssertionError("the report split was read")
+
+    runner = goes_on().runner
+    (runner.folder.arm("start", 0) / "search.json").unlink()
+    runner.report = Unread(tiny.data, "report")
+    assert runner.search("start", 0).rows
+
+
 def test_a_search_taken_over_starts_a_crf_of_the_recipes_own_form(goes_on, tiny) -> None:
     crf = replace(tiny.crf, num_iterations=3, untied=True, kernel_weights="matrix")
     comparison = goes_on(crf=crf)
@@ -151,16 +161,12 @@ def test_an_arm_is_scored_on_the_chosen_split_alone(goes_on, tmp_path) -> None:
 
 
 def test_what_was_counted_ahead_of_the_crf_is_the_networks_own_arm(trained_run) -> None:
-    arms = trained_run / "arms"
-    for arm in ("post-hoc", "crf-only"):
-        behind, alone = (
-            json.loads((arms / f"{name}-seed1" / "result.json").read_text())
-            for name in (arm, "unary")
-        )
-        assert behind["before_crf"] == alone["metrics"]
-        counts = SplitCounts.load(arms / f"{arm}-seed1" / "counts-report-before-crf.npz")
-        alone = SplitCounts.load(arms / "unary-seed1" / "counts-report.npz")
-        assert scores(counts) == scores(alone)
+    folders = [trained_run / "arms" / f"{name}-seed1" for name in ("post-hoc", "crf-only", "unary")]
+    *behind, alone = (json.loads((folder / "result.json").read_text()) for folder in folders)
+    own = scores(SplitCounts.load(folders[-1] / "counts-report.npz"))
+    for folder, result in zip(folders, behind, strict=False):
+        assert result["before_crf"] == alone["metrics"]
+        assert scores(SplitCounts.load(folder / "counts-report-before-crf.npz")) == own
 
 
 def test_the_wandb_run_goes_on_where_only_the_checkpoint_was_kept(goes_on, trained_run) -> None:
@@ -173,22 +179,47 @@ def test_the_wandb_run_goes_on_where_only_the_checkpoint_was_kept(goes_on, train
     assert (arm / "wandb_id.txt").read_text() == kept.read_text()
 
 
+def test_logits_that_were_asked_for_last_are_kept() -> None:
+    computed: list[str] = []
+
+    def ask(key: str, floats: int = 10) -> Coarse:
+        def compute() -> Coarse:
+            computed.append(key)
+            return {"image": torch.full((floats,), float(ord(key)))}
+
+        return cache.of(key, compute)
+
+    cache = LogitsCache(80)  # bytes: two splits of ten floats
+    for key in "ababcba":  # c puts a out, which b has overtaken
+        assert ask(key)["image"][0] == ord(key)
+    assert computed == ["a", "b", "c", "a"]
+    for _ in range(2):  # too large to be kept
+        ask("d", floats=100)
+    assert computed[4:] == ["d", "d"]
+
+
 # Refused before anything is trained
+
+
+V1 = DeepLabV1Config(backbone=VggConfig(fc_channels=8))
+FINER = FinishConfig(FitConfig(steps=2), output_stride=8)
+FROZEN, WEIGHTED = (
+    FitConfig(steps=2, frozen=("backbone.none",)),
+    FitConfig(steps=2, loss=LossConfig(class_weights=(1.0, 2.0))),
+)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"finish": FinishConfig(FitConfig(steps=2), output_stride=8)}, "has one output stride, 8"),
-        ({"crf_last": FitConfig(steps=2, frozen=("backbone.none",))}, "has no part"),
-        ({"fit": FitConfig(steps=2, loss=LossConfig(class_weights=(1.0, 2.0)))}, "class_weights"),
+        ({"finish": FINER, "model": ModelConfig(network=V1)}, "has one output stride, 8"),
+        ({"crf_last": FROZEN}, "has no part"),
+        ({"fit": WEIGHTED}, "class_weights"),
     ],
 )
 def test_what_no_phase_can_do_is_refused(tiny, tmp_path, changes, message: str) -> None:
-    model = replace(tiny.model, network=DeepLabV1Config(backbone=VggConfig(fc_channels=8)))
-    recipe = replace(tiny, model=model if "finish" in changes else tiny.model, **changes)
     with pytest.raises(ValueError, match=message):
-        Comparison("collage", recipe, tmp_path / "run", resume=False)
+        Comparison("collage", replace(tiny, **changes), tmp_path / "run", resume=False)
     assert not (tmp_path / "run").exists()
 
 
@@ -214,15 +245,19 @@ def test_a_comparison_without_the_report_split_is_refused(tiny, tmp_path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("make", "values", "message"),
     [
-        ({"seeds": (0, 2**32)}, r"seeds must lie in 0 to 2\^32 - 1"),
-        ({"seeds": ()}, "seeds must be distinct and at least one"),
-        ({"score": ("tune", "tune")}, "score must name"),
-        ({"workers": -1}, "workers must be at least 0"),
-        ({"save_every": 0}, "save_every must be at least 1"),
+        (Recipe, {"seeds": (0, 2**32)}, r"seeds must lie in 0 to 2\^32 - 1"),
+        (Recipe, {"seeds": (0, 0)}, "seeds must be distinct and at least one"),
+        (Recipe, {"score": ("tune", "tune")}, "score must name"),
+        (Recipe, {"workers": -1}, "workers must be at least 0"),
+        (Recipe, {"save_every": 0}, "save_every must be at least 1"),
+        (FitConfig, {"accumulate": 0}, "accumulate must be at least 1"),
+        (FitConfig, {"warmup": -1}, "warmup must be at least 0"),
+        (FitConfig, {"ema_decay": 1}, r"ema_decay must be in \[0, 1\)"),
+        (FitConfig, {"steps": 4, "patience": 3, "eval_every": 5}, r"eval_every to 1\.\.4 steps"),
     ],
 )
-def test_values_that_no_recipe_takes(tiny, changes, message: str) -> None:
+def test_values_that_no_recipe_takes(tiny, make, values, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        replace(tiny, **changes)
+        replace(tiny if make is Recipe else tiny.fit, **values)

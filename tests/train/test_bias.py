@@ -15,41 +15,40 @@ from eval.metrics import SplitCounts, harm_rate, mean_iou, scores
 from eval.results.record import records_of
 from models import CrfConfig, Segmenter, SegmenterConfig
 from runtime.checkpoint import load_segmenter, read_checkpoint
-from runtime.run_folder import split_of
+from runtime.run_folder import read_json, split_of
 from train.__main__ import main
-from train.bias import BiasOptions, direction_of, tried
+from train.bias import direction_of, tried
 
 
 def test_the_bias_is_taken_in_front_of_the_crf(tiny) -> None:
-    config = SegmenterConfig(3, tiny.model.network, CrfConfig(resolution=2))
-    segmenter = Segmenter(config).eval()
+    segmenter = Segmenter(SegmenterConfig(3, tiny.model.network, CrfConfig(resolution=2))).eval()
     image = torch.rand(1, 3, 33, 35) * 255
     with torch.no_grad():
         before = segmenter(image)
         segmenter.set_label_bias([2.0, 0.0, -1.0])
         after = segmenter(image)
-        taken = torch.tensor([2.0, 0.0, -1.0])[:, None, None]
-        torch.testing.assert_close(after.unary, before.unary - taken)
-        torch.testing.assert_close(after.crf, segmenter.refine(before.unary - taken, image))
-    assert segmenter.config.label_bias == (2.0, 0.0, -1.0)
+        taken = before.unary - torch.tensor([2.0, 0.0, -1.0])[:, None, None]
+        torch.testing.assert_close(after.unary, taken)
+        torch.testing.assert_close(after.crf, segmenter.refine(taken, image))
     with pytest.raises(ValueError, match="one number for each of the 3 labels, or none; got 2"):
         segmenter.set_label_bias([1.0, 2.0])
 
 
-def test_every_arm_is_scored_with_its_best_bias(trained_run: Path, tmp_path: Path, capsys) -> None:
+def test_every_arm_is_scored_with_its_best_bias(trained_run, tmp_path, monkeypatch, capsys) -> None:
+    # What is stored with a run must name no full path, as the test run's own command may.
+    monkeypatch.setattr("sys.argv", ["train", "bias", "run"])
     out = tmp_path / "biased"
-    arguments = ["bias", str(trained_run), "--out", str(out), "--values", "-30", "0", "0.7"]
-    main([*arguments, "--num-images", "3", "--arms", "unary-seed0", "post-hoc-seed0"])
+    arguments = ["bias", str(trained_run), "--out", str(out), "--num-images", "3"]
+    arguments += ["--values", "-30", "0.7", "--arms", "unary-seed1"]  # 0 would be no bias
+    main([*arguments, "post-hoc-seed1"])
     assert capsys.readouterr().out.count("b = ") == 2
-    assert not (out / "arms" / "start-seed0").exists()
     for arm in ("unary", "post-hoc"):
-        folder = out / "arms" / f"{arm}-seed0"
+        folder = out / "arms" / f"{arm}-seed1"
         result = json.loads((folder / "result.json").read_text())
         rows = {row["bias"]: row["miou"] for row in result["label_bias"]["tried"]}
         best = result["label_bias"]["bias"]
-        assert list(rows) == [-30, 0, 0.7]
-        # Behind a network that knows nothing yet, to say background everywhere is best.
-        assert rows[best] == max(rows.values()) == rows[-30] > rows[0]
+        assert list(rows) == [-30, 0.7]
+        assert rows[best] == max(rows.values())
         checkpoint = read_checkpoint(folder / "checkpoint.pt")
         segmenter = load_segmenter(checkpoint)
         assert segmenter.config.label_bias == pytest.approx((best, *[0.0] * 8))
@@ -58,38 +57,36 @@ def test_every_arm_is_scored_with_its_best_bias(trained_run: Path, tmp_path: Pat
         kept = SplitCounts.load(folder / "counts-report.npz")
         np.testing.assert_array_equal(counts.confusions, kept.confusions)
         assert result["metrics"]["report"]["miou"] == scores(kept)["miou"]
-        assert not kept.confusions[:, :, 1:].any()
-    before = SplitCounts.load(out / "arms" / "post-hoc-seed0" / "counts-report-before-crf.npz")
-    unary = SplitCounts.load(trained_run / "arms" / "unary-seed0" / "counts-report.npz")
+    before = SplitCounts.load(out / "arms" / "post-hoc-seed1" / "counts-report-before-crf.npz")
+    unary = SplitCounts.load(trained_run / "arms" / "unary-seed1" / "counts-report.npz")
     np.testing.assert_array_equal(before.confusions, unary.confusions)
     assert result["harm_rate"]["report"] == harm_rate(before, kept)
     # It can be stored beside the run,
-    biased = [record for record, _ in records_of(out, "x", "report")]
-    plain = [record for record, _ in records_of(trained_run, "x", "report")]
+    biased, plain = (
+        [record for record, _ in records_of(run, "x", "report")] for run in (out, trained_run)
+    )
     assert {record["digest"] for record in biased}.isdisjoint(r["digest"] for r in plain)
-    assert [record["bias"] for record in biased] == [-30.0, -30.0]
+    assert all("bias" in record for record in biased)
     assert not any("bias" in record for record in plain)
     # and gone on with.
-    made = json.loads((out / "origin.json").read_text())
-    assert made[0] == json.loads((trained_run / "origin.json").read_text())[0]
-    stamp = (out / "arms" / "unary-seed0" / "result.json").stat().st_mtime_ns
-    main([*arguments, "--num-images", "3", "--arms", "unary-seed0", "start-seed0"])
+    made = read_json(out / "origin.json")
+    assert made[0] == read_json(trained_run / "origin.json")[0]
+    stamp = (out / "arms" / "unary-seed1" / "result.json").stat().st_mtime_ns
+    main([*arguments, "start-seed0"])
     assert capsys.readouterr().out.count("b = ") == 1
-    assert (out / "arms" / "unary-seed0" / "result.json").stat().st_mtime_ns == stamp
-    again = json.loads((out / "origin.json").read_text())
-    assert again[:-1] == made
+    assert (out / "arms" / "unary-seed1" / "result.json").stat().st_mtime_ns == stamp
+    assert read_json(out / "origin.json")[:-1] == made
     with pytest.raises(SystemExit, match="have a bias already: give the run they are of"):
         main(["bias", str(out), "--out", str(tmp_path / "twice")])
 
 
 @pytest.mark.parametrize("arm", ["unary", "post-hoc"])
 def test_what_is_tried_is_what_is_scored(trained_run: Path, arm: str) -> None:
-    checkpoint = read_checkpoint(trained_run / "arms" / f"{arm}-seed0" / "checkpoint.pt")
+    checkpoint = read_checkpoint(trained_run / "arms" / f"{arm}-seed1" / "checkpoint.pt")
     segmenter = load_segmenter(checkpoint)
     tune = split_of(checkpoint["data"], "tune", None)
-    taken = torch.linspace(-0.5, 0.8, len(tune.classes))
-    plain, shifted = tried(segmenter, tune, range(len(tune)), [torch.zeros(9), taken])
-    for bias, found in ((torch.zeros(9), plain), (taken, shifted)):
+    biases = [torch.zeros(9), torch.linspace(-0.5, 0.8, 9)]
+    for bias, found in zip(biases, tried(segmenter, tune, range(len(tune)), biases), strict=True):
         segmenter.set_label_bias(bias.tolist())
         counts = evaluate(segmenter, tune, coarse_unaries(segmenter, tune))
         assert found == pytest.approx(float(mean_iou(counts.confusions.sum(0), tune.scored)))
@@ -112,6 +109,4 @@ def test_what_cannot_be_biased_is_named(trained_run: Path, tmp_path: Path) -> No
         main(["bias", str(trained_run), *out, "--arms", "joint-seed7"])
     with pytest.raises(SystemExit, match="expected one of a run folder"):
         main(["bias", str(tmp_path), *out])
-    with pytest.raises(ValueError, match="need one at least"):
-        BiasOptions(trained_run, tmp_path / "out", num_images=0)
     assert not (tmp_path / "out").exists()

@@ -9,9 +9,10 @@ import torch
 
 import data
 from models import DeepLabV2Config, VggConfig
+from runtime import distributed
 from runtime.checkpoint import load_segmenter, read_checkpoint
 from tests.train.world import changed, lines_of, weights
-from train.recipe import FitConfig
+from train.loop import of_all_processes, prepare_batch_norm
 
 
 @pytest.mark.parametrize(
@@ -38,13 +39,11 @@ def test_the_networks_gradient_is_cut_to_length(world, tiny) -> None:
     moved = {}
     for clip_norm in (0.0, 1e-3):
         model = world.segmenter()
-        before = [p.detach().clone() for p in model.network.parameters()]
+        before = torch.cat([p.detach().flatten() for p in model.network.parameters()])
         config = replace(tiny.fit, **sgd, head_multiplier=1.0, clip_norm=clip_norm)
         world.train(model, config=config, folder=f"clip-{clip_norm}")
-        steps = [
-            (p.detach() - b).norm() for p, b in zip(model.network.parameters(), before, strict=True)
-        ]
-        moved[clip_norm] = torch.stack(steps).norm().item()
+        after = torch.cat([p.detach().flatten() for p in model.network.parameters()])
+        moved[clip_norm] = (after - before).norm().item()
     assert moved[0.0] > 0.01
     # Rounding: a step of 1e-3 on weights of order one, in float32.
     assert moved[1e-3] == pytest.approx(1e-3, rel=1e-2)
@@ -70,14 +69,11 @@ def test_a_run_leaves_its_model_and_its_numbers(world) -> None:
     run = world.train(model)
     checkpoint = read_checkpoint(run.checkpoint)
     assert (checkpoint["arm"], checkpoint["seed"], checkpoint["step"]) == ("joint", 0, 4)
-    image = torch.rand(1, 3, 33, 33) * 255
-    with torch.no_grad():
-        assert torch.equal(load_segmenter(checkpoint)(image).crf, model.eval()(image).crf)
+    assert changed(load_segmenter(checkpoint), weights(model)) == []
     (line,) = lines_of(run.directory)
     assert line["step"] == 4
     expected = {"loss", "loss_crf", "loss_unary", "lr/backbone_weights", "lr/crf_kernel_weights"}
     assert expected < line.keys()
-    assert '"speed/images_per_second": ' in (run.directory / "metrics.jsonl").read_text()
 
 
 # Resuming
@@ -120,7 +116,7 @@ def test_resuming_with_another_configuration_is_refused(world, tiny) -> None:
     config = replace(tiny.fit, steps=1)
     faster = replace(config, lr=0.5)
     world.train(world.segmenter(), config=config)
-    with pytest.raises(ValueError, match=r"another configuration: fit\.lr was 0\.001, now 0\.5"):
+    with pytest.raises(ValueError, match=r"another configuration: fit\.lr was 0\.03, now 0\.5"):
         world.train(world.segmenter(), config=faster, resume=True)
     with pytest.raises(ValueError, match=r"segmenter\.crf\.theta_alpha was"):
         world.train(world.segmenter(theta_alpha=3.0), config=config, resume=True)
@@ -181,8 +177,6 @@ def test_patience_keeps_the_best_weights_of_the_tune_split(
     world.train(again, "unary", config, tune=tune, resume=True)
     assert len(seen) == 4
     assert changed(again, seen[1]) == []
-    with pytest.raises(ValueError, match=r"set eval_every to 1\.\.4 steps"):
-        FitConfig(steps=4, patience=3, eval_every=5)
 
 
 def test_an_evaluation_leaves_no_trace_in_training(world, tiny) -> None:
@@ -240,13 +234,46 @@ def test_compile_is_on_request_and_used_in_every_step(world, tiny, monkeypatch, 
     assert len(calls) == 2
 
 
+# One of several processes: what it sees, tells and refuses
+
+
+def test_two_processes_do_not_resume_the_training_of_one(world, monkeypatch) -> None:
+    world.train(world.segmenter())
+    monkeypatch.setattr(distributed, "num_processes", lambda: 2)
+    with pytest.raises(ValueError, match="processes was 1, now 2"):
+        world.train(world.segmenter(), resume=True)
+
+
+def test_the_processes_of_a_step_see_what_one_would(world) -> None:
+    whole = world.stream(batch_size=6)
+    shares = [
+        data.TrainStream(world.dataset, whole.augment, 2, seed=0, rank=rank, num_processes=3)
+        for rank in range(3)
+    ]
+    for step in (0, 1, 7):
+        images = torch.cat([share.batch(step).images for share in shares])
+        assert torch.equal(images, whole.batch(step).images)
+
+
+def test_trained_batch_norm_in_several_cpu_processes_is_refused(world, tiny, monkeypatch) -> None:
+    monkeypatch.setattr(distributed, "num_processes", lambda: 2)
+    run = world.run("unary")
+    with pytest.raises(ValueError, match=r"--start\.no-sync-batch-norm.*--model\.freeze"):
+        prepare_batch_norm(world.segmenter(), tiny.fit, run)
+    prepare_batch_norm(world.segmenter(), replace(tiny.fit, sync_batch_norm=False), run)
+
+
+def test_the_names_of_all_processes_are_told(monkeypatch) -> None:
+    monkeypatch.setattr(distributed, "gathered", lambda names: [names, ["from-another"]])
+    assert of_all_processes(["mine"]) == ["mine", "from-another"]
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_on_a_gpu(world, tiny, precision) -> None:
-    device = torch.device("cuda")
     model = world.segmenter()
     config = replace(tiny.fit, precision=precision, ema_decay=0.9)
-    world.train(model, config=config, device=device, log_every=1)
+    world.train(model, config=config, device=torch.device("cuda"), log_every=1)
     assert {p.device.type for p in model.parameters()} == {"cuda"}
     assert all(value.isfinite().all() for value in model.state_dict().values())
     # the checkpoint is for any device

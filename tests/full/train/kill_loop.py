@@ -9,7 +9,6 @@ before held, and in the end weights and numbers are those of the training that w
 
 from __future__ import annotations
 
-import json
 import random
 import subprocess
 import sys
@@ -21,20 +20,15 @@ from pathlib import Path
 import torch
 import tyro
 
-from runtime.checkpoint import Checkpoint, read_checkpoint
+from runtime.checkpoint import read_checkpoint
+from tests.train.world import lines_of
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 @dataclass(frozen=True)
 class KillOptions:
-    """How often, and with which random numbers.
-
-    Attributes:
-        kills: how many.
-        steps: of the training.
-        seed: of the moments.
-    """
+    """How often, in how many steps, and at which random moments."""
 
     kills: int = 20
     steps: int = 40
@@ -82,8 +76,7 @@ def steps_in(path: Path) -> int:
 
 def same_run(one: Path, other: Path) -> list[str]:
     """What differs between two run folders: names of weights, or lines of numbers."""
-    checkpoints: list[Checkpoint] = [read_checkpoint(checkpoint_of(out)) for out in (one, other)]
-    first, second = (checkpoint["model"] for checkpoint in checkpoints)
+    first, second = (read_checkpoint(checkpoint_of(out))["model"] for out in (one, other))
     differing = [name for name in first if not torch.equal(first[name], second[name])]
     if numbers_of(one) != numbers_of(other):
         differing.append("metrics.jsonl")
@@ -92,9 +85,7 @@ def same_run(one: Path, other: Path) -> list[str]:
 
 def numbers_of(out: Path) -> list[dict[str, float]]:
     """The lines of the arm, without what depends on the clock."""
-    text = checkpoint_of(out).with_name("metrics.jsonl").read_text()
-    lines = [json.loads(line) for line in text.splitlines()]
-    return [{k: v for k, v in line.items() if not k.startswith("speed/")} for line in lines]
+    return lines_of(checkpoint_of(out).parent)
 
 
 def main(arguments: list[str]) -> None:
