@@ -2,24 +2,54 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytest
 
-from runtime.run_folder import read_json, write_json
+from models import CrfForm
+from runtime.run_folder import as_json, read_json, write_json
 from train.ablate.ablation import Ablation
-from train.ablate.variants import Variant, expand, sign_for_taken, take_over
+from train.ablate.variants import Variant, expand, searched, sign_for_taken, take_over
+
+UNTIED = {"crf.untied": True}
 
 
-def fill(out: Path, variant: Variant, name: str, *, search: bool = False) -> Path:
-    folder = out / variant.digest / "arms" / name
-    write_json(folder / "result.json", {"from": variant.digest})
-    (folder / "checkpoint.pt").write_bytes(variant.digest.encode())
-    (folder / "metrics.jsonl").touch()
-    (folder / "counts-tune.npz").touch()
-    if search:
-        write_json(folder / "search.json", {"from": variant.digest})
+def pair(tiny, changes, *arms: str) -> tuple[Ablation, Variant, Variant]:
+    """An ablation, its base and the variant with these changes."""
+    mine = Ablation("mine", "", {"base": {}, "other": changes}, arms=arms)  # type: ignore[arg-type]
+    base, other = expand(mine, tiny)
+    return mine, base, other
+
+
+def fill(out: Path, variant: Variant, *names: str, search: bool = False) -> Path:
+    """Finish these arms of a variant; the folder of the last."""
+    for name in names:
+        folder = out / variant.digest / "arms" / name
+        write_json(folder / "result.json", {"from": variant.digest})
+        (folder / "checkpoint.pt").write_bytes(variant.digest.encode())
+        for file in ("metrics.jsonl", "counts-tune.npz"):
+            (folder / file).touch()
+        if search:
+            write_json(folder / "search.json", {"from": variant.digest})
     return folder
+
+
+NETWORKS = ("start-seed0", "unary-seed0")
+
+# Of the CRF's form: what a search sets itself or leaves out, and what acts in training alone.
+NOT_IN_A_SEARCH = {"kernel_weights", "compatibility", "nonnegative", "theta_context", "untied"} | {
+    *("num_iterations", "learn_unary_scale", "learn_theta")
+}
+
+
+def test_a_search_is_shared_where_no_field_of_the_form_that_acts_on_it_differs(tiny) -> None:
+    config = as_json(asdict(tiny))
+    for field in fields(CrfForm):
+        other = {**config, "crf": {**config["crf"], field.name: "another"}}
+        for arm in ("start", "unary"):
+            same = searched(other, arm) == searched(config, arm)  # type: ignore[arg-type]
+            assert same == (field.name in NOT_IN_A_SEARCH), field.name
 
 
 @pytest.mark.parametrize(
@@ -27,9 +57,7 @@ def fill(out: Path, variant: Variant, name: str, *, search: bool = False) -> Pat
     [
         ({"crf_fit.steps": 7}, True, True, True),
         ({"crf.resolution": 2}, True, True, False),
-        ({"crf.num_iterations_eval": 3}, True, True, False),
         ({"crf.kernel_weights": "matrix", "crf.untied": True}, True, True, True),
-        ({"crf.learn_output_scale": False}, True, True, False),
         ({"search.num_images": 1}, True, True, False),
         ({"fit.steps": 7}, True, False, True),
         ({"fit.crf_lr": 0.0, "fit.context_lr": 0.5}, True, True, True),
@@ -43,13 +71,11 @@ def fill(out: Path, variant: Variant, name: str, *, search: bool = False) -> Pat
 def test_what_a_change_leaves_alone_is_taken_over(
     tiny, tmp_path, changes, start, unary, search
 ) -> None:
-    pair = Ablation("mine", "", {"base": {}, "other": changes}, arms=("post-hoc", "joint"))
-    base, other = expand(pair, tiny)
-    for name in ("start-seed0", "unary-seed0"):
-        fill(tmp_path, base, name, search=True)
-    take_over(other, pair.arms, [base, other], tmp_path)
+    mine, base, other = pair(tiny, changes, "post-hoc", "joint")
+    fill(tmp_path, base, *NETWORKS, search=True)
+    take_over(other, mine.arms, [base, other], tmp_path)
     arms = tmp_path / other.digest / "arms"
-    for name, taken in (("start-seed0", start), ("unary-seed0", unary)):
+    for name, taken in zip(NETWORKS, (start, unary), strict=True):
         assert (arms / name / "result.json").is_file() == taken
         if taken:
             assert (arms / name / "checkpoint.pt").read_bytes() == base.digest.encode()
@@ -61,16 +87,16 @@ def test_what_a_change_leaves_alone_is_taken_over(
 
 
 def test_only_what_is_needed_and_finished_is_taken_over(tiny, tmp_path) -> None:
-    pair = Ablation("mine", "", {"base": {}, "other": {"crf.resolution": 2}}, arms=("joint",))
-    base, other = expand(pair, tiny)
+    mine, base, other = pair(tiny, {"crf.resolution": 2}, "joint")
     fill(tmp_path, base, "unary-seed0")
-    (tmp_path / base.digest / "arms" / "start-seed0").mkdir()
-    (tmp_path / base.digest / "arms" / "start-seed0" / "checkpoint.pt").touch()  # in training
-    assert take_over(other, pair.arms, [base, other], tmp_path) == []
+    start = tmp_path / base.digest / "arms" / "start-seed0"
+    start.mkdir()
+    (start / "checkpoint.pt").touch()  # in training
+    assert take_over(other, mine.arms, [base, other], tmp_path) == []
     assert not (tmp_path / other.digest).exists()
     fill(tmp_path, base, "start-seed0")
     own = fill(tmp_path, other, "start-seed0")
-    assert take_over(other, pair.arms, [base, other], tmp_path) == []
+    assert take_over(other, mine.arms, [base, other], tmp_path) == []
     assert (own / "checkpoint.pt").read_bytes() == other.digest.encode()
 
 
@@ -84,38 +110,32 @@ def test_only_what_is_needed_and_finished_is_taken_over(tiny, tmp_path) -> None:
     ],
 )
 def test_post_hoc_is_taken_over_with_its_search(tiny, tmp_path, changes, arms, taken) -> None:
-    pair = Ablation("mine", "", {"base": {}, "other": changes}, arms=arms)
-    base, other = expand(pair, tiny)
-    for name, search in (("start-seed0", True), ("unary-seed0", True), ("post-hoc-seed0", False)):
-        fill(tmp_path, base, name, search=search)
-    take_over(other, pair.arms, [base, other], tmp_path)
+    mine, base, other = pair(tiny, changes, *arms)
+    fill(tmp_path, base, *NETWORKS, search=True)
+    fill(tmp_path, base, "post-hoc-seed0")
+    take_over(other, mine.arms, [base, other], tmp_path)
     target = tmp_path / other.digest / "arms" / "post-hoc-seed0"
     assert target.is_dir() == taken
     if taken:
         assert read_json(target / "taken_over.json") == {"from": base.digest}
-        assert (target / "checkpoint.pt").read_bytes() == base.digest.encode()
-        assert (target / "counts-tune.npz").is_file()
 
 
 def test_a_search_is_not_put_behind_another_network(tiny, tmp_path) -> None:
-    pair = Ablation("mine", "", {"base": {}, "other": {"crf.untied": True}}, arms=("post-hoc",))
-    base, other = expand(pair, tiny)
-    for name in ("start-seed0", "unary-seed0", "post-hoc-seed0"):
-        fill(tmp_path, base, name, search=True)
+    mine, base, other = pair(tiny, UNTIED, "post-hoc")
+    fill(tmp_path, base, *NETWORKS, "post-hoc-seed0", search=True)
     own = fill(tmp_path, other, "unary-seed0")
-    take_over(other, pair.arms, [base, other], tmp_path)
+    take_over(other, mine.arms, [base, other], tmp_path)
     assert not (own / "search.json").exists()
     assert not (own.parent / "post-hoc-seed0").exists()
     assert (own.parent / "start-seed0" / "search.json").is_file()
 
 
 def test_what_is_taken_over_keeps_who_made_it(tiny, tmp_path) -> None:
-    pair = Ablation("mine", "", {"base": {}, "other": {"crf.untied": True}}, arms=("joint",))
-    base, other = expand(pair, tiny)
+    mine, base, other = pair(tiny, UNTIED, "joint")
     fill(tmp_path, base, "start-seed0")
     made = {"id": "one", "command": "python -m train ablate mine", "seconds": 5.0}
     write_json(tmp_path / base.digest / "origin.json", [made])
-    take_over(other, pair.arms, [base, other], tmp_path)
+    take_over(other, mine.arms, [base, other], tmp_path)
     for _ in range(2):  # once is enough
         sign_for_taken(other, tmp_path)
         signed = read_json(tmp_path / other.digest / "origin.json")
