@@ -16,13 +16,12 @@ from train.crf_trace import crf_gradient_norms, crf_scalars, iteration_trace
 
 @pytest.fixture
 def make(tiny):
-    """A segmenter of nine classes with a CRF of these changes, or none."""
+    """A segmenter of nine classes with a CRF of these changes."""
 
-    def segmenter(crf: bool = True, **changes) -> Segmenter:
+    def segmenter(**changes) -> Segmenter:
         config = CrfConfig(**asdict(tiny.crf), theta_alpha=6.0, theta_gamma=2.0)
         torch.manual_seed(0)
-        form = replace(config, **changes) if crf else None
-        return Segmenter(SegmenterConfig(9, tiny.model.network, form))
+        return Segmenter(SegmenterConfig(9, tiny.model.network, replace(config, **changes)))
 
     return segmenter
 
@@ -36,17 +35,12 @@ def test_scalars_are_the_parameters_in_pixels_of_the_image(make) -> None:
         potentials.compatibility.matrix[4, 4] = 100.0
     values = crf_scalars(segmenter)
     expected = {
-        "crf/theta_alpha": 6.0,
-        "crf/theta_beta": 5.0,
-        "crf/theta_gamma": 2.0,
-        "crf/output_scale": 0.5,
-        "crf/spatial_weight_mean": (-1 + 2 + 11 + 6 * 2) / 9,
-        "crf/spatial_weight_min": -1.0,
-        "crf/spatial_weight_max": 11.0,
-        "crf/compatibility_off_diagonal": 2.0,
+        **{"theta_alpha": 6.0, "theta_beta": 5.0, "theta_gamma": 2.0, "output_scale": 0.5},
+        **{"spatial_weight_mean": (-1 + 2 + 11 + 6 * 2) / 9, "spatial_weight_min": -1.0},
+        **{"spatial_weight_max": 11.0, "compatibility_off_diagonal": 2.0},
     }
     # float32, and theta through its logarithm
-    assert {key: values[key] for key in expected} == pytest.approx(expected, rel=1e-6)
+    assert {key: values[f"crf/{key}"] for key in expected} == pytest.approx(expected, rel=1e-6)
 
 
 def test_gradient_norms_are_those_of_each_part(make) -> None:
@@ -54,13 +48,9 @@ def test_gradient_norms_are_those_of_each_part(make) -> None:
     assert crf_gradient_norms(segmenter) == {}
     for parameter in segmenter.crf.parameters():
         parameter.grad = torch.full_like(parameter, 2.0)
-    assert crf_gradient_norms(segmenter) == pytest.approx(
-        {
-            "crf/gradient_norm/kernel_weights": 2 * 18**0.5,
-            "crf/gradient_norm/compatibility": 2 * 81**0.5,
-            "crf/gradient_norm/scales": 2.0,
-        }
-    )
+    expected = {"kernel_weights": 2 * 18**0.5, "compatibility": 2 * 81**0.5, "scales": 2.0}
+    named = {f"crf/gradient_norm/{part}": norm for part, norm in expected.items()}
+    assert crf_gradient_norms(segmenter) == pytest.approx(named)
 
 
 def test_the_trace_has_the_librarys_energies_per_pixel(make, tiny) -> None:
@@ -85,9 +75,3 @@ def test_the_trace_has_the_librarys_energies_per_pixel(make, tiny) -> None:
             relaxed_energy(*arguments).item() / pixels, rel=1e-4
         )
         assert rows[-1]["kl"] == pytest.approx(free_energy(*arguments).item() / pixels, rel=1e-4)
-
-
-def test_without_a_crf_there_is_nothing_to_trace(make, tiny) -> None:
-    segmenter = make(crf=False)
-    assert crf_scalars(segmenter) == crf_gradient_norms(segmenter) == {}
-    assert iteration_trace(segmenter, data.build(tiny.data, "tune")[0]) == []

@@ -1,10 +1,12 @@
-"""Every loss alone: against its definition, with void, in low precision, over two processes."""
+"""Every loss alone, and the objective of a network: void, weights, processes, scales."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -12,35 +14,44 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data import VOID
+from models import (
+    DeepLabV2Config,
+    ScaleLogits,
+    Segmenter,
+    SegmenterConfig,
+    SegmenterOutput,
+    VggConfig,
+)
 from runtime import distributed
 from train.losses import (
+    LossConfig,
+    Target,
     balanced_weights,
     boundary_weights,
     class_weights,
     cross_entropy,
     extended_jaccard,
     hard_pixels,
+    loss_terms,
     lovasz_softmax,
     pixel_losses,
+    scale_target,
 )
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+WEIGHTS = (1.0, 0.25, 3.0)
 
 
 def weighted(logits: Tensor, labels: Tensor) -> Tensor:
-    return cross_entropy(logits, labels, class_weights(labels, (1.0, 0.25, 3.0)))
+    return cross_entropy(logits, labels, class_weights(labels, WEIGHTS))
 
 
 def along_edges(logits: Tensor, labels: Tensor) -> Tensor:
     return cross_entropy(logits, labels, boundary_weights(labels, 4.0, 1))
 
 
-def hard(logits: Tensor, labels: Tensor) -> Tensor:
-    return hard_pixels(logits, labels, 0.3)
-
-
 def hard_weighted(logits: Tensor, labels: Tensor) -> Tensor:
-    return hard_pixels(logits, labels, 0.5, class_weights(labels, (1.0, 0.25, 3.0)))
+    return hard_pixels(logits, labels, 0.5, class_weights(labels, WEIGHTS))
 
 
 MEANS: dict[str, Loss] = {
@@ -50,7 +61,7 @@ MEANS: dict[str, Loss] = {
 }
 LOSSES: dict[str, Loss] = {
     **MEANS,
-    "hard": hard,
+    "hard": partial(hard_pixels, share=0.3),
     "hard, weighted": hard_weighted,
     "Lovasz": lovasz_softmax,
     "Lovasz, all classes": partial(lovasz_softmax, classes="all"),
@@ -96,25 +107,22 @@ def test_half_precision_is_computed_in_float32(loss: Loss, labels: Tensor) -> No
     expected = loss(logits.float(), labels)
     for autocast in (False, True):
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            value = loss(logits, labels)
-        assert value.dtype == torch.float32
-        torch.testing.assert_close(value, expected, rtol=0, atol=0)
+            torch.testing.assert_close(loss(logits, labels), expected, rtol=0, atol=0)
 
 
 @each(LOSSES)
-def test_extreme_logits_have_finite_losses_and_gradients(loss: Loss, labels: Tensor) -> None:
+def test_every_loss_has_its_gradient_which_extreme_logits_leave_finite(
+    loss: Loss, labels: Tensor
+) -> None:
+    labels = labels[:, :3, :3]
+    logits = logits_of(labels, torch.float64)
+    assert torch.autograd.gradcheck(lambda x: loss(x, labels), (logits,))
     for size in (1e4, 1e30):
         logits = (logits_of(labels).detach() * size).requires_grad_()
         value = loss(logits, labels)
         (gradient,) = torch.autograd.grad(value, logits)
         assert value.isfinite()
         assert gradient.isfinite().all()
-
-
-@each(LOSSES)
-def test_gradient_of_every_loss(loss: Loss, labels: Tensor) -> None:
-    logits = logits_of(labels[:, :3, :3], torch.float64)
-    assert torch.autograd.gradcheck(lambda x: loss(x, labels[:, :3, :3]), (logits,))
 
 
 @each(MEANS)
@@ -147,7 +155,7 @@ def test_two_processes_have_the_loss_and_gradient_of_one_with_both_batches(
     torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-15)
 
 
-@pytest.mark.parametrize("weights", [None, (1.0, 0.25, 3.0)])
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
 def test_cross_entropy_is_torchs_and_that_of_hard_pixels_at_share_one(
     labels: Tensor, weights: tuple[float, ...] | None
 ) -> None:
@@ -169,10 +177,12 @@ def test_hard_pixels_are_the_share_of_the_labelled_ones_with_the_highest_loss(
     losses = pixel_losses(logits, labels)[labels != VOID]  # 40 pixels of 60
     expected = losses.sort(descending=True).values[:12].mean()
     torch.testing.assert_close(hard_pixels(logits, labels, 0.3), expected)
-    (gradient,) = torch.autograd.grad(hard_pixels(logits, labels, 0.3), logits)
-    assert (gradient.abs().sum(dim=1) > 0).sum() == 12
     # a share too small for one pixel keeps one
     torch.testing.assert_close(hard_pixels(logits, labels, 1e-6), losses.max())
+    # void is none, neither where labelled pixels cost nothing, as void does
+    mostly = torch.tensor([[[VOID, VOID, 0, 0, 0, 1]]])
+    logits = torch.tensor([200.0, 0.0])[None, :, None, None].expand(1, 2, 1, 6)
+    assert hard_pixels(logits, mostly, 1.0).item() == 200 / 4
 
 
 def test_a_weight_makes_a_pixel_hard() -> None:
@@ -188,14 +198,6 @@ def test_rare_classes_weigh_more_by_a_power() -> None:
     pixels = torch.tensor([400, 100, 0, 25])
     assert balanced_weights(pixels, 0.5) == (1.0, 2.0, 4.0, 4.0)
     assert balanced_weights(pixels, 1.0) == (1.0, 4.0, 16.0, 16.0)
-    assert balanced_weights(pixels, 0.0) == (1.0, 1.0, 1.0, 1.0)
-
-
-def test_void_is_never_a_hard_pixel() -> None:
-    """Neither where labelled pixels cost nothing, as void does."""
-    labels = torch.tensor([[[VOID, VOID, 0, 0, 0, 1]]])
-    logits = torch.tensor([200.0, 0.0])[None, :, None, None].expand(1, 2, 1, 6)
-    assert hard_pixels(logits, labels, 1.0).item() == 200 / 4
 
 
 # Label edges
@@ -206,7 +208,6 @@ def test_void_is_never_a_hard_pixel() -> None:
     [
         ([0, 0, 0, 1, 1, 1], 1, [1, 1, 4, 4, 1, 1]),
         ([0, 0, 0, 1, 1, 1], 2, [1, 4, 4, 4, 4, 1]),
-        ([2, 2, 2, 2, 2, 2], 2, [1, 1, 1, 1, 1, 1]),
         ([0, 0, VOID, VOID, 0, 0], 2, [1, 1, 0, 0, 1, 1]),  # void is no edge
         ([0, 0, VOID, 1, 1, 1], 1, [1, 1, 0, 1, 1, 1]),
         ([0, 0, VOID, 1, 1, 1], 2, [1, 4, 0, 4, 1, 1]),  # but no wall either
@@ -224,47 +225,18 @@ def test_pixels_near_a_label_edge_weigh_more(
 def test_distance_from_an_edge_is_chebyshevs() -> None:
     labels = torch.zeros(2, 7, 7, dtype=torch.int64)
     labels[1, 3, 3] = 1
-    weights = boundary_weights(labels, 0.5, 2)
-    expected = torch.ones(7, 7)
-    expected[1:6, 1:6] = 0.5
-    assert torch.equal(weights[1], expected)
-    assert (weights[0] == 1).all()
+    expected = torch.ones(2, 7, 7)
+    expected[1, 1:6, 1:6] = 0.5
+    assert torch.equal(boundary_weights(labels, 0.5, 2), expected)
 
 
 # Lovasz-softmax
-
-
-def jaccard_loss(predicted: Tensor, labels: Tensor, classes: list[int]) -> float:
-    """The mean of 1 - IoU of these classes, by counting."""
-    losses = []
-    for c in classes:
-        union = ((predicted == c) | (labels == c)).sum().item()
-        both = ((predicted == c) & (labels == c)).sum().item()
-        losses.append(1 - both / union if union else 0.0)
-    return sum(losses) / len(losses)
-
-
-@pytest.mark.parametrize("labels_row", [[0, 1, 2, 1, 0], [0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
-@pytest.mark.parametrize("classes", ["present", "all"])
-def test_at_one_hot_predictions_lovasz_is_the_jaccard_loss(
-    labels_row: list[int], classes: str
-) -> None:
-    """At every vertex: all 3^5 predictions, with a void pixel that predicts anything."""
-    labels = torch.tensor([*labels_row, VOID])
-    averaged = sorted(set(labels_row)) if classes == "present" else [0, 1, 2]
-    for guess in product(range(3), repeat=len(labels_row)):
-        predicted = torch.tensor([*guess, 2])
-        logits = 1e3 * F.one_hot(predicted, 3).double().T.reshape(1, 3, 2, 3)
-        found = lovasz_softmax(logits, labels.reshape(1, 2, 3), classes=classes)  # type: ignore[arg-type]
-        expected = jaccard_loss(predicted[:-1], labels[:-1], averaged)
-        assert found.item() == pytest.approx(expected, abs=1e-14)  # rounding of a few sums
 
 
 def extension_by_definition(errors: Tensor, foreground: Tensor) -> float:
     """sum_k m_(k) (J({1..k}) - J({1..k-1})), the sets counted one by one."""
     value, wrong, before = 0.0, torch.zeros_like(foreground), 0.0
     for k in errors.argsort(descending=True).tolist():
-        wrong = wrong.clone()
         wrong[k] = True
         after = wrong.sum().item() / (foreground | wrong).sum().item()
         value += errors[k].item() * (after - before)
@@ -272,28 +244,37 @@ def extension_by_definition(errors: Tensor, foreground: Tensor) -> float:
     return value
 
 
-@pytest.mark.parametrize("inside", [0, 1, 4, 7])
-def test_between_the_vertices_it_is_the_lovasz_extension(inside: int) -> None:
-    foreground = torch.arange(7) < inside
-    labelled = torch.ones(7, dtype=torch.bool)
-    for _ in range(20):
-        errors = torch.rand(7).double()
-        found = extended_jaccard(errors, foreground, labelled).item()
-        # Rounding of seven sums in float64.
-        assert found == pytest.approx(extension_by_definition(errors, foreground), abs=1e-14)
+@pytest.mark.parametrize("row", [[0, 1, 2, 1, 0, VOID], [0, 0, VOID, 1, 1, 1], [1, 1, 1, 1, 1, 1]])
+@pytest.mark.parametrize("classes", ["present", "all"])
+def test_lovasz_is_the_extension_of_the_jaccard_loss_to_what_is_between_its_vertices(
+    row: list[int], classes: Any
+) -> None:
+    labels = torch.tensor(row)
+    labelled = labels != VOID
+    averaged = {*labels[labelled].tolist()} if classes == "present" else {0, 1, 2}
+    for size in (1.0, 1e3):  # between the vertices, and on them
+        logits = size * torch.randn(3, 6, dtype=torch.float64)
+        found = lovasz_softmax(logits.view(1, 3, 2, 3), labels.view(1, 2, 3), classes=classes)
+        values = []
+        for c in averaged:
+            foreground = labels[labelled] == c
+            errors = (foreground.double() - logits.softmax(0)[c, labelled]).abs()
+            values.append(extension_by_definition(errors, foreground))
+        # Rounding of a few sums in float64.
+        assert found.item() == pytest.approx(sum(values) / len(values), abs=1e-14)
 
 
 def test_a_difference_of_a_millionth_is_not_lost_in_float32() -> None:
     """Of two Jaccard losses of order one it would be rounded to a multiple of 6e-8."""
     foreground = torch.arange(2_000_000) % 2 == 0
-    errors = torch.linspace(1, 0, 2_000_000, requires_grad=True)
     every = torch.ones_like(foreground)
-    (gradient,) = torch.autograd.grad(extended_jaccard(errors, foreground, every), errors)
-    exact = torch.linspace(1, 0, 2_000_000, dtype=torch.float64, requires_grad=True)
-    (expected,) = torch.autograd.grad(extended_jaccard(exact, foreground, every), exact)
+    gradients = []
+    for dtype in (torch.float32, torch.float64):
+        errors = torch.linspace(1, 0, 2_000_000, dtype=dtype, requires_grad=True)
+        gradients += torch.autograd.grad(extended_jaccard(errors, foreground, every), errors)
     # Above 0.5 the errors lie 8 roundings of float32 apart: none is repeated, the order is one.
-    same = slice(0, 1_000_000)
-    torch.testing.assert_close(gradient[same].double(), expected[same], rtol=1e-6, atol=0)
+    found, exact = (gradient[:1_000_000] for gradient in gradients)
+    torch.testing.assert_close(found.double(), exact, rtol=1e-6, atol=0)
 
 
 def test_per_image_is_the_mean_over_the_images_with_labels(labels: Tensor) -> None:
@@ -304,3 +285,129 @@ def test_per_image_is_the_mean_over_the_images_with_labels(labels: Tensor) -> No
     found = lovasz_softmax(batch, truth, per_image=True)
     torch.testing.assert_close(found, torch.stack(each_image).mean())
     assert found != lovasz_softmax(batch, truth)
+
+
+# The objective: terms, weights, and the labels of every scale of an input pyramid
+
+
+@pytest.fixture
+def masks() -> Tensor:
+    """(2, 40, 30) of three classes, the first rows void."""
+    masks = torch.randint(0, 3, (2, 40, 30))
+    masks[:, :7] = VOID
+    return masks
+
+
+@pytest.fixture
+def output() -> SegmenterOutput:
+    """Of a network with a CRF and a scale at stride 8."""
+    unary, crf = torch.randn(2, 3, 40, 30), torch.randn(2, 3, 40, 30)
+    return SegmenterOutput(unary, crf, (ScaleLogits(torch.randn(2, 3, 5, 4), 8),))
+
+
+mean_entropy = partial(F.cross_entropy, ignore_index=VOID)
+
+
+def test_the_default_is_the_mean_cross_entropy_to_the_last_bit(masks) -> None:
+    """The published results of collage and voc12-animals were trained with it."""
+    logits = torch.randn(2, 3, 40, 30)
+    terms = loss_terms(SegmenterOutput(logits, 2 * logits), masks, LossConfig())
+    for name, of in (("loss_unary", logits), ("loss_crf", 2 * logits)):
+        total = mean_entropy(of, masks, reduction="sum")
+        assert torch.equal(terms[name], total / (masks != VOID).sum())
+    assert torch.equal(terms["loss"], (terms["loss_crf"] + 4 * terms["loss_unary"]) / 5)
+    alone = loss_terms(SegmenterOutput(logits, None), masks, LossConfig(unary=0.0))
+    assert alone == {"loss": terms["loss_unary"], "loss_unary": terms["loss_unary"]}
+
+
+def test_logits_on_padding_have_no_label(masks) -> None:
+    scale = ScaleLogits(torch.zeros(2, 3, 9, 9), 8)  # of 65 x 65 pixels
+    labels, padded = scale_target(scale, Target(masks, torch.ones(masks.shape)))
+    assert padded is not None
+    expected, weights = torch.full((2, 9, 9), VOID), torch.zeros(2, 9, 9)
+    expected[:, :5, :4] = masks[:, ::8, ::8]
+    weights[:, :5, :4] = 1
+    assert torch.equal(labels, expected)
+    assert torch.equal(padded, weights)
+
+
+def test_the_four_losses_of_deeplab_v2_are_those_of_the_prototxt() -> None:
+    """Labels of every 8th pixel for scales 1 and 0.75 and their maximum, of every 16th for 0.5."""
+    vgg = VggConfig(fc_channels=16, dropout=0.0)
+    config = DeepLabV2Config(backbone=vgg, rates=(), scales=(0.5, 0.75, 1.0))
+    segmenter = Segmenter(SegmenterConfig(3, config)).train()
+    image = torch.randint(0, 256, (1, 3, 65, 65)).float()
+    labels = torch.randint(0, 3, (1, 65, 65))
+    terms = loss_terms(segmenter(image), labels, LossConfig(label_stride=8))
+    network = segmenter.network
+
+    def resized(x: Tensor, size: int) -> Tensor:
+        return F.interpolate(x, (size, size), mode="bilinear", align_corners=True)
+
+    half, middle, full = (
+        network.single_scale(resized(network.normalize(image), size))  # type: ignore[operator]
+        for size in (33, 49, 65)
+    )
+    grown = [resized(x, 9) for x in (half, middle, full)]
+    eighth, sixteenth = labels[:, ::8, ::8], labels[:, ::16, ::16]
+    expected = mean_entropy(full, eighth) + mean_entropy(grown[1], eighth)
+    expected = expected + mean_entropy(half, sixteenth)
+    expected = expected + mean_entropy(torch.stack(grown).amax(dim=0), eighth)
+    torch.testing.assert_close(terms["loss"], expected)
+
+
+def test_weights_of_classes_reach_every_map(masks, output) -> None:
+    terms = loss_terms(output, masks, LossConfig(unary=1.0, class_weights=(0.5, 0.0, 4.0)))
+    expected = partial(mean_entropy, weight=torch.tensor([0.5, 0.0, 4.0]))
+    torch.testing.assert_close(terms["loss_crf"], expected(output.crf, masks))
+    scale = expected(output.scales[0].logits, masks[:, ::8, ::8])
+    torch.testing.assert_close(terms["loss_unary"], expected(output.unary, masks) + scale)
+    with pytest.raises(ValueError, match="one for each of 3 classes, got 2"):
+        loss_terms(output, masks, LossConfig(class_weights=(1.0, 2.0)))
+    with pytest.raises(ValueError, match="balance needs the training split"):
+        loss_terms(output, masks, LossConfig(balance=1))
+
+
+def test_lovasz_stands_beside_cross_entropy_or_alone(masks, output) -> None:
+    masks[0] = VOID  # so that per image differs
+    masks[0, :8] = 1
+    both = LossConfig(cross_entropy=0.5, lovasz=2.0, lovasz_classes="all", lovasz_per_image=True)
+    lovasz = partial(lovasz_softmax, classes="all", per_image=True)
+    terms = loss_terms(output, masks, both)
+    expected = 0.5 * mean_entropy(output.crf, masks) + 2 * lovasz(output.crf, masks)
+    torch.testing.assert_close(terms["loss_crf"], expected)
+    alone = loss_terms(output, masks, replace(both, cross_entropy=0.0))
+    scale = lovasz(output.scales[0].logits, masks[:, ::8, ::8])
+    torch.testing.assert_close(alone["loss_unary"], 2 * lovasz(output.unary, masks) + 2 * scale)
+
+
+def test_hard_pixels_are_chosen_with_their_weights_where_the_loss_asks(masks) -> None:
+    """Edges are those of the whole mask, also where the loss asks every eighth pixel."""
+    logits = torch.randn(2, 3, 40, 30)
+    masks[:, :20] = 0  # no edges there
+    weights = boundary_weights(masks, 3.0, 1) * class_weights(masks, WEIGHTS)
+    edges = LossConfig(boundary_weight=3.0, boundary_radius=1, class_weights=WEIGHTS)
+    config = replace(edges, label_stride=8, hard_share=0.25)
+    terms = loss_terms(SegmenterOutput(logits, 2 * logits), masks, config)
+    for name, of in (("loss_unary", logits), ("loss_crf", 2 * logits)):
+        small = (of[..., ::8, ::8], masks[:, ::8, ::8], 0.25, weights[:, ::8, ::8])
+        torch.testing.assert_close(terms[name], hard_pixels(*small))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"lovasz": float("nan")}, "loss.lovasz must be at least 0"),
+        ({"cross_entropy": 0.0}, "one of loss.cross_entropy and loss.lovasz must be above 0"),
+        ({"label_stride": 4}, "loss.label_stride must be 1 or 8"),
+        ({"hard_share": 0.0}, "loss.hard_share must be in (0, 1]"),
+        ({"boundary_weight": 0.0}, "loss.boundary_weight must be above 0"),
+        ({"boundary_radius": 0}, "loss.boundary_radius must be at least 1 pixel"),
+        ({"class_weights": (1.0, -1.0)}, "loss.class_weights must be at least 0"),
+        ({"class_weights": (0.0, 0.0)}, "one of them above, got (0.0, 0.0)"),
+        ({"balance": 0.5, "class_weights": (1.0, 2.0)}, "say the same twice: give one of them"),
+    ],
+)
+def test_bad_numbers(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        LossConfig(**values)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,7 +18,7 @@ from models import (
     TimmConfig,
     VggConfig,
 )
-from train.optim import build_optimizer, build_schedule, parameters_by_kind
+from train.optim import build_optimizer, build_schedule
 from train.recipe import FitConfig
 from train.recipes import RECIPES
 from train.stage import TRAINED
@@ -44,10 +43,10 @@ def groups_of(segmenter: Segmenter, config: FitConfig, arm: str = "unary") -> di
 def test_heads_and_biases_learn_as_fast_as_the_prototxt_says() -> None:
     """DeepLab v1 and v2: 10 times for the head's weights, 20 for its bias, 2 for all others."""
     segmenter = shell(DeepLabV1Config(backbone=VggConfig(fc_channels=16)), CRF)
-    config = FitConfig(
-        optimizer="sgd", lr=1.0, head_multiplier=10, bias_multiplier=2, weight_decay=5e-4
-    )
+    multipliers = {"head_multiplier": 10, "bias_multiplier": 2}
+    config = FitConfig(optimizer="sgd", momentum=0.99, lr=1.0, weight_decay=5e-4, **multipliers)
     groups = groups_of(segmenter, config, "joint")
+    assert {group["momentum"] for group in groups.values()} == {0.99}
     found = {name: (group["lr"], group["weight_decay"]) for name, group in groups.items()}
     assert found == {
         "backbone_weights": (1.0, 5e-4),
@@ -61,46 +60,42 @@ def test_heads_and_biases_learn_as_fast_as_the_prototxt_says() -> None:
     assert bias is segmenter.network.get_submodule("fc8").bias
 
 
+def ids_in(groups: dict[str, Any], *names: str) -> list[int]:
+    """The parameters in these groups, or in all."""
+    return [id(p) for name in names or groups for p in groups[name]["params"]]
+
+
 def test_norms_are_neither_decayed_nor_biases() -> None:
     segmenter = shell(SEPARABLE)
     groups = groups_of(segmenter, FitConfig(lr=1.0, bias_multiplier=2))
     norms = [m for m in segmenter.network.modules() if isinstance(m, nn.BatchNorm2d)]
-    listed = groups["backbone_norms"]["params"] + groups["head_norms"]["params"]
-    assert {id(p) for p in listed} == {id(p) for m in norms for p in (m.weight, m.bias)}
-    for name in ("backbone_norms", "head_norms"):
-        assert (groups[name]["lr"], groups[name]["weight_decay"]) == (1.0, 0.0)
-    assert groups["head_biases"]["lr"] == 2.0
+    listed = ids_in(groups, "backbone_norms", "head_norms")
+    assert set(listed) == {id(p) for m in norms for p in (m.weight, m.bias)}
+    found = {name: (group["lr"], group["weight_decay"]) for name, group in groups.items()}
+    assert found["backbone_norms"] == found["head_norms"] == (1.0, 0.0)
+    assert found["head_biases"] == (2.0, 0.0)
     assert "backbone_biases" not in groups  # its convolutions have none
 
 
 def test_depthwise_weights_decay_only_where_they_are_said_to() -> None:
     segmenter = shell(SEPARABLE)
-    depthwise = {
-        id(m.weight)
-        for m in segmenter.network.modules()
-        if isinstance(m, nn.Conv2d) and m.groups > 1
-    }
+    convolutions = [m for m in segmenter.network.modules() if isinstance(m, nn.Conv2d)]
+    depthwise = {id(m.weight) for m in convolutions if m.groups > 1}
     groups = groups_of(segmenter, FitConfig(decay_depthwise=False))
-    listed = groups["backbone_depthwise"]["params"] + groups["head_depthwise"]["params"]
-    assert {id(p) for p in listed} == depthwise
+    assert set(ids_in(groups, "backbone_depthwise", "head_depthwise")) == depthwise
     assert groups["backbone_depthwise"]["weight_decay"] == 0.0
     assert groups["backbone_weights"]["weight_decay"] == 1e-4
     decaying = groups_of(segmenter, FitConfig(decay_depthwise=True))
     assert "backbone_depthwise" not in decaying
-    listed = decaying["backbone_weights"]["params"] + decaying["head_weights"]["params"]
-    assert depthwise < {id(p) for p in listed}
+    assert depthwise < set(ids_in(decaying, "backbone_weights", "head_weights"))
 
 
 def test_every_parameter_that_learns_is_in_one_group() -> None:
     segmenter = shell(SEPARABLE, CRF)
     for part in (segmenter.network.get_submodule("aspp0"), segmenter.network.backbone):
         next(part.parameters()).requires_grad_(False)
-    groups = groups_of(segmenter, FitConfig(decay_depthwise=False), "joint")
-    listed = [id(p) for group in groups.values() for p in group["params"]]
-    assert len(listed) == len(set(listed))
-    assert set(listed) == {id(p) for p in segmenter.parameters() if p.requires_grad}
-    kinds = [id(p) for _, p in parameters_by_kind(segmenter.network)]
-    assert kinds == [id(p) for p in segmenter.network.parameters()]
+    listed = ids_in(groups_of(segmenter, FitConfig(decay_depthwise=False), "joint"))
+    assert sorted(listed) == sorted(id(p) for p in segmenter.parameters() if p.requires_grad)
 
 
 def test_a_crf_that_is_held_stays_as_it_is_while_the_network_learns() -> None:
@@ -123,6 +118,7 @@ def test_the_order_of_groups_is_that_of_the_published_results() -> None:
     recipe = RECIPES["collage"]()
     segmenter = shell(recipe.model.network, CrfConfig(learn_output_scale=True))
     groups = groups_of(segmenter, recipe.fit, "joint")
+    assert [name[:3] for name in groups][-2:] == ["crf", "crf"]
     network = segmenter.network
     backbone = list(network.backbone.parameters())
     inside = {id(p) for p in backbone}
@@ -134,14 +130,7 @@ def test_the_order_of_groups_is_that_of_the_published_results() -> None:
         for p in part
         if (p.ndim == 1) == vector
     ]
-    listed = [p for name, g in groups.items() if name[:3] != "crf" for p in g["params"]]
-    assert [id(p) for p in listed] == expected
-    assert [name[:3] for name in groups][-2:] == ["crf", "crf"]
-
-
-def test_sgd_has_the_momentum_that_is_asked_for() -> None:
-    groups = groups_of(shell(SEPARABLE), FitConfig(optimizer="sgd", momentum=0.99))
-    assert {group["momentum"] for group in groups.values()} == {0.99}
+    assert ids_in(groups, *(name for name in groups if name[:3] != "crf")) == expected
 
 
 def test_what_has_nothing_to_learn_is_refused() -> None:
@@ -179,10 +168,9 @@ def test_poly_ends_near_zero_and_step_divides_by_ten() -> None:
     assert step["head_weights"] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
-def test_the_crf_rises_longer_than_the_network() -> None:
-    config = FitConfig(steps=10, schedule="step", step_size=10, warmup=1, crf_warmup=3)
+@pytest.mark.parametrize(("longer", "crf"), [(3, [2.5, 5, 7.5, 10, 10]), (0, [5, 10, 10, 10, 10])])
+def test_the_crf_rises_longer_than_the_network(longer: int, crf: list[float]) -> None:
+    config = FitConfig(steps=10, schedule="step", step_size=10, warmup=1, crf_warmup=longer)
     found = rates(config, 5)
     assert found["head_weights"] == pytest.approx([0.5, 1, 1, 1, 1])
-    assert found["crf_kernel_weights"] == pytest.approx([2.5, 5, 7.5, 10, 10])
-    shorter = rates(replace(config, crf_warmup=0), 3)
-    assert shorter["crf_kernel_weights"] == pytest.approx([5, 10, 10])
+    assert found["crf_kernel_weights"] == pytest.approx(crf)
