@@ -12,7 +12,7 @@ from models import DeepLabV2Config, VggConfig
 from runtime import distributed
 from runtime.checkpoint import load_segmenter, read_checkpoint
 from tests.train.world import changed, lines_of, weights
-from train.loop import of_all_processes, prepare_batch_norm
+from train.loop import prepare_batch_norm
 
 
 @pytest.mark.parametrize(
@@ -64,18 +64,6 @@ def test_a_step_adds_the_gradients_of_its_batches_up(world, tiny) -> None:
         torch.testing.assert_close(weight - start[name], moved[name], rtol=1e-3, atol=1e-6)
 
 
-def test_a_run_leaves_its_model_and_its_numbers(world) -> None:
-    model = world.segmenter()
-    run = world.train(model)
-    checkpoint = read_checkpoint(run.checkpoint)
-    assert (checkpoint["arm"], checkpoint["seed"], checkpoint["step"]) == ("joint", 0, 4)
-    assert changed(load_segmenter(checkpoint), weights(model)) == []
-    (line,) = lines_of(run.directory)
-    assert line["step"] == 4
-    expected = {"loss", "loss_crf", "loss_unary", "lr/backbone_weights", "lr/crf_kernel_weights"}
-    assert expected < line.keys()
-
-
 # Resuming
 
 
@@ -104,7 +92,12 @@ def test_resuming_gives_the_weights_of_an_uninterrupted_run(
     resumed = world.segmenter()
     world.train(resumed, config=config, folder="parts", resume=True, log_every=1)
     assert changed(resumed, weights(whole)) == []
-    assert lines_of(world.folder / "parts") == lines_of(world.folder / "whole")
+    checkpoint = read_checkpoint(world.folder / "parts" / "checkpoint.pt")
+    assert changed(load_segmenter(checkpoint), weights(whole)) == []
+    lines = lines_of(world.folder / "parts")
+    assert lines == lines_of(world.folder / "whole")
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert {"loss", "loss_crf", "loss_unary", "lr/crf_kernel_weights"} < lines[0].keys()
 
     # as after a kill between the training and its scores
     again = world.segmenter()
@@ -145,11 +138,10 @@ def test_the_moving_average_is_the_result(world, tiny) -> None:
         world.train(last, config=replace(config, steps=steps), folder=f"last-{steps}")
         trace.append(last.state_dict()[name].clone())
     model = world.segmenter()
-    run = world.train(model, config=replace(config, ema_decay=0.5), folder="ema")
+    world.train(model, config=replace(config, ema_decay=0.5), folder="ema")
     # The first update copies the weights, as PyTorch's AveragedModel does.
     expected = 0.25 * trace[0] + 0.25 * trace[1] + 0.5 * trace[2]
     torch.testing.assert_close(model.state_dict()[name], expected, rtol=1e-4, atol=1e-6)
-    assert changed(load_segmenter(read_checkpoint(run.checkpoint)), weights(model)) == []
 
 
 def test_patience_keeps_the_best_weights_of_the_tune_split(
@@ -216,22 +208,18 @@ V2 = DeepLabV2Config(backbone=VggConfig(fc_channels=16), rates=(), scales=(0.5, 
 
 @pytest.mark.parametrize("network", [None, V2])
 def test_compile_is_on_request_and_used_in_every_step(world, tiny, monkeypatch, network) -> None:
-    calls = []
+    compiled = []
 
     def compile_(function):
-        def compiled(image):
-            calls.append(image.shape)
-            return function(image)
-
-        return compiled
+        return lambda image: compiled.append(image.shape) or function(image)
 
     monkeypatch.setattr(torch, "compile", compile_)
     world.recipe = replace(tiny, model=replace(tiny.model, network=network or tiny.model.network))
     config = replace(tiny.fit, steps=2)
-    world.train(world.segmenter(crf=False), "unary", config, "plain")
-    assert calls == []
-    world.train(world.segmenter(crf=False), "unary", config, "compiled", compile=True)
-    assert len(calls) == 2
+    for wanted in (False, True):
+        model = world.segmenter(crf=False)
+        world.train(model, "unary", config, f"compile-{wanted}", compile=wanted)
+        assert len(compiled) == (2 if wanted else 0)
 
 
 # One of several processes: what it sees, tells and refuses
@@ -244,28 +232,12 @@ def test_two_processes_do_not_resume_the_training_of_one(world, monkeypatch) -> 
         world.train(world.segmenter(), resume=True)
 
 
-def test_the_processes_of_a_step_see_what_one_would(world) -> None:
-    whole = world.stream(batch_size=6)
-    shares = [
-        data.TrainStream(world.dataset, whole.augment, 2, seed=0, rank=rank, num_processes=3)
-        for rank in range(3)
-    ]
-    for step in (0, 1, 7):
-        images = torch.cat([share.batch(step).images for share in shares])
-        assert torch.equal(images, whole.batch(step).images)
-
-
 def test_trained_batch_norm_in_several_cpu_processes_is_refused(world, tiny, monkeypatch) -> None:
     monkeypatch.setattr(distributed, "num_processes", lambda: 2)
     run = world.run("unary")
     with pytest.raises(ValueError, match=r"--start\.no-sync-batch-norm.*--model\.freeze"):
         prepare_batch_norm(world.segmenter(), tiny.fit, run)
     prepare_batch_norm(world.segmenter(), replace(tiny.fit, sync_batch_norm=False), run)
-
-
-def test_the_names_of_all_processes_are_told(monkeypatch) -> None:
-    monkeypatch.setattr(distributed, "gathered", lambda names: [names, ["from-another"]])
-    assert of_all_processes(["mine"]) == ["mine", "from-another"]
 
 
 @pytest.mark.gpu

@@ -94,8 +94,12 @@ def test_every_parameter_that_learns_is_in_one_group() -> None:
     segmenter = shell(SEPARABLE, CRF)
     for part in (segmenter.network.get_submodule("aspp0"), segmenter.network.backbone):
         next(part.parameters()).requires_grad_(False)
-    listed = ids_in(groups_of(segmenter, FitConfig(decay_depthwise=False), "joint"))
-    assert sorted(listed) == sorted(id(p) for p in segmenter.parameters() if p.requires_grad)
+    groups = groups_of(segmenter, FitConfig(decay_depthwise=False), "joint")
+    learning = [id(p) for p in segmenter.parameters() if p.requires_grad]
+    assert sorted(ids_in(groups)) == sorted(learning)
+    for name in groups:  # in the order of the network: so checkpoints hold Adam's moments
+        mine = ids_in(groups, name)
+        assert mine == [p for p in learning if p in mine]
 
 
 def test_a_crf_that_is_held_stays_as_it_is_while_the_network_learns() -> None:
@@ -114,23 +118,12 @@ def test_a_crf_that_is_held_stays_as_it_is_while_the_network_learns() -> None:
 
 
 def test_the_order_of_groups_is_that_of_the_published_results() -> None:
-    """Weights before vectors, the backbone before the head, the CRF last: checkpoints hold it."""
+    """Checkpoints hold it."""
     recipe = RECIPES["collage"]()
     segmenter = shell(recipe.model.network, CrfConfig(learn_output_scale=True))
-    groups = groups_of(segmenter, recipe.fit, "joint")
-    assert [name[:3] for name in groups][-2:] == ["crf", "crf"]
-    network = segmenter.network
-    backbone = list(network.backbone.parameters())
-    inside = {id(p) for p in backbone}
-    head = [p for p in network.parameters() if id(p) not in inside]
-    expected = [
-        id(p)
-        for part in (backbone, head)
-        for vector in (False, True)
-        for p in part
-        if (p.ndim == 1) == vector
-    ]
-    assert ids_in(groups, *(name for name in groups if name[:3] != "crf")) == expected
+    names = list(groups_of(segmenter, recipe.fit, "joint"))
+    network = ["backbone_weights", "backbone_norms", "head_weights", "head_norms", "head_biases"]
+    assert names == [*network, "crf_kernel_weights", "crf_compatibility"]
 
 
 def test_what_has_nothing_to_learn_is_refused() -> None:

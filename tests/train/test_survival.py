@@ -7,9 +7,10 @@ import pickle
 import random
 import resource
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count
 
 import numpy as np
 import pytest
@@ -30,17 +31,15 @@ def _interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-class Signalled(Collage):
-    """Sends its process a signal when it has read a number of images."""
+class Hooked(Collage):
+    """Calls a function with the name of every image of the training split before it is read."""
 
-    def __init__(self, config: CollageConfig, number: int, after: int) -> None:
+    def __init__(self, config: CollageConfig, hook: Callable[[str], object]) -> None:
         super().__init__(config, "train")
-        self.number, self.left = number, after
+        self.hook = hook
 
     def __getitem__(self, index: int) -> Sample:
-        self.left -= 1
-        if self.left == 0:
-            os.kill(os.getpid(), self.number)
+        self.hook(self.names[index])
         return super().__getitem__(index)
 
 
@@ -57,25 +56,26 @@ def goes_on_as_if_left_alone(world, folder: str) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_training_after_the_step_it_came_in(world, tiny, number) -> None:
     before = signal.getsignal(number)
-    dataset = Signalled(tiny.data, number, after=3)  # the first image of the second step
+    reads = count(1)
+
+    def send(_: str) -> None:
+        if next(reads) == 3:  # the first image of the second step
+            os.kill(os.getpid(), number)
+
+    dataset = Hooked(tiny.data, send)
     with pytest.raises(Stopped, match=rf"{number.name} after step 2, which is saved") as stopped:
         world.train(world.segmenter(), folder="parts", dataset=dataset, log_every=1)
     assert stopped.value.signal_number == number
     assert signal.getsignal(number) is before
     assert read_checkpoint(world.folder / "parts" / "checkpoint.pt")["step"] == 2
-    if number == signal.SIGTERM:
-        goes_on_as_if_left_alone(world, "parts")
+    goes_on_as_if_left_alone(world, "parts")
 
 
 @pytest.mark.usefixtures("_interruptible")
 def test_a_second_interrupt_does_not_wait(world, tiny) -> None:
-    class Impatient(Collage):
-        def __getitem__(self, index: int) -> Sample:
-            os.kill(os.getpid(), signal.SIGINT)
-            return super().__getitem__(index)
-
+    dataset = Hooked(tiny.data, lambda _: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
-        world.train(world.segmenter(), dataset=Impatient(tiny.data, "train"))
+        world.train(world.segmenter(), dataset=dataset)
 
 
 def test_a_program_in_the_background_may_ignore_interrupts(world) -> None:
@@ -170,15 +170,12 @@ def test_a_dead_worker_leaves_the_last_step(world, tiny) -> None:
     """The full tier ends a real one."""
     order = [name for step in range(4) for name in world.stream().batch(step).names]
 
-    class Orphaned(Collage):
-        def __getitem__(self, index: int) -> Sample:
-            if self.names[index] == order[6]:  # in the fourth step
-                raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
-            return super().__getitem__(index)
+    def orphan(name: str) -> None:
+        if name == order[6]:  # in the fourth step
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
 
-    dataset = Orphaned(tiny.data, "train")
     with pytest.raises(WorkerDied, match=r"fewer --workers.*Step 3 is saved: --resume goes on"):
-        world.train(world.segmenter(), dataset=dataset, log_every=1)
+        world.train(world.segmenter(), dataset=Hooked(tiny.data, orphan), log_every=1)
     goes_on_as_if_left_alone(world, "run")
 
 

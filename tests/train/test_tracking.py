@@ -1,10 +1,12 @@
-"""Where the numbers go: JSON lines, Weights & Biases, and which mode "auto" means."""
+"""The numbers of a training: of its CRF, in JSON lines, and in Weights & Biases."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -12,61 +14,38 @@ import torch
 import wandb
 
 import data
+from crfrnn.diagnostics import free_energy, relaxed_energy
 from data import CollageConfig
 from eval.inference import coarse_unaries, evaluate
 from eval.metrics import scores
 from models import CrfConfig, Segmenter, SegmenterConfig
+from models.layers import shrink, shrink_image
 from runtime.provenance import git
 from tests.train.tiny import tiny_recipe
+from train.crf_trace import crf_gradient_norms, crf_scalars, iteration_trace
 from train.tracking import RunTracker, heat_maps, wandb_mode
 
 
-class RecordedRun:
-    """Stands in for a W&B run, and remembers what it is told."""
-
-    disabled = False
-
-    def __init__(self, options: dict[str, Any]) -> None:
-        self.options = options
-        self.id = options["id"]
-        self.rows: list[dict[str, Any]] = []
-        self.summary: dict[str, Any] = {}
-        self.artifacts: list[tuple[wandb.Artifact, list[str]]] = []
-        self.metrics: dict[str, str | None] = {}
-        self.exit_code: int | None = None
-
-    def define_metric(self, name: str, step_metric: str | None = None, **_: Any) -> None:
-        self.metrics[name] = step_metric
-
-    def log(self, row: dict[str, Any]) -> None:
-        self.rows.append(row)
-
-    def log_artifact(self, artifact: wandb.Artifact, aliases: list[str]) -> None:
-        self.artifacts.append((artifact, aliases))
-
-    def finish(self, exit_code: int) -> None:
-        self.exit_code = exit_code
-
-
-class RecordedImage:
-    """Stands in for a picture of W&B."""
-
-    def __init__(self, picture: Any, masks: Any = None, caption: str = "") -> None:
-        self.picture, self.masks = picture, masks
-
-
 @pytest.fixture
-def runs(monkeypatch) -> list[RecordedRun]:
-    """The runs that are begun in this test, instead of W&B's own."""
-    begun: list[RecordedRun] = []
+def runs(monkeypatch) -> list[MagicMock]:
+    """The runs that are begun in this test, instead of W&B's own: they remember what is asked."""
+    begun: list[MagicMock] = []
 
-    def init(**options: Any) -> RecordedRun:
-        begun.append(RecordedRun(options))
+    def init(**options: Any) -> MagicMock:
+        begun.append(MagicMock(options=options, id=options["id"], disabled=False, summary={}))
         return begun[-1]
 
+    def image(picture: Any, masks: Any = None, caption: str = "") -> SimpleNamespace:
+        return SimpleNamespace(picture=picture, masks=masks)
+
     monkeypatch.setattr(wandb, "init", init)
-    monkeypatch.setattr(wandb, "Image", RecordedImage)
+    monkeypatch.setattr(wandb, "Image", image)
     return begun
+
+
+def rows_of(run: MagicMock) -> list[dict[str, Any]]:
+    """What it was told, row by row."""
+    return [call.args[0] for call in run.log.call_args_list]
 
 
 @pytest.fixture
@@ -122,8 +101,8 @@ def test_a_resumed_arm_is_one_run_whose_axis_is_the_step(tmp_path, runs) -> None
     assert ids[0] == ids[1] != ids[2] == ids[3] == "fedcba98"
     for run in runs:
         assert run.options["resume"] == "allow"
-        assert run.metrics == {"step": None, "*": "step"}
-    assert [row["step"] for row in runs[1].rows] == [3, 4, 5]
+        run.define_metric.assert_called_with("*", step_metric="step")
+    assert [row["step"] for row in rows_of(runs[1])] == [3, 4, 5]
     assert [line["step"] for line in lines_of(tracker)] == [1, 2, 3, 4, 5]
 
 
@@ -143,6 +122,8 @@ def test_wandb_gets_the_numbers_of_the_lines_with_tables_and_pictures(
         tracker.log_evaluation(2, segmenter, dataset, metrics)
         assert modes == [module.training for module in segmenter.modules()]
         tracker.log_checkpoint(checkpoint, ["best", "final"])
+        with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*absent\.pt"):
+            tracker.log_checkpoint(tmp_path / "absent.pt", ["best"])
         tracker.log_scores({"tune": metrics, "report": metrics})
         tracker.log_images(segmenter, dataset)
 
@@ -152,14 +133,15 @@ def test_wandb_gets_the_numbers_of_the_lines_with_tables_and_pictures(
     assert sent == {**config, "commit": git("rev-parse", "--short=12", "HEAD") or "unknown"}
     options = [run.options[name] for name in ("group", "name", "tags", "mode", "dir")]
     assert options == ["a group", "joint-seed0", list(tags), "offline", str(out)]
-    assert run.exit_code == 0
+    run.finish.assert_called_once_with(exit_code=0)
 
-    lines = lines_of(tracker)
-    assert run.rows[:2] == lines[:2]
-    evaluation, row = lines[2], run.rows[2]
+    lines, sent_rows = lines_of(tracker), rows_of(run)
+    assert sent_rows[:2] == lines[:2]
+    evaluation, row = lines[2], sent_rows[2]
     for key in ("step", "tune/miou", "tune/pixel_accuracy", "tune/trimap_miou_3"):
         assert row[key] == evaluation[key]
     assert evaluation["tune/miou"] == metrics["miou"]
+    assert evaluation["tune/iou_per_class"] == metrics["iou_per_class"]
     scores_of, iterations = row["tune/iou_per_class"], row["crf/iterations"]
     assert scores_of.columns == ["class", "iou"]
     assert scores_of.data == [list(pair) for pair in metrics["iou_per_class"].items()]
@@ -179,11 +161,12 @@ def test_wandb_gets_the_numbers_of_the_lines_with_tables_and_pictures(
     assert all(np.array_equal(first.masks[k]["mask_data"], v.numpy()) for k, v in expected.items())
     maps = {f"crf/{key}_map" for key in ("compatibility", "spatial_weight", "bilateral_weight")}
     assert maps < row.keys()
-    assert run.rows[4].keys() == row.keys() - evaluation.keys() | {"crf/iterations"}
+    assert sent_rows[4].keys() == row.keys() - evaluation.keys() | {"crf/iterations"}
 
-    ((artifact, aliases),) = run.artifacts
+    run.log_artifact.assert_called_once()
+    (artifact,), options = run.log_artifact.call_args
     assert (artifact.name, artifact.type) == ("a-group-joint-seed0", "model")
-    assert aliases == ["best", "final"]
+    assert options == {"aliases": ["best", "final"]}
     assert [entry.local_path for entry in artifact.manifest.entries.values()] == [str(checkpoint)]
     assert run.summary == lines[3]["scores"]
     assert {"tune/miou", "report/miou", "report/trimap_miou_1"} <= run.summary.keys()
@@ -227,22 +210,7 @@ def test_without_a_server_the_run_goes_offline_and_says_so(tmp_path, runs, monke
         RunTracker(tmp_path, "online", "group", "name", {}) as tracker,
     ):
         tracker.log(1, {"loss": 1.0})
-    assert len(runs) == len(runs[0].rows) == 1
-
-
-def test_media_are_left_out_where_wandb_is_disabled(tmp_path, scored, monkeypatch) -> None:
-    segmenter, dataset, metrics = scored
-    monkeypatch.setattr(wandb, "Image", None)
-    with RunTracker(tmp_path, "disabled", "group", "name", {}) as tracker:
-        tracker.log_evaluation(1, segmenter, dataset, metrics)
-        tracker.log_scores({"tune": metrics})
-        tracker.log_images(segmenter, dataset)
-        with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*absent\.pt"):
-            tracker.log_checkpoint(tmp_path / "absent.pt", ["best"])
-    evaluation, result, iterations = lines_of(tracker)
-    assert iterations["crf/iterations"] == evaluation["crf/iterations"]
-    assert evaluation["tune/iou_per_class"] == metrics["iou_per_class"]
-    assert result["scores"]["tune/miou"] == metrics["miou"]
+    assert len(runs) == len(rows_of(runs[0])) == 1
 
 
 @pytest.mark.usefixtures("_no_key")
@@ -255,3 +223,69 @@ def test_auto(monkeypatch, environment, expected) -> None:
         monkeypatch.setenv(name, value)
     assert wandb_mode("auto") == expected
     assert wandb_mode("offline") == "offline"
+
+
+# The CRF's numbers: parameters, gradients, iterations
+
+
+@pytest.fixture
+def make(tiny):
+    """A segmenter of nine classes with a CRF of these changes."""
+
+    def segmenter(**changes) -> Segmenter:
+        config = CrfConfig(**asdict(tiny.crf), theta_alpha=6.0, theta_gamma=2.0)
+        torch.manual_seed(0)
+        return Segmenter(SegmenterConfig(9, tiny.model.network, replace(config, **changes)))
+
+    return segmenter
+
+
+def test_scalars_are_the_parameters_in_pixels_of_the_image(make) -> None:
+    segmenter = make(resolution=2, theta_beta=5.0, spatial_weight=2.0, output_scale=0.5)
+    potentials = segmenter.crf.potentials
+    with torch.no_grad():
+        potentials.weight("spatial")[:3] = torch.tensor([-1.0, 2.0, 11.0])
+        potentials.compatibility.matrix[0, 1] = 73.0  # 72 entries are off the diagonal
+        potentials.compatibility.matrix[4, 4] = 100.0
+    values = crf_scalars(segmenter)
+    expected = {
+        **{"theta_alpha": 6.0, "theta_beta": 5.0, "theta_gamma": 2.0, "output_scale": 0.5},
+        **{"spatial_weight_mean": (-1 + 2 + 11 + 6 * 2) / 9, "spatial_weight_min": -1.0},
+        **{"spatial_weight_max": 11.0, "compatibility_off_diagonal": 2.0},
+    }
+    # float32, and theta through its logarithm
+    assert {key: values[f"crf/{key}"] for key in expected} == pytest.approx(expected, rel=1e-6)
+
+
+def test_gradient_norms_are_those_of_each_part(make) -> None:
+    segmenter = make()
+    assert crf_gradient_norms(segmenter) == {}
+    for parameter in segmenter.crf.parameters():
+        parameter.grad = torch.full_like(parameter, 2.0)
+    expected = {"kernel_weights": 2 * 18**0.5, "compatibility": 2 * 81**0.5, "scales": 2.0}
+    named = {f"crf/gradient_norm/{part}": norm for part, norm in expected.items()}
+    assert crf_gradient_norms(segmenter) == pytest.approx(named)
+
+
+def test_the_trace_has_the_librarys_energies_per_pixel(make, tiny) -> None:
+    segmenter = make(resolution=2, num_iterations_eval=3, output_scale=1.0)
+    sample = data.build(tiny.data, "tune")[0]
+    rows = iteration_trace(segmenter.train(), sample)
+    assert [row["iteration"] for row in rows] == [0, 1, 2, 3]
+    assert rows[0]["largest_change"] == 0
+    assert all(row["largest_change"] > 0 for row in rows[1:])
+
+    segmenter.eval()
+    with torch.no_grad():
+        image = sample.image[None].float()
+        unary = shrink(segmenter.unary(image), 2)
+        kernels = segmenter.crf.potentials.build_kernels(shrink_image(image, 2))
+        q = segmenter.crf.infer(unary, kernels).softmax(1).flatten(2).mT
+        (penalties,) = segmenter.crf.potentials.penalties(torch.float32)
+        arguments = (q, unary.flatten(2).mT, kernels, penalties)
+        pixels = unary[0, 0].numel()
+        # the same sums of 9 * 289 float32 terms in another order
+        assert rows[-1]["relaxed_energy"] == pytest.approx(
+            relaxed_energy(*arguments).item() / pixels, rel=1e-4
+        )
+        assert rows[-1]["kl"] == pytest.approx(free_energy(*arguments).item() / pixels, rel=1e-4)

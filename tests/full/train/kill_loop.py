@@ -101,10 +101,10 @@ def main(arguments: list[str]) -> None:
             # The next few steps are the moments of interest: between them the file is written.
             ended = not kill_once(killed, before + 1, moments.uniform(0, 0.5), *steps)
             after = steps_in(checkpoint_of(killed))
+            print(f"kill {kills}: step {before} -> {after}{', done' if ended else ''}", flush=True)
             if after < before:
                 raise SystemExit(f"step {before} was saved, step {after} is left")
             kills += not ended
-            print(f"kill {kills}: step {before} -> {after}{', done' if ended else ''}", flush=True)
             if ended:  # too few steps for so many kills: from the start again
                 check(left_alone, killed)
                 killed = Path(folder, f"killed-{kills}")
