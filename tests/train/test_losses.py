@@ -137,7 +137,7 @@ def test_two_processes_have_the_loss_and_gradient_of_one_with_both_batches(
     (expected,) = torch.autograd.grad(whole, logits)
 
     counts: list[Tensor] = []
-    monkeypatch.setattr(distributed, "mean", lambda count: counts.append(count) or count)
+    monkeypatch.setattr(distributed, "mean", lambda count: (counts.append(count), count)[1])
     for i in (0, 1):
         loss(logits[i : i + 1], labels[i : i + 1])
     mean = torch.stack(counts).double().mean()
@@ -263,7 +263,7 @@ def test_a_difference_of_a_millionth_is_not_lost_in_float32() -> None:
     """Of two Jaccard losses of order one it would be rounded to a multiple of 6e-8."""
     foreground = torch.arange(2_000_000) % 2 == 0
     every = torch.ones_like(foreground)
-    gradients = []
+    gradients: list[Tensor] = []
     for dtype in (torch.float32, torch.float64):
         errors = torch.linspace(1, 0, 2_000_000, dtype=dtype, requires_grad=True)
         gradients += torch.autograd.grad(extended_jaccard(errors, foreground, every), errors)
