@@ -235,7 +235,7 @@ def test_a_search_is_shared_where_no_field_of_the_form_that_acts_on_it_differs(t
     for field in fields(CrfForm):
         other = {**config, "crf": {**config["crf"], field.name: "another"}}
         for arm in ("start", "unary"):
-            same = searched(other, arm) == searched(config, arm)  # type: ignore[arg-type]
+            same = searched(other, arm) == searched(config, arm)
             assert same == (field.name in NOT_IN_A_SEARCH), field.name
 
 

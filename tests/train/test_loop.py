@@ -215,7 +215,11 @@ def test_compile_is_on_request_and_used_in_every_step(
     compiled = []
 
     def compile_(function):
-        return lambda image: compiled.append(image.shape) or function(image)
+        def called(image):
+            compiled.append(image.shape)
+            return function(image)
+
+        return called
 
     monkeypatch.setattr(torch, "compile", compile_)
     world.recipe = replace(tiny, model=replace(tiny.model, network=network or tiny.model.network))

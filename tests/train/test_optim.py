@@ -43,7 +43,7 @@ def groups_of(segmenter: Segmenter, config: FitConfig, arm: str = "unary") -> di
 def test_heads_and_biases_learn_as_fast_as_the_prototxt_says() -> None:
     """DeepLab v1 and v2: 10 times for the head's weights, 20 for its bias, 2 for all others."""
     segmenter = shell(DeepLabV1Config(backbone=VggConfig(fc_channels=16)), CRF)
-    multipliers = {"head_multiplier": 10, "bias_multiplier": 2}
+    multipliers: dict[str, Any] = {"head_multiplier": 10, "bias_multiplier": 2}
     config = FitConfig(optimizer="sgd", momentum=0.99, lr=1.0, weight_decay=5e-4, **multipliers)
     groups = groups_of(segmenter, config, "joint")
     assert {group["momentum"] for group in groups.values()} == {0.99}
