@@ -52,15 +52,34 @@ def test_a_prefix_that_is_given_must_fit() -> None:
         from_crfasrnn(with_prefix("crfrnn."), prefix="crf.")
 
 
-# oracle: gradients, and the layer by itself, are in test_reference.py
+# oracle
 
 
-def test_equals_the_layer() -> None:
-    crf = from_crfasrnn(ARRAYS, theta_alpha=30, theta_beta=12, theta_gamma=3, num_iterations=4)
-    image = torch.from_numpy(REFERENCE["crfasrnn/image"]).permute(2, 0, 1)[None]
-    ours = crf(torch.from_numpy(REFERENCE["crfasrnn/unary_logits"])[None], image)[0]
-    theirs = torch.from_numpy(REFERENCE["crfasrnn/out_logits"])
-    assert (ours - theirs).norm() / theirs.norm() < 0.02  # what is asked for
+@pytest.mark.parametrize("spatial_filter", ["lattice", "separable"])
+def test_equals_the_layer_and_its_gradients(spatial_filter: Any) -> None:
+    theirs = {k[9:]: torch.from_numpy(v) for k, v in REFERENCE.items() if k.startswith("crfasrnn/")}
+    crf = from_crfasrnn(
+        ARRAYS,
+        theta_alpha=30,
+        theta_beta=12,
+        theta_gamma=3,
+        num_iterations=4,
+        spatial_filter=spatial_filter,
+    )
+    unary = theirs["unary_logits"][None].clone().requires_grad_()
+    out = crf(unary, theirs["image"].permute(2, 0, 1)[None])
+    out.backward(theirs["grad_out"][None])
+    parts = crf.potentials
+    pairs = {
+        "out_logits": out[0],
+        "grad_unary": unary.grad[0],  # type: ignore[index]
+        "grad_spatial_weights": parts.weight("spatial").grad,
+        "grad_bilateral_weights": parts.weight("bilateral").grad,
+        "grad_compatibility": -parts.compatibility.matrix.grad,  # type: ignore[operator]
+    }  # that layer ADDS its messages
+    for name, ours in pairs.items():
+        error = (ours - theirs[name]).norm() / theirs[name].norm()
+        assert error < 0.02, f"{name}: relative L2 {error:.4f}"  # what is asked for
 
 
 # parameters

@@ -1,6 +1,6 @@
 """The layer against a published implementation: the images of crf_reference.npz.
 
-The volume is in test_densecrf.py, the CRF-as-RNN layer in test_importers.py.
+The CRF-as-RNN layer is in test_importers.py.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from crfrnn import CrfRnn
+from crfrnn.filtering import LatticeFilter, Normalized
+from crfrnn.inference import mean_field
 from tests.crfrnn.published import IMAGES, REFERENCE, settings
 
 
@@ -55,4 +57,27 @@ def test_equals_the_cpp_dense_crf_with_its_own_spatial_lattice(name: str) -> Non
 def test_agrees_with_the_cpp_dense_crf_by_default(name: str) -> None:
     ours, theirs = published(name, "separable")
     assert (ours.argmax(0) == theirs.argmax(0)).double().mean() >= 0.99
+    assert (ours - theirs).abs().mean() < 0.01
+
+
+def test_agrees_with_the_cpp_dense_crf_on_a_volume() -> None:
+    """A grey 3-D volume with generic features: the loop and the lattice are not tied to images."""
+    guide = torch.from_numpy(REFERENCE["volume/guide"]).flatten()
+    unary = torch.from_numpy(REFERENCE["volume/unary_logits"])
+    depth, height, width = unary.shape[1:]
+    place = torch.cartesian_prod(
+        torch.arange(depth).float(), torch.arange(height).float(), torch.arange(width).float()
+    )
+    spatial = place / torch.tensor([2.0, 3.0, 3.0])
+    bilateral = torch.cat([place / torch.tensor([4.0, 8.0, 8.0]), guide[:, None] / 20], dim=1)
+    ones = torch.ones(1, len(guide), 1)
+    kernels = [
+        Normalized(LatticeFilter(features[None]), "symmetric", ones)
+        for features in (spatial, bilateral)
+    ]
+    pairwise = [[-2 * torch.eye(2), -6 * torch.eye(2)]]
+    logits = mean_field(unary.flatten(1).t()[None].contiguous(), kernels, pairwise, 5)
+    theirs = torch.from_numpy(REFERENCE["volume/q"]).flatten(1)
+    ours = logits.softmax(-1)[0].t()
+    assert (ours.argmax(0) == theirs.argmax(0)).double().mean() >= 0.995
     assert (ours - theirs).abs().mean() < 0.01
