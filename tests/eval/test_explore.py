@@ -47,7 +47,7 @@ def test_the_marginals_are_those_of_the_layer_and_kernels_serve_while_they_can()
         ({"normalization": "after"}, False),
         ({"resolution": 2}, False),
     ):
-        setting = replace(setting, **change)  # type: ignore[arg-type]
+        setting = replace(setting, **change)
         refined = refinery.refine(scene, setting)
         assert refined.reused == reused
         assert not refinery.refine(replace(scene, name=f"other {change}"), setting).reused

@@ -234,7 +234,7 @@ def test_options_that_do_not_fit_are_refused() -> None:
         ({"crf": replace(FORM, damping=0.5)}, "leaves labels out of undamped mean field alone"),
     ):
         with pytest.raises(ValueError, match=message):
-            TuneOptions(Path("checkpoint.pt"), **changes)  # type: ignore[arg-type]
+            TuneOptions(Path("checkpoint.pt"), **changes)
     with pytest.raises(ValueError, match=r"search\.theta_alpha must hold values above 0, got \(\)"):
         SearchConfig(theta_alpha=())
     with pytest.raises(ValueError, match=r"search\.num_images must be at least 1"):

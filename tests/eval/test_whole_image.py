@@ -225,7 +225,7 @@ def test_what_makes_no_sense_or_this_segmenter_cannot_do_is_refused() -> None:
         ({"fusion": "max", "window": 65}, "fusion 'max' compares logits"),
     ):
         with pytest.raises(ValueError, match=message):
-            InferenceConfig(**values)  # type: ignore[arg-type]
+            InferenceConfig(**values)
     with pytest.raises(ValueError, match="there is none behind this network"):
         infer(tiny_segmenter(None), noise(33, 33), InferenceConfig(crf="per_scale"))
     with pytest.raises(ValueError, match=r"at least 65 pixels.*pass --window 65"):
