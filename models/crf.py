@@ -11,7 +11,12 @@ from crfrnn.filtering.fused import Storage
 from crfrnn.frank_wolfe import FrankWolfe, Regularizer
 from crfrnn.inference import Inference, MeanField
 from crfrnn.kernels import FilterName, KernelConfig
-from crfrnn.label_matrices import CompatibilityForm, KernelWeights
+from crfrnn.label_matrices import KernelWeights
+
+# The forms of `crfrnn.CrfRnn` that need no further number, as "low_rank" does.
+Compatibility = Literal["potts", "diagonal", "symmetric", "full"]
+# Of the filters, those that take a guide.
+BilateralFilter = Literal["lattice", "exact", "window"]
 
 OF_MEAN_FIELD = ("damping", "storage")
 OF_FRANK_WOLFE = ("regularizer", "temperature", "step")
@@ -32,12 +37,12 @@ class CrfForm:
     """
 
     kernel_weights: KernelWeights = "class"
-    compatibility: CompatibilityForm = "full"
+    compatibility: Compatibility = "full"
     normalization: Normalization = "after"
     num_iterations: int = 5
     num_iterations_eval: int = 10
     spatial_filter: FilterName = "separable"
-    bilateral_filter: FilterName = "lattice"
+    bilateral_filter: BilateralFilter = "lattice"
     lattice_accuracy: LatticeAccuracyName = "standard"
     learn_unary_scale: bool = False
     learn_output_scale: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, fields, replace
 from inspect import signature
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ from eval.metrics import scores
 from eval.tuning.grid import SearchConfig
 from eval.tuning.search import search
 from models import CrfConfig, CrfForm, Segmenter, SegmenterConfig
-from models.crf import build_crf
+from models.crf import OF_FRANK_WOLFE, build_crf
 from tests.models.small import SLIM
 
 NETWORK = SLIM["v3 mobilenet"]
@@ -34,6 +34,14 @@ def described(config: CrfConfig, **weights: torch.Tensor) -> dict[str, Any]:
     found = segmenter.describe_crf()
     assert found is not None
     return found
+
+
+def test_every_choice_of_a_form_builds_a_crf() -> None:
+    """What may be chosen on a command line can be built: no choice can only raise."""
+    for name, hint in get_type_hints(CrfForm).items():
+        others: dict[str, Any] = {"inference": "frank_wolfe"} if name in OF_FRANK_WOLFE else {}
+        for choice in get_args(hint) if get_origin(hint) is Literal else ():
+            build_crf(CrfConfig(**{**others, name: choice}), 3)
 
 
 def test_defaults_are_those_of_the_library() -> None:
