@@ -125,7 +125,8 @@ def test_only_scored_classes_that_occur_enter_the_mean() -> None:
     result = score([random_pair(0)])
     ious = result["iou_per_class"]
     assert ious["boat"] is None
-    assert result["miou"] == sum(ious[name] for name in CLASSES[:4]) / 4
+    # From 3.12 on Python's sum compensates its rounding, NumPy's does not.
+    assert result["miou"] == pytest.approx(sum(ious[n] for n in CLASSES[:4]) / 4, rel=1e-15)
     some = score([random_pair(0)], scored=(1, 3))
     assert some["miou"] == (ious["cow"] + ious["road"]) / 2
     assert some["pixel_accuracy"] == result["pixel_accuracy"]
