@@ -1,4 +1,4 @@
-"""What a data set is: samples, classes, palettes, and how many pixels each class has."""
+"""Describe a data set: samples, classes, palettes, and the pixels of each class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What made a result: command, commit, versions, machine; and how two configurations differ."""
+"""Record what made a result, and tell how two configurations differ."""
 
 from __future__ import annotations
 

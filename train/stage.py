@@ -1,4 +1,4 @@
-"""What learns in a training, and where it writes."""
+"""Set up one training: what learns in it, and where it writes."""
 
 from __future__ import annotations
 
