@@ -12,6 +12,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from runtime.provenance import CODE
 from tests.house.source_tree import ROOMS, ROOT, imports_of, python_files, repository_files, top
 
 if sys.version_info >= (3, 11):
@@ -120,3 +121,7 @@ def test_version_is_the_same_everywhere(pyproject):
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == pyproject["project"]["version"]
     assert citation["license"] == pyproject["project"]["license"]
+
+
+def test_a_change_of_any_room_marks_a_result_as_of_changed_code():
+    assert {f":/{room}" for room in ROOMS} <= set(CODE)
