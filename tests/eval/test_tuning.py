@@ -84,6 +84,22 @@ def test_the_best_row_is_returned_and_its_score_is_that_of_the_segmenter(coarse)
     assert top["miou"] == pytest.approx(expected, abs=1e-12)
 
 
+def test_rows_and_temperature_stay_what_they_were(coarse) -> None:
+    best, rows = search(network(), FORM, data.build(SCENES, "tune"), coarse, GRID.config(None))
+    found = [(r["theta_alpha"], r["bilateral_weight"], r["miou"]) for r in rows]
+    assert found == [
+        (5.0, 1.0, pytest.approx(0.23973060226317314, abs=1e-12)),
+        (5.0, 4.0, pytest.approx(0.26280278133185775, abs=1e-12)),
+        (10.0, 1.0, pytest.approx(0.24670500671666698, abs=1e-12)),
+        (10.0, 4.0, pytest.approx(0.29967471201818974, abs=1e-12)),
+        (7.5, 4.0, pytest.approx(0.2825591042885016, abs=1e-12)),
+        (12.5, 4.0, pytest.approx(0.3153887193276359, abs=1e-12)),
+        (10.0, 2.5, pytest.approx(0.27478999032152723, abs=1e-12)),
+        (10.0, 5.5, pytest.approx(0.31592348460734887, abs=1e-12)),
+    ]
+    assert best.output_scale == pytest.approx(0.4580459932851214, rel=1e-6)
+
+
 def test_settings_that_share_widths_share_filters(coarse, monkeypatch) -> None:
     builds: list[int] = []
     build = PairwisePotentials.build_kernels
