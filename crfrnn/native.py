@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
+import multiprocessing.context
+import os
 import warnings
 from collections.abc import Sequence
 from ctypes import c_float, c_int, c_int32, c_int64, c_void_p
@@ -26,6 +29,21 @@ OUTDATED = (
     "PyTorch path serves, several times slower. Build it again: `pip install -e .` in a clone, or "
     "`pip install --force-reinstall --no-deps crfrnn`."
 )
+
+
+def _use_one_thread() -> None:
+    """Keep torch from its threads, which do not survive a fork: a child would wait for them.
+
+    One thread is what a process of a pool should use anyway. Calling `torch.set_num_threads` in a
+    forked child brings the wait back. The threads of csrc/ end with each call: no fork meets them.
+    """
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_use_one_thread)
+    if isinstance(multiprocessing.current_process(), multiprocessing.context.ForkProcess):
+        _use_one_thread()  # imported in the child: its parent may have used torch's threads
 
 
 class PointsArgument(ctypes.Structure):

@@ -80,9 +80,8 @@ def refine(
     unary = tensor(probabilities).clamp_(CLIP, 1).log_()
     guide = tensor(image, np.uint8).permute(2, 0, 1)
     with torch.no_grad():
-        q = crf(unary[None], guide[None])[0].softmax(dim=0)
-    refined: Floats = q.numpy()
-    return refined
+        q = crf.marginals(unary[None], guide[None])[0]
+    return np.ascontiguousarray(q.numpy())
 
 
 def _check_grid(probabilities: object, image: object) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -118,24 +116,6 @@ def test_from_four_python_threads_at_once(threads: Callable[[int], None]) -> Non
             together = list(pool.map(everything, features, v, shapes))
             for one, other in zip(alone, together, strict=True):
                 assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
-@pytest.mark.timeout(60)
-def test_in_a_forked_child(threads: Callable[[int], None]) -> None:
-    threads(2)
-    features, v = random_features(1, 60 * 50, 3), random_rows(1, 60 * 50, 21)
-    lattice, _ = cpu.build_lattice(features, STANDARD)
-    parent = cpu.lattice_filter(lattice, v, STANDARD, transposed=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # other threads of the test process
-        child = os.fork()
-    if child == 0:
-        # Compared by NumPy: torch's own thread pool does not survive a fork.
-        again, _ = cpu.build_lattice(features, STANDARD)
-        filtered = cpu.lattice_filter(again, v, STANDARD, transposed=False)
-        os._exit(0 if np.array_equal(filtered.numpy(), parent.numpy()) else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_layout_of_the_input_does_not_matter() -> None:
