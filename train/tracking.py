@@ -24,8 +24,8 @@ from PIL import Image
 from crfrnn.label_matrices import MatrixWeight, potts
 from data import VOID, SegmentationDataset
 from eval.metrics import SHOWN_WIDTHS
-from eval.report.figures.canvas import panels, style
-from eval.report.figures.matrices import heat_map as draw_matrix
+from eval.report.figures import heat_map as draw_matrix
+from eval.report.figures import panels, style
 from models import Segmenter
 from runtime.provenance import provenance
 from train.crf_trace import evaluating, iteration_trace

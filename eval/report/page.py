@@ -7,6 +7,7 @@ comparison that was stopped half-way still deserves its report.
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import re
@@ -20,8 +21,7 @@ from data.dataset import SegmentationDataset
 from eval import wording
 from eval.report import gallery, learned, tables
 from eval.report.comparison import Comparison, comparisons
-from eval.report.figures import KINDS, Drawing, draw, write_files
-from eval.report.figures.canvas import WITH_CRF
+from eval.report.figures import KINDS, WITH_CRF, Drawing, draw, write_files
 from eval.report.images import find_split
 from eval.report.reading import Lack, read_run
 from eval.summary import missing_runs
@@ -91,7 +91,7 @@ def write_report(
     bodies = ""
     target = figures or page.parent / "figures"
     for number, comparison in enumerate(found):
-        drawings = {name: draw(comparison, name, f"c{number}") for name in KINDS}
+        drawings = {name: draw(comparison, name) for name in KINDS}
         inside = target if len(found) == 1 else target / f"{number + 1}-{_slug(comparison.name)}"
         files += write_files(drawings, inside)
         images = split or find_split(comparison, data_root)
@@ -215,7 +215,15 @@ def _arms(about: Mapping[str, str]) -> str:
 
 
 def _figure(drawing: Drawing) -> str:
-    return drawing.inline or _absent(drawing.reason)
+    if drawing.reason:
+        return _absent(drawing.reason)
+    data = base64.b64encode(drawing.svg.encode()).decode("ascii")
+    # Little larger than drawn where there is room; on a phone it scrolls rather than vanishes.
+    size = f"min-width:{0.71 * drawing.width:.0f}px;max-width:{1.12 * drawing.width:.0f}px"
+    return (
+        f'<img class="plot" style="{size}" alt="{_escape(drawing.label)}" '
+        f'src="data:image/svg+xml;base64,{data}">'
+    )
 
 
 def _absent(reason: str) -> str:

@@ -11,10 +11,7 @@ import numpy as np
 
 from eval.metrics import scores
 from eval.report.comparison import Comparison
-from eval.report.figures import KINDS, draw
-from eval.report.figures.canvas import canvas, style
-from eval.report.figures.matrices import heat_map
-from eval.report.figures.vector import svg_file
+from eval.report.figures import KINDS, canvas, draw, heat_map, style, svg_of
 from eval.report.reading import ArmRun, RunRecord
 from eval.results.forest import forest
 from eval.results.gallery import GALLERY
@@ -50,7 +47,7 @@ def write_figures(store: Store, study: Study, load: Load) -> list[Path]:
             continue
         if name == "trimap" and len({run.arm for run in comparison.records[0].runs}) == 1:
             continue  # one curve alone has nothing to be held against
-        drawing = draw(comparison, name, study.name)
+        drawing = draw(comparison, name)
         if not drawing.reason:
             path = folder / f"{name}.svg"
             path.write_text(drawing.svg, encoding="utf-8")
@@ -65,12 +62,12 @@ def label_of(name: str, study: Study) -> str:
 
 def write_forest(folder: Path, study: Study, load: Load) -> list[Path]:
     """FOREST, where there are labels to compare."""
-    with style(study.name):
+    with style():
         figure = forest(study, load)
         if figure is None:
             return []
         path = folder / FOREST
-        path.write_text(svg_file(figure), encoding="utf-8")
+        path.write_text(svg_of(figure), encoding="utf-8")
     return [path]
 
 
@@ -86,12 +83,12 @@ def write_context(folder: Path, study: Study) -> list[Path]:
         return []
     names = next(list(r["context"]) for r in study.records if r.get("context"))
     size = len(names)
-    with style(study.name):
+    with style():
         figure, axes = canvas(240 + 34 * size, 138 + 26 * size)
         title = textwrap.fill(CONTEXT_TITLE, 36)  # as wide as seven labels are
         heat_map(axes, title, np.mean(learnt, 0), np.zeros((size, size)), names, "0")
         path = folder / CONTEXT
-        path.write_text(svg_file(figure), encoding="utf-8")
+        path.write_text(svg_of(figure), encoding="utf-8")
     return [path]
 
 
@@ -146,7 +143,7 @@ def figure_lines(store: Store, study: Study) -> list[str]:
         if path.is_file():
             label = label_of(name, study)
             whose = "" if label == study.against[0] else f", of “{label}”"
-            lines += [f"![{KINDS[name].label}{whose}]({path.as_posix()})", ""]
+            lines += [f"![{KINDS[name][1]}{whose}]({path.as_posix()})", ""]
     path = store.root / study.name / CONTEXT
     if path.is_file():
         lines += [f"![{CONTEXT_TITLE}]({path.as_posix()})", ""]

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from eval.metrics import Interval
-from eval.report.figures.canvas import COLOURS, WITH_CRF, panels, with_tips
+from eval.report.figures import COLOURS, WITH_CRF, panels
 from eval.results.lines import Load
 from eval.results.paired import DIFFERENCES, differences
 from eval.results.store import Study
@@ -55,19 +55,17 @@ def draw_panel(axis: Axes, dots: Dots, labels: Sequence[str], score: int) -> Non
     """One score: a row for each label from above, in it the arms."""
     axis.axvline(0, color=COLOURS["soft"], linewidth=1.2)
     for arm in WITH_CRF:
-        rows, found, texts = [], [], []
+        rows, found = [], []
         for row, label in enumerate(labels):
             arms = [other for other in WITH_CRF if (label, other) in dots]
             interval = dots[label, arm][score] if arm in arms else None
             if interval is not None:
                 rows.append(row + APART * (arms.index(arm) - (len(arms) - 1) / 2))
                 found.append([100 * value for value in interval])
-                texts.append(f"{label}, {arm}: {DIFFERENCES[score].change(interval)}")
         for y, (_, low, high) in zip(rows, found, strict=True):
             axis.plot([low, high], [y, y], color=COLOURS[arm])
         if rows:
             values = [value for value, _, _ in found]
-            points = axis.scatter(values, rows, s=34, color=COLOURS[arm], label=arm, zorder=3)
-            with_tips(points, texts)
+            axis.scatter(values, rows, s=34, color=COLOURS[arm], label=arm, zorder=3)
     axis.set_ylim(len(labels) - 0.5, -0.5)
     axis.grid(visible=False, axis="y")

@@ -17,7 +17,7 @@ from PIL import Image
 from eval.prediction_files import Picture
 from eval.report.choosing import Item, best_worst_and_between, compared, ranked
 from eval.report.comparison import Comparison
-from eval.report.figures.canvas import COLOURS, panels, style
+from eval.report.figures import COLOURS, panels, style
 from eval.report.reading import ArmRun, read_run
 from runtime.run_folder import ARMS
 
