@@ -7,7 +7,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
@@ -67,6 +67,30 @@ def provenance() -> dict[str, Any]:
         "dirty": bool(git("status", "--porcelain", "--", *CODE)),
         "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
         "machine": machine(),
+    }
+
+
+def merged(invocations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Merge what made a result over every invocation that did work on it.
+
+    Args:
+        invocations: entries of origin.json: `provenance()` with "started" and "seconds".
+
+    Returns:
+        command, commit, dirty, started, versions, machine, wall_seconds; "unknown", or empty, where
+        no invocation is known.
+
+    Raises:
+        KeyError: an entry lacks one of them.
+    """
+    unknown = {"started": "unknown", "versions": {}, "machine": {}}
+    first = invocations[0] if invocations else unknown
+    return {
+        **{key: first[key] for key in unknown},
+        "command": " && ".join(dict.fromkeys(e["command"] for e in invocations)) or "unknown",
+        "commit": ", ".join(dict.fromkeys(e["commit"] for e in invocations)) or "unknown",
+        "dirty": any(entry["dirty"] for entry in invocations),
+        "wall_seconds": sum(entry["seconds"] for entry in invocations),
     }
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 from uuid import uuid4
@@ -20,7 +18,7 @@ from data import CollageConfig, DataConfig, SegmentationDataset, Split
 from models import CrfConfig, Segmenter
 from runtime import distributed
 from runtime.checkpoint import load_segmenter, read_checkpoint
-from runtime.provenance import differences, provenance
+from runtime.provenance import differences, merged, provenance
 
 # The five arms of the comparison, in the order in which they are shown everywhere.
 
@@ -39,6 +37,7 @@ ABOUT_ARMS: dict[str, str] = {
 # Which recipe a run folder is of, when two hold runs of one, and the digest that says so.
 
 CHANGES_NO_ARM = (
+    "recipe",
     "seeds",
     "workers",
     "device",
@@ -76,22 +75,6 @@ def digest_of(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(written.encode()).hexdigest()[:DIGEST_LENGTH]
 
 
-def recipe_of(command: str) -> str | None:
-    """The recipe's name in `python -m train ...`; None where it names none."""
-    words = shlex.split(command)
-    if "train" not in words:
-        return None
-    verb, *options = words[words.index("train") + 1 :] or [""]
-    if verb in ("compare", "run"):
-        return options[0] if options else None
-    if verb != "ablate":
-        return None
-    for before, word in pairwise(["", *options]):
-        if before == "--recipe" or word.startswith("--recipe="):
-            return word.removeprefix("--recipe=")
-    return "collage"  # the default
-
-
 # The data set that a checkpoint or a run was made with, wherever it lies now.
 
 
@@ -126,7 +109,7 @@ def config_at(config: Mapping[str, Any], root: Path | None) -> DataConfig:
 
 # The folder of a comparison: what is kept where, and whether it may be gone on with.
 #
-# config.json                      the recipe, and origin.json: who did work here
+# config.json                      the recipe and its name, and origin.json: who did work here
 # arms/<arm>-seed<k>/              checkpoint.pt, metrics.jsonl, result.json, search.json, and what
 #                                  was counted on every image: counts-<split>.npz, for an arm with
 #                                  a CRF also counts-<split>-before-crf.npz
@@ -205,18 +188,9 @@ class RunFolder:
         others = [entry for entry in signed if entry.get("id") != self._invocation["id"]]
         write_json(self.path / "origin.json", [*others, {**self._invocation, "seconds": seconds}])
 
-    def origin(self) -> dict[str, Any]:
-        """What made this folder, over every invocation that did work in it."""
-        signed: list[dict[str, Any]] = read_json(self.path / "origin.json") or []
-        if not signed:
-            raise ValueError(f"nothing was run in {self.path}.")
-        return {
-            **{k: signed[0][k] for k in ("started", "versions", "machine")},
-            "command": " && ".join(as_whole([entry["command"] for entry in signed])),
-            "commit": ", ".join(dict.fromkeys(entry["commit"] for entry in signed)),
-            "dirty": any(entry["dirty"] for entry in signed),
-            "wall_seconds": sum(entry["seconds"] for entry in signed),
-        }
+    def provenance(self) -> dict[str, Any]:
+        """Merge what made this folder over every invocation that did work in it."""
+        return merged(read_json(self.path / "origin.json") or [])
 
     def arm(self, arm: ArmName, seed: int) -> Path:
         """The folder of one arm."""
@@ -262,22 +236,3 @@ def write_json(path: Path, value: Any) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def as_whole(commands: Sequence[str]) -> list[str]:
-    """The commands without repetition; single arms of one recipe and options as one comparison.
-
-    `python -m train run` makes the same arms as `compare`, in any order and on several machines.
-    """
-    whole = []
-    for command in commands:
-        words = shlex.split(command)
-        if words[:4] == ["python", "-m", "train", "run"]:
-            for option in ("--arm", "--seed"):
-                if option in words:
-                    at = words.index(option)
-                    del words[at : at + 2]
-            words[3] = "compare"
-            words = [word for word in words if word != "--resume"]
-        whole.append(shlex.join(words))
-    return list(dict.fromkeys(whole if len(set(whole)) == 1 else commands))

@@ -175,7 +175,7 @@ class ArmRunner:
         self.recipe = recipe
         self.resume = resume
         self.device = device_named(recipe.device)
-        self.config = as_json(asdict(recipe))
+        self.config = {"recipe": name, **as_json(asdict(recipe))}
         self.data = data.config_to_dict(recipe.data)
         self.train = data.build(recipe.data, "train")
         self.tune = data.build(recipe.data, "tune")
@@ -396,7 +396,7 @@ class ArmRunner:
             self.recipe.wandb,
             group=self.group,
             name=f"{arm}-seed{seed}",
-            config={"recipe": self.name, "arm": arm, "seed": seed, **self.config},
+            config={"arm": arm, "seed": seed, **self.config},
             tags=(self.name, arm, self.folder.name),
             run_id=self._run_id(arm, seed),
         )
@@ -636,7 +636,7 @@ def gather(runner: ArmRunner, runs: list[Result]) -> dict[str, Any]:
     return {
         "name": runner.folder.name,
         "recipe": runner.name,
-        **runner.folder.origin(),
+        **runner.folder.provenance(),
         "config": runner.config,
         "data": {
             "classes": list(runner.train.classes),

@@ -21,6 +21,7 @@ from eval.metrics.counts import Weights
 from eval.metrics.scores import Score
 from eval.report.reading import ArmRun, Lack, RunRecord
 from eval.summary import Spread, over_seeds, paired_difference, score
+from runtime.provenance import merged
 from runtime.run_folder import what_matters
 
 Floats = npt.NDArray[np.float64]
@@ -75,17 +76,11 @@ class Comparison:
     @cached_property
     def results(self) -> dict[str, Any]:
         """In the form of a results.json, for `eval.summary`, `eval.table` and `eval.wording`."""
-        origins = [record.origin for record in self.records if record.origin]
-        unknown = {"started": "unknown", "versions": {}, "machine": {}}
         steps = {int(run.result["network_steps"]) for run in self.runs if run.arm != "start"}
         return {
             "name": self.name,
             "recipe": self.recipe,
-            **{key: (origins[0] if origins else unknown)[key] for key in unknown},
-            "command": " && ".join(dict.fromkeys(o["command"] for o in origins)) or "unknown",
-            "commit": ", ".join(dict.fromkeys(o["commit"] for o in origins)) or "unknown",
-            "dirty": any(origin["dirty"] for origin in origins),
-            "wall_seconds": sum(origin["wall_seconds"] for origin in origins),
+            **merged([entry for record in self.records for entry in record.invocations]),
             "config": self.records[0].config,
             "data": {
                 "classes": list(self.classes),

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from eval.metrics import SplitCounts
-from runtime.run_folder import ARMS, ArmName, recipe_of
+from runtime.provenance import merged
+from runtime.run_folder import ARMS, ArmName
 
 Values = Mapping[str, Any]
 
@@ -77,7 +78,7 @@ class RunRecord:
         path: of the folder.
         recipe: name of the recipe.
         config: the content of config.json; empty where it cannot be read.
-        origin: command, commit, dirty, versions, machine, started, wall_seconds.
+        invocations: that did work in the folder; see `runtime.provenance.merged`.
         classes: names, the position is the id.
         scored: ids whose scores are averaged.
         splits: how many images each split has, as far as that is known.
@@ -88,7 +89,7 @@ class RunRecord:
     path: Path
     recipe: str
     config: Values
-    origin: Values
+    invocations: tuple[Values, ...]
     classes: tuple[str, ...]
     scored: tuple[int, ...]
     splits: Mapping[str, int]
@@ -127,7 +128,7 @@ def read_run(path: Path) -> RunRecord:
     path = path.resolve()  # so that `.` has a name
     reader = _Reader(path)
     config = reader.values("config.json", "It is shown alone: which recipe it is of is unknown.")
-    origin = reader.origin()
+    invocations = reader.invocations()
     results = reader.values(
         "results.json", "The run is not finished: repeat its command with --resume to go on."
     )
@@ -140,26 +141,15 @@ def read_run(path: Path) -> RunRecord:
     data = (results or {}).get("data") or _data_of(runs)
     return RunRecord(
         path,
-        str((results or {}).get("recipe") or recipe_of(origin.get("command", "")) or path.name),
+        str((config or {}).get("recipe") or path.name),
         config or {},
-        origin,
+        invocations,
         tuple(data["classes"]),
         tuple(data["scored"]),
         data["splits"],
         runs,
         tuple(reader.lacks),
     )
-
-
-def origin_of(signed: Sequence[Values]) -> dict[str, Any]:
-    """What made a folder, over every invocation that did work in it, at least one."""
-    return {
-        **{k: signed[0][k] for k in ("started", "versions", "machine")},
-        "command": " && ".join(dict.fromkeys(entry["command"] for entry in signed)),
-        "commit": ", ".join(dict.fromkeys(entry["commit"] for entry in signed)),
-        "dirty": any(entry["dirty"] for entry in signed),
-        "wall_seconds": sum(entry["seconds"] for entry in signed),
-    }
 
 
 @dataclass
@@ -178,15 +168,16 @@ class _Reader:
         self.lacks.append(Lack(where, f"{name} holds no names and values", remedy))
         return None
 
-    def origin(self) -> dict[str, Any]:
-        """What made the folder; empty where that cannot be read."""
+    def invocations(self) -> tuple[Values, ...]:
+        """Who did work in the folder; none where that cannot be read."""
         remedy = "Command, commit and machine are unknown."
-        signed = self._json("origin.json", remedy, None)
+        entries = self._json("origin.json", remedy, None) or ()
         try:
-            return origin_of(signed) if signed else {}
+            merged(entries)
         except (KeyError, TypeError):
             self.lacks.append(Lack(self.path.name, "origin.json lacks what made the run", remedy))
-            return {}
+            return ()
+        return tuple(entries)
 
     def _json(self, name: str, remedy: str, folder: Path | None) -> Any:
         path = (folder or self.path) / name

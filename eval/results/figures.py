@@ -106,7 +106,7 @@ def comparison_of(study: Study, label: str, load: Load) -> Comparison | None:
                 path=Path(study.name),
                 recipe=records[0]["recipe"],
                 config=config,
-                origin={},
+                invocations=(),
                 classes=counts.classes,
                 scored=counts.scored,
                 splits={study.split: len(counts)},

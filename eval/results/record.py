@@ -13,7 +13,8 @@ import numpy as np
 from eval.metrics import SHOWN_WIDTHS, SplitCounts, harm_rate, scores
 from eval.metrics.scores import SCORES
 from eval.results.store import Record, digest_of_counts, read
-from runtime.run_folder import digest_of, recipe_of, what_matters
+from runtime.provenance import merged
+from runtime.run_folder import digest_of, what_matters
 
 HISTORY = 40
 PATHS = (("data", "root"), ("data", "sbd"), ("model", "weights"), ("model", "backbone_weights"))
@@ -40,15 +41,14 @@ def records_of(
     check_paths(config, folder)
     signed = read(folder / "origin.json")
     check_commands([entry["command"] for entry in signed], folder)
+    made_by = merged(signed)
     about = {
         "label": label,
         "split": split,
-        "recipe": recipe_of(signed[0]["command"]),
-        "command": " && ".join(dict.fromkeys(entry["command"] for entry in signed)),
+        "recipe": config.get("recipe", folder.name),
+        **{key: made_by[key] for key in ("command", "commit", "dirty")},
         "digest": digest_of(what_matters(config)),
         "config": config,
-        "commit": ", ".join(dict.fromkeys(entry["commit"] for entry in signed)),
-        "dirty": any(entry["dirty"] for entry in signed),
     }
     found = []
     for arm_folder in sorted((folder / "arms").glob("*-seed*")):

@@ -63,7 +63,13 @@ def make_run(run_dir: Path, split: SegmentationDataset, seeds: Sequence[int] = (
         for arm in BLUR
         for seed in (seeds[:1] if arm == "start" else seeds)
     ]
-    config = {"data": {"size": 97}, "fit": {"steps": 300}, "seeds": list(seeds), "wandb": "auto"}
+    config = {
+        "recipe": "collage",
+        "data": {"size": 97},
+        "fit": {"steps": 300},
+        "seeds": list(seeds),
+        "wandb": "auto",
+    }
     origin = {
         "command": "python -m train compare collage --out runs/demo",
         "commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False,

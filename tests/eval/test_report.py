@@ -164,7 +164,7 @@ def test_figures_say_the_numbers_of_the_run(written: Report, fake_run: FakeRun) 
 
 def test_strings_are_escaped(run_copy: Path, quick_page: Any, tmp_path: Path) -> None:
     evil = "<script>alert('x')</script> & $title"
-    rewrite(run_copy / "results.json", recipe=evil)
+    rewrite(run_copy / "config.json", recipe=evil)
     rewrite(run_copy / "config.json", name=evil)
     (origin,) = json.loads((run_copy / "origin.json").read_text())
     origin |= {"command": evil, "machine": {evil: evil}, "versions": {evil: evil}}

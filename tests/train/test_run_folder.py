@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from runtime.run_folder import RunFolder, as_whole, read_json, write_json
+from runtime.run_folder import RunFolder, read_json, write_json
 
 CONFIG = {"fit": 1, "seeds": [0, 1]}
 
@@ -30,7 +30,7 @@ def test_invocations_at_the_same_time_keep_each_others_lines(tmp_path: Path) -> 
         folder.sign()
     signed = read_json(tmp_path / "origin.json")
     assert len(signed) == len({entry["id"] for entry in signed}) == 2
-    assert one.origin()["wall_seconds"] == sum(entry["seconds"] for entry in signed)
+    assert one.provenance()["wall_seconds"] == sum(entry["seconds"] for entry in signed)
 
 
 def test_a_run_that_left_nothing_leaves_no_line_and_claims_no_folder(tmp_path: Path) -> None:
@@ -54,11 +54,3 @@ def test_results_without_checkpoints_are_protected(finished: Path) -> None:
     folder_of(finished, seeds=[0, 1, 2])
     with pytest.raises(ValueError, match=r"begin at the start of seed 0.*got \[1, 2\]"):
         folder_of(finished, seeds=[1, 2])
-
-
-def test_arms_made_one_by_one_are_told_as_the_comparison_they_make() -> None:
-    run = "python -m train run collage --resume --seeds 1 2 --out 'my run'"
-    arms = [f"{run} --arm start", f"{run} --arm joint --seed 2", f"{run} --arm joint --seed 1"]
-    assert as_whole(arms) == ["python -m train compare collage --seeds 1 2 --out 'my run'"]
-    other = f"{run} --arm joint --seed 1 --fit.lr 1"
-    assert as_whole([*arms, other, other]) == [*arms, other]

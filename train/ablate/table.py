@@ -14,7 +14,7 @@ from scipy import stats
 
 from eval import wording
 from eval.summary import Score, Split, Spread, over_seeds, paired_difference, score
-from runtime.provenance import provenance
+from runtime.provenance import merged
 from runtime.run_folder import as_json, read_json
 from train.ablate.ablation import Ablation
 from train.ablate.execute import jobs_of
@@ -54,22 +54,16 @@ def gather(
                 continue
             scores = {name: pick(result) for name, pick in SCORES.items()}
             rows += [{**run, "label": label, **scores} for label in variant.labels]
-    origins = [
+    invocations = [
         entry
         for variant in variants
         for entry in read_json(out / variant.digest / "origin.json") or []
     ]
-    here = provenance()
     return {
         "ablation": ablation.name,
         "question": ablation.question,
         "recipe": recipe_name,
-        "command": " && ".join(dict.fromkeys(entry["command"] for entry in origins))
-        or here["command"],
-        "commit": ", ".join(dict.fromkeys(entry["commit"] for entry in origins)) or here["commit"],
-        "dirty": any(entry["dirty"] for entry in origins),
-        "machine": origins[0]["machine"] if origins else here["machine"],
-        "wall_seconds": sum(entry["seconds"] for entry in origins),
+        **merged(invocations),
         "seeds": list(variants[0].recipe.seeds),
         "arms": list(ablation.arms),
         "against": ablation.against,
