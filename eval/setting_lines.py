@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import fields
 
 from crfrnn import PRESETS
 from eval.predict import POST_HOC
-from models import CrfConfig, CrfForm, Segmenter
-from models.crf import OF_FRANK_WOLFE, OF_MEAN_FIELD
+from models import CrfConfig, Segmenter
+from models.crf import SEARCHED, SOLVERS, crf_options, options_taken_by, unused_options
 
-SEARCHED = ("theta_alpha", "theta_beta", "theta_gamma", "bilateral_weight", "spatial_weight")
 ALWAYS = (*SEARCHED, "normalization", "num_iterations_eval")
-"""Said even where they are the default: they are what a reader wants to see."""
+"""Options that are written even at their defaults: what a reader wants to see."""
+
+LINE_OPTIONS = (
+    *ALWAYS,
+    *(f.name for f in crf_options() if f.name not in ALWAYS and "post_hoc" not in f.metadata),
+)
+"""What such a CRF depends on, in the order of the lines; the rest is for training."""
 
 
 def preset_setting(name: str) -> CrfConfig:
@@ -30,10 +34,11 @@ def setting_of(segmenter: Segmenter) -> CrfConfig:
     config, found = segmenter.config.crf, segmenter.describe_crf()
     if config is None or found is None:
         return POST_HOC
-    kept = {f.name: getattr(config, f.name) for f in fields(CrfForm) if f.name in OF_LINES}
+    kept = {name: getattr(config, name) for name in LINE_OPTIONS}
     for name in ("theta_alpha", "theta_beta", "theta_gamma", "unary_scale"):
         kept[name] = float(f"{found[name]:.6g}")
-    for name, matrix in found["kernel_weights"].items():
+    for name in ("bilateral", "spatial"):
+        matrix = found["kernel_weights"][name]
         diagonal = [row[i] for i, row in enumerate(matrix)]
         kept[f"{name}_weight"] = float(f"{sum(diagonal) / len(diagonal):.6g}")
     return CrfConfig(**kept, kernel_weights="scalar", compatibility="potts")
@@ -44,41 +49,25 @@ def is_scalar(config: CrfConfig | None) -> bool:
     return config is None or (config.kernel_weights, config.compatibility) == ("scalar", "potts")
 
 
-OF_LINES = (
-    *ALWAYS,
-    "spatial_filter",
-    "bilateral_filter",
-    "lattice_accuracy",
-    "inference",
-    *OF_MEAN_FIELD,
-    *OF_FRANK_WOLFE,
-    "resolution",
-    "unary_scale",
-    "output_scale",
-)
-"""What such a CRF depends on, in the order of the lines; the rest is for training."""
-
-
 def code(setting: CrfConfig, num_labels: int) -> str:
     """The layer, for the grid it runs on, and what it needs."""
     stride = setting.resolution
     imports, values = ["from crfrnn import CrfRnn"], {}
-    for name in _said(setting):
-        if name in ("inference", "resolution", *OF_MEAN_FIELD, *OF_FRANK_WOLFE):
+    said = _said(setting)
+    for name in said:
+        if name not in options_taken_by("layer"):
             continue
         value = getattr(setting, name)
         if name in ("theta_alpha", "theta_gamma"):
             value = value / stride
         values[name] = _short(value) if isinstance(value, float) else repr(value)
     values |= {"kernel_weights": "'scalar'", "compatibility": "'potts'"}
-    if setting.inference == "frank_wolfe":
-        imports.append("from crfrnn.frank_wolfe import FrankWolfe")
-        options = ", ".join(f"{name}={getattr(setting, name)!r}" for name in OF_FRANK_WOLFE)
-        values["inference"] = f"FrankWolfe({options})"
-    elif said := [name for name in _said(setting) if name in OF_MEAN_FIELD]:
-        imports.append("from crfrnn.inference import MeanField")
-        options = ", ".join(f"{name}={getattr(setting, name)!r}" for name in said)
-        values["inference"] = f"MeanField({options})"
+    options = [name for name in said if name in options_taken_by(setting.inference)]
+    if options or "inference" in said:
+        solver = SOLVERS[setting.inference]
+        imports.append(f"from {solver.__module__} import {solver.__name__}")
+        written = ", ".join(f"{name}={getattr(setting, name)!r}" for name in options)
+        values["inference"] = f"{solver.__name__}({written})"
     arguments = ", ".join(f"{name}={value}" for name, value in values.items())
     note = "" if stride == 1 else f"  # for image and logits at 1/{stride} of their size"
     return "\n".join([*imports, f"crf = CrfRnn({num_labels}, {arguments}).eval(){note}"])
@@ -107,9 +96,8 @@ def train_line(setting: CrfConfig) -> str:
         )
     words = ["python", "-m", "train", "run", "RECIPE", "--arm", "post-hoc"]
     # A recipe has defaults of its own, so all is said but what belongs to the other solver.
-    others = OF_FRANK_WOLFE if setting.inference == "mean_field" else OF_MEAN_FIELD
-    for name in OF_LINES:
-        if name in (*others, "unary_scale", "output_scale"):
+    for name in LINE_OPTIONS:
+        if name in (*unused_options(setting.inference), "unary_scale", "output_scale"):
             continue
         group = "search" if name in SEARCHED else "crf"
         words += [f"--{group}.{_option(name)}", _value(setting, name)]
@@ -118,7 +106,7 @@ def train_line(setting: CrfConfig) -> str:
 
 def _said(setting: CrfConfig) -> list[str]:
     """What a line has to say: the rest is the default of every line."""
-    return [n for n in OF_LINES if n in ALWAYS or getattr(setting, n) != getattr(POST_HOC, n)]
+    return [n for n in LINE_OPTIONS if n in ALWAYS or getattr(setting, n) != getattr(POST_HOC, n)]
 
 
 def _option(name: str) -> str:

@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -16,8 +16,10 @@ from uuid import uuid4
 import data
 from data import CollageConfig, DataConfig, SegmentationDataset, Split
 from models import CrfConfig, Segmenter
+from models.crf import crf_options
 from runtime import distributed
 from runtime.checkpoint import load_segmenter, read_checkpoint
+from runtime.distributed import DeviceName
 from runtime.provenance import differences, merged, provenance
 
 # The five arms of the comparison, in the order in which they are shown everywhere.
@@ -36,19 +38,50 @@ ABOUT_ARMS: dict[str, str] = {
 
 # Which recipe a run folder is of, when two hold runs of one, and the digest that says so.
 
-CHANGES_NO_ARM = (
-    "recipe",
-    "seeds",
-    "workers",
-    "device",
-    "compile",
-    "log_every",
-    "save_every",
-    "max_corrupt",
-    "wandb",
-)
 
-GAINED: Mapping[str, Any] = {"search_again": False, "crf.storage": "float32"}
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """How a recipe is carried out: no arm changes with any of this.
+
+    Attributes:
+        seeds: one run of every arm but start for each.
+        max_corrupt: images that may turn out unreadable in the training of one process, each
+            named and replaced by another; one more stops the run.
+        workers: processes that load data; 0 loads in the main process.
+        device: "auto" is the GPU where there is one.
+        compile: run the network through torch.compile.
+        log_every, save_every: steps between two lines of numbers, and two checkpoints.
+        wandb: "auto" logs online where a key is set and offline elsewhere.
+    """
+
+    seeds: tuple[int, ...] = (0, 1)
+    max_corrupt: int = 10
+    workers: int = 0
+    device: DeviceName = "auto"
+    compile: bool = False
+    log_every: int = 10
+    save_every: int = 50
+    wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
+
+    def __post_init__(self) -> None:
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds must be distinct and at least one, got {self.seeds}.")
+        if not all(0 <= seed < 2**32 for seed in self.seeds):
+            raise ValueError(f"seeds must lie in 0 to 2^32 - 1, got {self.seeds}.")
+        for name, least in (
+            ("workers", 0),
+            ("max_corrupt", 0),
+            ("log_every", 1),
+            ("save_every", 1),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}.")
+
+
+GAINED: Mapping[str, Any] = {
+    "search_again": False,
+    **{f"crf.{f.name}": f.default for f in crf_options() if f.metadata["gained"]},
+}
 """Fields that recipes have gained, by dotted name, at the value that changes nothing: left out
 there, they keep the digests of earlier runs, and their folders can be gone on with."""
 
@@ -57,7 +90,8 @@ DIGEST_LENGTH = 12
 
 def what_matters(config: Mapping[str, Any]) -> dict[str, Any]:
     """A config without what changes no arm: more seeds are more arms, not others."""
-    return without_gained({k: v for k, v in config.items() if k not in CHANGES_NO_ARM}, "")
+    unread = {"recipe", *(f.name for f in fields(Execution))}
+    return without_gained({k: v for k, v in config.items() if k not in unread}, "")
 
 
 def without_gained(config: Mapping[str, Any], above: str) -> dict[str, Any]:

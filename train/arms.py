@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,13 @@ from eval.table import comparison_table
 from eval.tuning.search import search
 from models import (
     CrfConfig,
-    CrfForm,
     Segmenter,
     SegmenterConfig,
     load_backbone_weights,
     load_weights,
     without_pretrained,
 )
+from models.crf import in_form
 from models.registry import at_output_stride, build_network
 from runtime import distributed
 from runtime.checkpoint import read_checkpoint, save_checkpoint
@@ -529,7 +529,7 @@ class Comparison:
     def _crf_only(self, seed: int, steps: int, tracker: Tracker) -> Result:
         found = self.runner.load("post-hoc", seed)
         assert found.config.crf is not None
-        segmenter = found.with_crf(self._learnable(found.config.crf))
+        segmenter = found.with_crf(in_form(found.config.crf, self.recipe.crf))
         crf_start = segmenter.describe_crf()
         phase = Phase("crf-only", seed, self.recipe.crf_fit, TRAINED["crf-only"])
         self.runner.fit(segmenter, phase, tracker)
@@ -545,7 +545,7 @@ class Comparison:
         )
 
     def _joint(self, seed: int, found: Found, tracker: Tracker) -> Result:
-        segmenter = self._from_start(crf=self._learnable(found.best))
+        segmenter = self._from_start(crf=in_form(found.best, self.recipe.crf))
         crf_start = segmenter.describe_crf()
         recipe = self.recipe
         phase = Phase("joint", seed, recipe.fit, TRAINED["joint"])
@@ -562,7 +562,7 @@ class Comparison:
             self.runner.keep(segmenter, "joint", seed)
             again = self.runner.search("joint", seed)
             best, rows = again.best, again.rows
-            segmenter = segmenter.with_crf(self._learnable(best) if recipe.crf_last else best)
+            segmenter = segmenter.with_crf(in_form(best, recipe.crf) if recipe.crf_last else best)
         if recipe.crf_last is not None:
             last = replace(alone, fit=recipe.crf_last, folder="last", first_step=taken + steps)
             self.runner.fit(segmenter, last, tracker)
@@ -570,11 +570,6 @@ class Comparison:
             self.runner.keep(segmenter, "joint", seed)
         result = self.runner.scored("joint", seed, segmenter, steps)
         return {**result, "crf_start": crf_start, "search": rows}
-
-    def _learnable(self, found: CrfConfig) -> CrfConfig:
-        """The searched widths and weights in the recipe's form."""
-        form = {field.name: getattr(self.recipe.crf, field.name) for field in fields(CrfForm)}
-        return replace(found, **form)
 
     def _from_start(self, crf: CrfConfig | None) -> Segmenter:
         """The starting network, its BN frozen if the recipe says so, with a CRF or none."""

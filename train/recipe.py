@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from data import DataConfig, TransformConfig
 from eval.tuning.grid import SearchConfig
 from models import CrfForm, NetworkConfig, published_network
-from runtime.distributed import DeviceName
+from models.crf import post_hoc_config
+from runtime.run_folder import Execution, as_json, what_matters
 from train.losses import LossConfig
+
+# What a field acts on, declared with it.
+#
+# A recipe's fields act in the order of the stages. A field without a role acts on the starting
+# checkpoint, and so on everything: what two recipes share can never be too much where a new field
+# is declared without one.
+
+Stage = Literal["start", "network", "search", "crf"]
+NetworkArm = Literal["start", "unary"]  # an arm that trains a network a search may stand on
+
+NETWORK: dict[str, Stage] = {"stage": "network"}  # the training of unary, and what follows
+SEARCH: dict[str, Stage] = {"stage": "search"}  # post-hoc searches, and what follows
+CRF: dict[str, Stage] = {"stage": "crf"}  # the trainings of a CRF
 
 # One phase of training, as typed data.
 
@@ -61,9 +75,9 @@ class FitConfig:
     lr: float = 1e-4
     head_multiplier: float = 1.0
     bias_multiplier: float = 1.0
-    crf_lr: float = 1e-2
-    compatibility_lr: float = 1e-3
-    context_lr: float = 0.1
+    crf_lr: float = field(default=1e-2, metadata=CRF)
+    compatibility_lr: float = field(default=1e-3, metadata=CRF)
+    context_lr: float = field(default=0.1, metadata=CRF)
     weight_decay: float = 1e-4
     decay_depthwise: bool = True
     frozen: tuple[str, ...] = ()
@@ -71,7 +85,7 @@ class FitConfig:
     power: float = 0.9
     step_size: int = 2000
     warmup: int = 0
-    crf_warmup: int = 0
+    crf_warmup: int = field(default=0, metadata=CRF)
     loss: LossConfig = field(default_factory=LossConfig)
     clip_norm: float = 0.0
     ema_decay: float = 0.0
@@ -155,8 +169,8 @@ class FinishConfig:
     freeze_batch_norm: bool = False
 
 
-@dataclass(frozen=True)
-class Recipe:
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Execution):
     """A comparison of the five arms on one data set.
 
     Attributes:
@@ -177,56 +191,29 @@ class Recipe:
         search: of the post-hoc CRF.
         search_again: end the arm joint with the same search behind its trained network: what was
             found takes the place of what its CRF has learnt, as the arm post-hoc has it.
-        seeds: one run of every arm but start for each.
         score: splits that every arm is scored on. ("tune",) while a method is looked for: what is
             chosen on the report split is not measured there.
-        max_corrupt: images that may turn out unreadable in the training of one process, each
-            named and replaced by another; one more stops the run.
-        workers: processes that load data; 0 loads in the main process.
-        device: "auto" is the GPU where there is one.
-        compile: run the network through torch.compile.
-        log_every, save_every: steps between two lines of numbers, and two checkpoints.
-        wandb: "auto" logs online where a key is set and offline elsewhere.
     """
 
     data: DataConfig
     model: ModelConfig
     augment: TransformConfig
     start: FitConfig | None
-    fit: FitConfig
-    crf_fit: FitConfig
-    crf: CrfForm
-    search: SearchConfig
-    seeds: tuple[int, ...] = (0, 1)
+    fit: FitConfig = field(metadata=NETWORK)
+    crf_fit: FitConfig = field(metadata=CRF)
+    crf: CrfForm = field(metadata=SEARCH)
+    search: SearchConfig = field(metadata=SEARCH)
     score: tuple[Literal["tune", "report"], ...] = ("tune", "report")
     finish: FinishConfig | None = None
-    crf_first: FitConfig | None = None
-    crf_last: FitConfig | None = None
-    crf_augment: TransformConfig | None = None
-    search_again: bool = False
-    max_corrupt: int = 10
-    workers: int = 0
-    device: DeviceName = "auto"
-    compile: bool = False
-    log_every: int = 10
-    save_every: int = 50
-    wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
+    crf_first: FitConfig | None = field(default=None, metadata=CRF)
+    crf_last: FitConfig | None = field(default=None, metadata=CRF)
+    crf_augment: TransformConfig | None = field(default=None, metadata=CRF)
+    search_again: bool = field(default=False, metadata=CRF)
 
     def __post_init__(self) -> None:
-        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
-            raise ValueError(f"seeds must be distinct and at least one, got {self.seeds}.")
-        if not all(0 <= seed < 2**32 for seed in self.seeds):
-            raise ValueError(f"seeds must lie in 0 to 2^32 - 1, got {self.seeds}.")
+        super().__post_init__()
         if not self.score or len(set(self.score)) != len(self.score):
             raise ValueError(f"score must name tune, report, or both once, got {self.score}.")
-        for name, least in (
-            ("workers", 0),
-            ("max_corrupt", 0),
-            ("log_every", 1),
-            ("save_every", 1),
-        ):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}.")
 
     def check_start(self) -> None:
         """Raise, before anything is written, if there is nothing to start from."""
@@ -246,3 +233,42 @@ class Recipe:
                 raise FileNotFoundError(
                     f"no weights at {path}: expected a .safetensors file (--model.{option} FILE)."
                 )
+
+
+# What two recipes have in common.
+
+
+def network_inputs(recipe: Recipe, arm: NetworkArm) -> dict[str, Any]:
+    """Collect what the trained network of an arm depends on, by field of the recipe."""
+    values = {"start_seed": recipe.seeds[0], **_of_stage(recipe, "start")}
+    if arm == "unary":
+        values |= _of_stage(recipe, "network")
+        # There is no CRF to learn.
+        unused: dict[str, Any] = {
+            f.name: f.default for f in fields(FitConfig) if f.metadata.get("stage") == "crf"
+        }
+        values["fit"] = replace(recipe.fit, **unused)
+    return values
+
+
+def search_inputs(recipe: Recipe, arm: NetworkArm) -> dict[str, Any]:
+    """Collect what the post-hoc search on the network of an arm depends on."""
+    values = {**network_inputs(recipe, arm), **_of_stage(recipe, "search")}
+    return {**values, "crf": post_hoc_config(recipe.crf)}
+
+
+def _of_stage(recipe: Recipe, stage: Stage) -> dict[str, Any]:
+    unread = {f.name for f in fields(Execution)}
+    names = [f.name for f in fields(recipe) if f.metadata.get("stage", "start") == stage]
+    return {name: getattr(recipe, name) for name in names if name not in unread}
+
+
+def digest_inputs(recipe: Recipe) -> dict[str, Any]:
+    """Collect what the digest of a recipe is taken of, as JSON values."""
+    return {
+        **what_matters(as_json(asdict(recipe))),
+        # asdict forgets which data set a config is of.
+        "data_kind": type(recipe.data).__name__,
+        "network_kind": type(recipe.model.network).__name__,
+        "start_seed": recipe.seeds[0],
+    }

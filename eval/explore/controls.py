@@ -9,7 +9,7 @@ from typing import Any
 from crfrnn import PRESETS
 from eval.setting_lines import preset_setting
 from models import CrfConfig
-from models.crf import OF_FRANK_WOLFE, OF_MEAN_FIELD, CrfForm
+from models.crf import CrfForm, unused_options
 
 START = "as it began"
 """The menu's word for the setting that the page opened with."""
@@ -99,8 +99,7 @@ def setting_from(start: CrfConfig, values: Sequence[Any]) -> CrfConfig:
         # Sliders give 0.30000000000000004.
         value = float(f"{float(moved[control.name]):.6g}")
         moved[control.name] = int(value) if whole else value
-    unused = OF_FRANK_WOLFE if moved["inference"] == "mean_field" else OF_MEAN_FIELD
-    moved |= {name: getattr(CrfForm, name) for name in unused}
+    moved |= {name: getattr(CrfForm, name) for name in unused_options(moved["inference"])}
     return replace(start, **moved)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from eval.tuning.filtered import filtered
 from eval.tuning.grid import Grid, SearchConfig, evenly_spaced
 from eval.tuning.method import SEARCHED
 from models import CrfConfig, CrfForm, Segmenter
+from models.crf import post_hoc_config
 from models.layers import stretch
 from runtime import distributed
 
@@ -40,8 +41,7 @@ def search(
 
     Args:
         segmenter: whose network made `coarse`; its CRF, if any, is not used.
-        form: normalisation, iterations, filters and resolution of the CRF; a context kernel,
-            whose matrix only learns, is left out.
+        form: of the CRF; what acts in training alone is left out (`post_hoc_config`).
         dataset: the tune split.
         coarse: the network's logits of its images.
         config: the grid.
@@ -52,12 +52,7 @@ def search(
         wished, a calibrated `output_scale`; and every setting tried with its score, in order.
     """
     chosen = own_share(evenly_spaced(config.num_images, len(dataset)))
-    base = replace(
-        CrfConfig(**asdict(form)),
-        kernel_weights="scalar",
-        compatibility="potts",
-        theta_context=None,
-    )
+    base = post_hoc_config(form)
     scored: dict[CrfConfig, float] = {}
     rows: list[Row] = []
 

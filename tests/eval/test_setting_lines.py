@@ -16,7 +16,7 @@ from data import CollageConfig
 from eval.inference import coarse_unaries
 from eval.predict import POST_HOC, parsed
 from eval.setting_lines import (
-    OF_LINES,
+    LINE_OPTIONS,
     code,
     is_scalar,
     predict_line,
@@ -58,7 +58,7 @@ def test_the_line_of_predict_parses_to_the_setting(setting: CrfConfig) -> None:
     words = shlex.split(predict_line(setting, "a folder/net.pt", "cat.jpg"))
     options = parsed(words[4:])
     assert options.crf is not None
-    for name in OF_LINES:
+    for name in LINE_OPTIONS:
         assert getattr(options.crf, name) == getattr(setting, name)
     assert (options.crf.kernel_weights, options.crf.compatibility) == ("scalar", "potts")
     assert str(options.checkpoint) == "a folder/net.pt"

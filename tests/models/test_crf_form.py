@@ -18,7 +18,7 @@ from eval.metrics import scores
 from eval.tuning.grid import SearchConfig
 from eval.tuning.search import search
 from models import CrfConfig, CrfForm, Segmenter, SegmenterConfig
-from models.crf import OF_FRANK_WOLFE, build_crf
+from models.crf import build_crf, in_form, options_taken_by
 from tests.models.small import SLIM
 
 NETWORK = SLIM["v3 mobilenet"]
@@ -39,7 +39,9 @@ def described(config: CrfConfig, **weights: torch.Tensor) -> dict[str, Any]:
 def test_every_choice_of_a_form_builds_a_crf() -> None:
     """What may be chosen on a command line can be built: no choice can only raise."""
     for name, hint in get_type_hints(CrfForm).items():
-        others: dict[str, Any] = {"inference": "frank_wolfe"} if name in OF_FRANK_WOLFE else {}
+        others: dict[str, Any] = (
+            {"inference": "frank_wolfe"} if name in options_taken_by("frank_wolfe") else {}
+        )
         for choice in get_args(hint) if get_origin(hint) is Literal else ():
             build_crf(CrfConfig(**{**others, name: choice}), 3)
 
@@ -88,8 +90,9 @@ def test_search_evaluation_and_description_take_it(change) -> None:
     grid = SearchConfig(num_images=1, theta_alpha=(6.0,), theta_beta=(9.0,), rounds=0)
     best, rows = search(segmenter, form, dataset, coarse, grid)
     assert len(rows) == 2
-    assert all(getattr(best, name) == value for name, value in change.items())
-    refined = segmenter.with_crf(replace(best, kernel_weights="class", compatibility="full"))
+    refined = segmenter.with_crf(in_form(best, form))
+    assert refined.config.crf is not None
+    assert all(getattr(refined.config.crf, name) == value for name, value in change.items())
     assert 0 <= scores(evaluate(refined, dataset, coarse))["miou"] <= 1
     assert SegmenterConfig.from_dict(asdict(refined.config)) == refined.config
 

@@ -16,6 +16,7 @@ import yaml
 from scipy import stats
 
 from models import CrfForm
+from models.crf import post_hoc_config
 from runtime.run_folder import GAINED, as_json, digest_of, read_json, what_matters, write_json
 from train.__main__ import main
 from train.ablate.ablation import ABLATIONS, SHIPPED, Ablation
@@ -24,13 +25,11 @@ from train.ablate.table import difference, gather, interval, markdown, rows
 from train.ablate.variants import (
     Variant,
     changed,
-    common,
     expand,
-    searched,
     sign_for_taken,
     take_over,
 )
-from train.recipe import Recipe
+from train.recipe import Recipe, network_inputs
 from train.recipes import RECIPES
 
 
@@ -53,12 +52,16 @@ def test_changes_reach_any_depth_and_leave_the_recipe_alone(tiny) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("crf.resolutoin", 4, r"there is no field 'crf\.resolutoin'\. Did you mean 'resolution'"),
-        ("crf.resolution.x", 4, r"crf\.resolution is 1 here and has no field 'x'"),
-        ("crf.num_iterations", True, r"must be int, got True \(bool\)"),
+        ("crf.resolutoin", 4, r"unknown field 'crf\.resolutoin'.*Did you mean 'crf\.resolution'"),
+        ("crf.resolution.x", 4, r"crf\.resolution is 1 and has no field 'x'"),
+        ("crf.num_iterations", True, r"must be int, got True"),
         ("crf.kernel_weights", "vector", r"must be Literal\['scalar', 'class', 'matrix'\]"),
         ("crf.step", "slow", r"crf\.step must be .*float.*Literal.*got 'slow'"),
-        ("search.theta_alpha", [3.0, "4"], r"search\.theta_alpha must be tuple\[float, \.\.\.\]"),
+        (
+            "search.theta_alpha",
+            [3.0, "x"],
+            r"search\.theta_alpha must be tuple\[float, \.\.\.\]",
+        ),
         ("fit", {"steps": 3}, "fit must be FitConfig"),
         ("crf.resolution", 3, r"crf\.resolution must be 1, 2, 4 or 8, got 3"),
         ("seeds", (1, 2), "seeds belong to all labels"),
@@ -95,6 +98,7 @@ def test_digests_of_earlier_folders_stay(tiny) -> None:
     # Another writing of configs would leave every folder that there is without a name.
     assert digest_of({"a": 1}) == "015abd7f5cc5"
     config = as_json(asdict(tiny))
+    assert set(GAINED) == {"search_again", "crf.storage"}
     for name in GAINED:
         earlier = as_json(asdict(tiny))
         *parts, last = name.split(".")
@@ -129,7 +133,7 @@ def test_shards_are_a_partition_and_keep_starts_together(tiny, count) -> None:
         for steps in (1, 2, 3)
     }
     variants = expand(ablation(**labels), tiny)
-    assert len({digest_of(common(v.config, "start")) for v in variants}) == 3
+    assert len({str(network_inputs(v.recipe, "start")) for v in variants}) == 3
     shards = [Shard(index + 1, count).of(variants) for index in range(count)]
     digests = [variant.digest for shard in shards for variant in shard]
     assert sorted(digests) == sorted(variant.digest for variant in variants)
@@ -226,17 +230,16 @@ NETWORKS = ("start-seed0", "unary-seed0")
 
 # Of the CRF's form: what a search sets itself or leaves out, and what acts in training alone.
 NOT_IN_A_SEARCH = {"kernel_weights", "compatibility", "nonnegative", "theta_context", "untied"} | {
-    *("num_iterations", "learn_unary_scale", "learn_theta")
+    *("num_iterations", "learn_unary_scale", "learn_output_scale", "learn_theta", "unary_mixture")
 }
 
 
-def test_a_search_is_shared_where_no_field_of_the_form_that_acts_on_it_differs(tiny) -> None:
-    config = as_json(asdict(tiny))
-    for field in fields(CrfForm):
-        other = {**config, "crf": {**config["crf"], field.name: "another"}}
-        for arm in ("start", "unary"):
-            same = searched(other, arm) == searched(config, arm)
-            assert same == (field.name in NOT_IN_A_SEARCH), field.name
+def test_a_search_depends_on_every_option_that_does_not_act_in_training_alone() -> None:
+    held = {f.name for f in fields(CrfForm) if "post_hoc" in f.metadata}
+    assert held == NOT_IN_A_SEARCH
+    form = CrfForm(kernel_weights="matrix", num_iterations=2, untied=True, theta_context=9.0)
+    assert post_hoc_config(form) == post_hoc_config(CrfForm())
+    assert post_hoc_config(CrfForm(resolution=2)) != post_hoc_config(CrfForm())
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runtime.run_folder import ArmName, digest_of, write_json
+from runtime.run_folder import ArmName, write_json
 from train.ablate.ablation import Ablation
-from train.ablate.variants import Variant, common, sign_for_taken, take_over
+from train.ablate.variants import Variant, sign_for_taken, take_over
 from train.arms import Comparison
+from train.recipe import network_inputs
 from train.tracking import PROJECT
 
 # An ablation over many machines: shards, or a sweep that `wandb agent` works through.
@@ -47,7 +48,7 @@ class Shard:
         Variants that share a start lie side by side before the cuts, so only those that a cut
         falls between train the same start on two machines.
         """
-        starts = [digest_of(common(variant.config, "start")) for variant in variants]
+        starts = [network_inputs(variant.recipe, "start") for variant in variants]
         order = sorted(range(len(variants)), key=lambda k: (starts.index(starts[k]), k))
         cuts = [part * len(order) // self.count for part in (self.index - 1, self.index)]
         return [variants[k] for k in order[slice(*cuts)]]

@@ -3,106 +3,67 @@
 from __future__ import annotations
 
 import shutil
-import types
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
-from difflib import get_close_matches
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, fields, is_dataclass, replace
+from io import StringIO
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 from uuid import uuid4
 
-from runtime.run_folder import ArmName, as_json, digest_of, read_json, what_matters, write_json
-from train.ablate.ablation import Ablation, Changes
-from train.recipe import Recipe
+import tyro
 
-# Changes of a recipe by dotted field, checked against the types of its dataclasses.
+from runtime.provenance import chosen
+from runtime.run_folder import ArmName, digest_of, read_json, write_json
+from train.ablate.ablation import Ablation, Changes
+from train.recipe import NetworkArm, Recipe, digest_inputs, network_inputs, search_inputs
+
+# Changes of a recipe by dotted field; tyro reads the values, as it does on a command line.
 
 Config = TypeVar("Config")
 
 
-def changed(config: Config, path: str, value: Any) -> Config:
-    """The config with one field changed.
+def changed(config: Config, path: str, value: Any, above: str = "") -> Config:
+    """Change one field of a config.
 
     Args:
         config: a frozen dataclass.
         path: dotted names of fields: "fit.loss.unary".
-        value: of the field's type; an int stands for a float, a list for a tuple.
+        value: what its words on a command line mean: an int stands for a float, a list for a
+            tuple. Equal configs have equal digests.
+        above: path of the config in the recipe, for the error.
 
     Raises:
-        ValueError: there is no such field, the nearest is named; or the config refuses the value.
-        TypeError: a value of another type.
+        ValueError: there is no such field, the nearest is named; or it does not take the value.
     """
-    result: Config = _changed(config, path, value, "")
-    return result
-
-
-def _changed(config: Any, path: str, value: Any, above: str) -> Any:
     name, _, rest = path.partition(".")
     if not is_dataclass(config) or isinstance(config, type):
-        raise ValueError(f"{above or 'the recipe'} is {config!r} here and has no field {name!r}.")
-    known = [field.name for field in fields(config)]
+        raise ValueError(f"{above} is {config!r} and has no field {name!r}.")
     dotted = f"{above}.{name}".strip(".")
-    if name not in known:
-        near = get_close_matches(name, known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"there is no field {dotted!r}.{hint}")
+    chosen("field", dotted, [f"{above}.{f.name}".strip(".") for f in fields(config)])
     if rest:
-        return replace(config, **{name: _changed(getattr(config, name), rest, value, dotted)})
-    hint = get_type_hints(type(config))[name]
-    return replace(config, **{name: fitted(value, hint, dotted)})
+        new = changed(getattr(config, name), rest, value, dotted)
+    else:
+        new = parsed(value, get_type_hints(type(config))[name], dotted)
+    return replace(config, **{name: new})
 
 
-def fitted(value: Any, hint: Any, name: str) -> Any:
-    """The value as the field holds it: equal configs have equal digests.
-
-    Args:
-        value: to be held.
-        hint: resolved type of the field.
-        name: of the field, for the error.
+def parsed(value: Any, hint: Any, name: str) -> Any:
+    """Read a value as its words on a command line are read.
 
     Raises:
-        TypeError: the value is not of that type.
+        ValueError: the field `name` is of another type.
     """
-    origin, choices = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        for choice in choices:
-            if matches(value, choice):
-                return fitted(value, choice, name)
-    elif matches(value, hint):
-        if hint is float:
-            return float(value)
-        if origin is tuple:
-            inner = choices[0] if choices[1:] == (...,) else None
-            hints = [inner] * len(value) if inner is not None else choices
-            return tuple(fitted(v, h, name) for v, h in zip(value, hints, strict=True))
-        return value
-    wanted = getattr(hint, "__name__", None) if origin is None else str(hint)
-    raise TypeError(
-        f"{name} must be {str(wanted).replace('typing.', '')}, got {value!r} "
-        f"({type(value).__name__})."
-    )
-
-
-def matches(value: Any, hint: Any) -> bool:
-    """Whether a value is of a type: classes, Literal, unions and tuples of these."""
-    origin, choices = get_origin(hint), get_args(hint)
-    if hint is None or hint is type(None):
-        return value is None
-    if origin is Literal:
-        return any(value == c and type(value) is type(c) for c in choices)
-    if origin in (Union, types.UnionType):
-        return any(matches(value, choice) for choice in choices)
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            return False
-        if choices[1:] == (...,):
-            return all(matches(v, choices[0]) for v in value)
-        return len(value) == len(choices) and all(map(matches, value, choices))
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(hint, type) and isinstance(value, hint)
+    if value is None and type(None) in get_args(hint):
+        return None
+    words = map(str, value) if isinstance(value, list | tuple) else [str(value)]
+    complaint = StringIO()
+    try:
+        with redirect_stderr(complaint), redirect_stdout(complaint):
+            return tyro.cli(Annotated[hint, tyro.conf.Positional], args=list(words))
+    except SystemExit as error:
+        wanted = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+        raise ValueError(f"{name} must be {wanted}, got {value!r}.") from error
 
 
 # An ablation of a recipe, expanded: every label with its recipe and its digest.
@@ -123,11 +84,6 @@ class Variant:
     changes: Changes
     recipe: Recipe
     digest: str
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """What matters of the recipe, as JSON values."""
-        return matters(self.recipe)
 
     def jobs(self, arms: Sequence[ArmName]) -> list[tuple[ArmName, int]]:
         """The runs that an ablation asks of it: arm and seed."""
@@ -154,9 +110,9 @@ def expand(ablation: Ablation, recipe: Recipe) -> list[Variant]:
                     raise ValueError("seeds belong to all labels: give them with --seeds.")
                 varied = changed(varied, path, value)
             varied.check_start()
-        except (ValueError, TypeError, FileNotFoundError) as error:
+        except (ValueError, FileNotFoundError) as error:
             raise ValueError(f"ablation {ablation.name!r}, label {label!r}: {error}") from error
-        digest = digest_of(matters(varied))
+        digest = digest_of(digest_inputs(varied))
         earlier = found.get(digest)
         labels = (label,) if earlier is None else (*earlier.labels, label)
         kept = changes if earlier is None else earlier.changes
@@ -164,57 +120,12 @@ def expand(ablation: Ablation, recipe: Recipe) -> list[Variant]:
     return list(found.values())
 
 
-def matters(recipe: Recipe) -> dict[str, Any]:
-    """What a run folder's configuration must agree in, and the seed that start is made with."""
-    return {
-        **what_matters(as_json(asdict(recipe))),
-        # asdict forgets which data set a config is of.
-        "data_kind": type(recipe.data).__name__,
-        "network_kind": type(recipe.model.network).__name__,
-        "start_seed": recipe.seeds[0],
-    }
-
-
 # What variants have in common is trained once.
 #
-# A recipe's fields act in order: `start` is made from everything but the phases after it, `unary`
-# adds the training `fit`, a search adds the CRF's form and the grid. So
-#
-#     start     may be taken over where all agrees but AFTER_START
-#     unary     where all agrees but AFTER_UNARY and, in `fit`, OF_CRF
-#     a search  of either network, where besides `crf` and `search` agree
-#     post-hoc  where the search on unary does: it is what was found there
-#
-# Fields that a recipe gains count as acting on start until they are named here.
+# A trained network may be copied where `network_inputs` agree, a search where `search_inputs` do,
+# and post-hoc with the search on unary: it is what was found there.
 
-AFTER_UNARY = (
-    *("crf_first", "crf_last", "crf_fit", "crf_augment"),
-    *("crf", "search", "search_again"),
-)
-AFTER_START = ("fit", *AFTER_UNARY)
-OF_CRF = ("crf_lr", "compatibility_lr", "context_lr")  # of `fit`: unary has no CRF to learn
 FILES = ("checkpoint.pt", "result.json")  # the result last: what has one is finished
-# Fields of the CRF that no search acts on: it has scalar weights, Potts and no context.
-NOT_SEARCHED = (
-    *("kernel_weights", "compatibility", "nonnegative", "theta_context", "num_iterations"),
-    *("learn_unary_scale", "learn_theta", "untied"),
-)
-
-LATER: dict[ArmName, tuple[str, ...]] = {"start": AFTER_START, "unary": AFTER_UNARY}
-
-
-def common(config: dict[str, Any], arm: ArmName) -> dict[str, Any]:
-    """What the arm start or unary depends on."""
-    kept = {key: value for key, value in config.items() if key not in LATER[arm]}
-    if arm == "unary":
-        kept["fit"] = {key: value for key, value in kept["fit"].items() if key not in OF_CRF}
-    return kept
-
-
-def searched(config: dict[str, Any], arm: ArmName) -> dict[str, Any]:
-    """What the search on that arm's network depends on."""
-    crf = {key: value for key, value in config["crf"].items() if key not in NOT_SEARCHED}
-    return {**common(config, arm), "crf": crf, "search": config["search"]}
 
 
 def take_over(
@@ -238,7 +149,7 @@ def take_over(
     post_hoc = {"post-hoc", "crf-only"} & set(arms)
     for arm, seed in networks(variant, arms):
         for other in others:
-            same = common(other.config, arm) == common(variant.config, arm)
+            same = network_inputs(other.recipe, arm) == network_inputs(variant.recipe, arm)
             if other.digest == variant.digest or not same:
                 continue
             source, target = (out / v.digest / "arms" for v in (other, variant))
@@ -248,7 +159,7 @@ def take_over(
             copied += take(other, source, target, name)
             # A search belongs to the very network it was made on.
             taken = read_json(target / name / "taken_over.json") or {}
-            same = searched(other.config, arm) == searched(variant.config, arm)
+            same = search_inputs(other.recipe, arm) == search_inputs(variant.recipe, arm)
             if same and taken.get("from") == other.digest and found(source / name):
                 if not found(target / name):
                     copy(source / name / "search.json", target / name / "search.json")
@@ -297,9 +208,9 @@ def sign_for_taken(variant: Variant, out: Path) -> None:
         write_json(path / "origin.json", [*signed, *others])
 
 
-def networks(variant: Variant, arms: Sequence[ArmName]) -> list[tuple[ArmName, int]]:
-    """The trained networks that the arms are, or build on."""
-    needed: list[tuple[ArmName, int]] = [("start", variant.recipe.seeds[0])]
+def networks(variant: Variant, arms: Sequence[ArmName]) -> list[tuple[NetworkArm, int]]:
+    """List the trained networks that the arms are, or build on."""
+    needed: list[tuple[NetworkArm, int]] = [("start", variant.recipe.seeds[0])]
     if {"unary", "post-hoc", "crf-only"} & set(arms):
         needed += [("unary", seed) for seed in variant.recipe.seeds]
     return needed
