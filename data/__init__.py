@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
-from data.camvid import CamVid, CamVidConfig
-from data.cityscapes import Cityscapes, CityscapesConfig
-from data.coco import Coco, CocoConfig
+from data.camvid import CamVidConfig
+from data.cityscapes import CityscapesConfig
+from data.coco import CocoConfig
 from data.collage import Collage, CollageConfig
-from data.dataset import VOID, CorruptSample, Sample, SegmentationDataset, Split, label_pixels
-from data.folder import Folder, FolderConfig
-from data.kinds import DataConfig, RootedConfig, build, config_from_dict, config_to_dict
-from data.pascal_context import PascalContext, PascalContextConfig
-from data.person_part import PersonPart, PersonPartConfig
+from data.dataset import (
+    VOID,
+    CorruptSample,
+    LabelSet,
+    Sample,
+    SegmentationDataset,
+    Split,
+    choose,
+    label_pixels,
+)
+from data.folder import FolderConfig
+from data.kinds import DataConfig, build, config_from_dict, config_to_dict
+from data.paired import RootedConfig
 from data.stream import Batch, TrainStream
 from data.transforms import Augment, TransformConfig
-from data.voc import Voc, VocConfig
+from data.voc import VocConfig
+from data.voc2010 import PascalContextConfig, PersonPartConfig
 
 __all__ = [
     "VOID",
     "Augment",
     "Batch",
-    "CamVid",
     "CamVidConfig",
-    "Cityscapes",
     "CityscapesConfig",
-    "Coco",
     "CocoConfig",
     "Collage",
     "CollageConfig",
     "CorruptSample",
     "DataConfig",
-    "Folder",
     "FolderConfig",
-    "PascalContext",
+    "LabelSet",
     "PascalContextConfig",
-    "PersonPart",
     "PersonPartConfig",
     "RootedConfig",
     "Sample",
@@ -41,9 +45,9 @@ __all__ = [
     "Split",
     "TrainStream",
     "TransformConfig",
-    "Voc",
     "VocConfig",
     "build",
+    "choose",
     "config_from_dict",
     "config_to_dict",
     "label_pixels",

@@ -1,26 +1,18 @@
-"""Reading Cityscapes: street scenes of 2048 x 1024, 19 classes."""
+"""Cityscapes: street scenes of 2048 x 1024, 19 classes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
-from data.dataset import Split, palette_of
-from data.reading import (
-    Layout,
-    Pair,
-    PairedDataset,
-    check_scored,
-    file_names,
-    label_table,
-    require_folders,
-    scored_ids,
-)
+from data.dataset import LabelSet, Split, label_set_of
+from data.paired import Layout, Pair, RootedConfig, label_table
+from data.reading import file_names, require_folders
 
 # Cordts et al., The Cityscapes Dataset, CVPR 2016: the label id of every class that is evaluated,
 # in the order of the train ids 0..18, and its colour. The other label ids of 0..33 are void.
-_LABELS = {
+LABELS = {
     "road": (7, (128, 64, 128)),
     "sidewalk": (8, (244, 35, 232)),
     "building": (11, (70, 70, 70)),
@@ -41,14 +33,11 @@ _LABELS = {
     "motorcycle": (32, (0, 0, 230)),
     "bicycle": (33, (119, 11, 32)),
 }
-
-CLASSES = tuple(_LABELS)
-COLOURS = tuple(colour for _, colour in _LABELS.values())
-_TRAIN_IDS = {stored: label for label, (stored, _) in enumerate(_LABELS.values())}
+_TRAIN_IDS = {stored: label for label, (stored, _) in enumerate(LABELS.values())}
 
 TABLES = {
     "labelIds": label_table(_TRAIN_IDS, void=[i for i in range(34) if i not in _TRAIN_IDS] + [255]),
-    "labelTrainIds": label_table({label: label for label in range(len(CLASSES))}),
+    "labelTrainIds": label_table(len(LABELS)),
 }
 """What the masks of either kind hold; 255 stands for the label id -1 (licence plates)."""
 
@@ -56,7 +45,7 @@ PUBLISHED = {"train": 2975, "val": 500}
 
 
 @dataclass(frozen=True)
-class CityscapesConfig:
+class CityscapesConfig(RootedConfig):
     """Where Cityscapes lies and how it is split.
 
     By default train is the published train and both tune and report are the published val: the
@@ -74,6 +63,8 @@ class CityscapesConfig:
         ValueError: a scored class does not exist, or a folder has no labels.
     """
 
+    kind: ClassVar[str] = "cityscapes"
+
     root: Path = Path("cityscapes")
     labels: Literal["labelIds", "labelTrainIds"] = "labelIds"
     train_folder: str = "train"
@@ -82,7 +73,7 @@ class CityscapesConfig:
     scored: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_scored(self.scored, CLASSES)
+        self.label_set()
         if self.labels not in TABLES:
             raise ValueError(f"labels must be one of {', '.join(TABLES)}; got {self.labels!r}")
         if "test" in (self.train_folder, self.tune_folder, self.report_folder):
@@ -91,46 +82,33 @@ class CityscapesConfig:
                 "void): choose train or val"
             )
 
+    def label_set(self) -> LabelSet:
+        """Describe the 19 ids."""
+        return label_set_of(tuple(LABELS), self.scored, [colour for _, colour in LABELS.values()])
 
-class Cityscapes(PairedDataset[CityscapesConfig]):
-    """Photographs (PNG) in a folder for each city, with masks of ids."""
-
-    @staticmethod
-    def layout(config: CityscapesConfig, split: Split) -> Layout:
-        """All images of the cities of a split, sorted.
-
-        Raises:
-            FileNotFoundError: the root or a folder of it is absent, or there is no image.
-            PermissionError: it may not be read.
-        """
-        chosen = {
-            "train": config.train_folder,
-            "tune": config.tune_folder,
-            "report": config.report_folder,
-        }[split]
+    def layout(self, split: Split) -> Layout:
+        """Find all images of the cities of a split, sorted; a folder without any is an error."""
+        chosen = getattr(self, f"{split}_folder")
         require_folders(
-            config.root,
+            self.root,
             (f"leftImg8bit/{chosen}", f"gtFine/{chosen}"),
             "the folder of Cityscapes, with leftImg8bit/{train,val}/CITY and "
             "gtFine/{train,val}/CITY below it; pass it as --data.root .../cityscapes",
         )
-        images, masks = config.root / "leftImg8bit" / chosen, config.root / "gtFine" / chosen
+        images, masks = self.root / "leftImg8bit" / chosen, self.root / "gtFine" / chosen
         ending = "_leftImg8bit.png"
         pairs = []
         for city in sorted(file_names(images)):
             for file in sorted(file_names(images / city)):
                 if file.endswith(ending):
                     name = file.removesuffix(ending)
-                    mask = masks / city / f"{name}_gtFine_{config.labels}.png"
+                    mask = masks / city / f"{name}_gtFine_{self.labels}.png"
                     pairs.append(Pair(name, images / city / file, mask))
         if not pairs:
             raise FileNotFoundError(f"no image {images}/CITY/*{ending}; unpack leftImg8bit there")
         return Layout(
             pairs=tuple(pairs),
             source=f"the folder {images}",
-            classes=CLASSES,
-            scored=scored_ids(config.scored, CLASSES),
-            table=TABLES[config.labels],
+            table=TABLES[self.labels],
             published={"Cityscapes": PUBLISHED[chosen]} if chosen in PUBLISHED else {},
-            palette=palette_of(COLOURS),
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.resources import files
 from math import cos, pi, sin
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from PIL import Image
 from scipy.ndimage import uniform_filter
 from scipy.special import ndtri
 
-from data.dataset import Sample, SegmentationDataset, Split, check_split, voc_palette
+from data.dataset import LabelSet, Sample, SegmentationDataset, Split, check_split, label_set_of
 
 # Where the pixels of a collage come from: the pictures inside the scikit-image package.
 #
@@ -611,6 +612,8 @@ class CollageConfig:
         ValueError: a value that makes no scene; the message names the field.
     """
 
+    kind: ClassVar[str] = "collage"
+
     size: int = 97
     num_train: int = 4000
     num_tune: int = 100
@@ -635,6 +638,10 @@ class CollageConfig:
         if not self.noise >= 0:
             raise ValueError(f"noise must be at least 0 grey levels, got {self.noise}")
 
+    def label_set(self) -> LabelSet:
+        """Describe the 9 ids."""
+        return label_set_of(CLASSES)
+
 
 class Collage(SegmentationDataset):
     """Scenes composed of the pictures that scikit-image ships; nothing is downloaded or stored.
@@ -653,16 +660,11 @@ class Collage(SegmentationDataset):
         check_split(split)
         self.config = config
         self.split = split
-        self.classes = CLASSES
-        self.scored = tuple(range(len(CLASSES)))
-        self.palette = voc_palette()
+        labels = config.label_set()
+        self.classes, self.scored, self.palette = labels.classes, labels.scored, labels.palette
         self.has_void = False
-        counts = {
-            "train": config.num_train,
-            "tune": config.num_tune,
-            "report": config.num_report,
-        }
-        self.names = tuple(f"{split}-{i:05d}" for i in range(counts[split]))
+        count = getattr(config, f"num_{split}")
+        self.names = tuple(f"{split}-{i:05d}" for i in range(count))
         self.patches = read_patches(split)
 
     def __getitem__(self, index: int) -> Sample:

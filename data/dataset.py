@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Literal, get_args
 
 import numpy as np
@@ -12,8 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
-
-# One labelled image, as every data set hands it out and every transform returns it.
 
 VOID = 255
 """The id of pixels that have no label: they enter neither a loss nor a score."""
@@ -42,11 +41,11 @@ class CorruptSample(ValueError):
     """
 
 
-# The PASCAL VOC colours: one per label id, the same in masks, predictions and figures.
+# Class ids: their names, colours and scores.
 
 
 def voc_palette() -> NDArray[np.uint8]:
-    """The colour of every id 0..255, as the VOC development kit defines it.
+    """Compute the colour of every id 0..255, as the VOC development kit defines it.
 
     Bits 0, 3, 6 of the id become the highest bits of red, bits 1, 4, 7 those of green and bits 2, 5
     those of blue, so neighbouring ids differ strongly (`VOClabelcolormap.m`, VOC 2012 devkit).
@@ -63,22 +62,58 @@ def voc_palette() -> NDArray[np.uint8]:
     return palette
 
 
-def palette_of(colours: Sequence[Sequence[int]]) -> NDArray[np.uint8]:
-    """A data set's own colours, and those of VOC for all further ids.
+@dataclass(frozen=True)
+class LabelSet:
+    """The meaning of class ids; the attributes are those of `SegmentationDataset`."""
+
+    classes: tuple[str, ...]
+    scored: tuple[int, ...]
+    palette: NDArray[np.uint8]
+
+
+def label_set_of(
+    classes: Sequence[str],
+    scored: Sequence[str] = (),
+    colours: Sequence[Sequence[int]] = (),
+) -> LabelSet:
+    """Describe the ids of a data set.
 
     Args:
-        colours: RGB in 0..255 of the ids 0, 1, ...
+        classes: the name of every id.
+        scored: names of the classes whose IoU is averaged; empty for all.
+        colours: RGB in 0..255 of the ids 0, 1, ...; further ids have the colours of VOC.
 
-    Returns:
-        (256, 3) uint8 RGB.
+    Raises:
+        ValueError: a scored class does not exist or is named twice.
     """
+    ids = sorted(classes.index(choose("scored class", name, classes)) for name in scored or classes)
+    if len(set(ids)) != len(ids):
+        raise ValueError(f"scored names a class twice: {scored}")
     palette = voc_palette()
-    for label, colour in enumerate(colours):
-        palette[label] = colour
-    return palette
+    palette[: len(colours)] = np.reshape(np.array(colours, dtype=np.uint8), (-1, 3))
+    return LabelSet(tuple(classes), tuple(ids), palette)
 
 
-# What every data set offers to training and evaluation.
+def choose(what: str, word: str, choices: Iterable[str]) -> str:
+    """Return the word if it is one of the choices.
+
+    Args:
+        what: the word names, for the message.
+        word: to be looked up.
+        choices: all words that are known.
+
+    Raises:
+        ValueError: it is not; the message has the choices, and the nearest.
+    """
+    known = list(choices)
+    if word in known:
+        return word
+    near = get_close_matches(word, known, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"unknown {what} {word!r}: choose one of {', '.join(known)}.{hint}")
+
+
+# One split of a data set.
 
 Split = Literal["train", "tune", "report"]
 """Fit on train, choose every hyper-parameter on tune, score on report once per finished run."""
@@ -116,16 +151,13 @@ class SegmentationDataset(Dataset[Sample], ABC):
 
 
 def check_split(split: str) -> None:
-    """Raise ValueError unless `split` is one of the three."""
+    """Raise ValueError unless `split` is train, tune or report."""
     if split not in get_args(Split):
         raise ValueError(f"split must be one of {', '.join(get_args(Split))}; got {split!r}")
 
 
-# How many pixels of a split each label has.
-
-
 def label_pixels(dataset: SegmentationDataset) -> Tensor:
-    """The labelled pixels of each class, (L,) int64; every readable sample is read once."""
+    """Count the labelled pixels of each class, (L,) int64, in every readable sample."""
     num_classes = len(dataset.classes)
     pixels = torch.zeros(num_classes, dtype=torch.int64)
     for index in range(len(dataset)):

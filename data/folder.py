@@ -1,4 +1,4 @@
-"""Your own images and masks in folders."""
+"""Your own images and masks: images/, masks/ and classes.json in one folder."""
 
 from __future__ import annotations
 
@@ -6,115 +6,19 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from data.dataset import VOID, Split, palette_of
-from data.reading import (
-    Layout,
-    Pair,
-    PairedDataset,
-    Table,
-    check_scored,
-    file_names,
-    label_table,
-    read_lines,
-    require_folders,
-    require_names,
-    scored_ids,
-    shortened,
-)
+from data.dataset import VOID, LabelSet, Split, label_set_of
+from data.paired import Layout, Pair, RootedConfig, Table, label_table
+from data.reading import file_names, read_lines, require_folders, require_names, shortened
 
-# The file that names the classes of a user's own data.
-
+IMAGE_ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+_LISTS = ("train.txt", "tune.txt", "report.txt")
 _EXAMPLE = '{"names": ["ground", "tree"], "void": 255}'
 
 
 @dataclass(frozen=True)
-class FolderClasses:
-    """What classes.json says.
-
-    Attributes:
-        names: of the class ids 0, 1, ...
-        void: the id of pixels without a label, as the masks store it.
-        colours: RGB in 0..255 of every class, or none for those of VOC.
-        scored: names of the classes whose IoU is averaged; empty for all.
-    """
-
-    names: tuple[str, ...]
-    void: int
-    colours: tuple[tuple[int, int, int], ...]
-    scored: tuple[str, ...]
-
-
-def read_classes(path: Path) -> FolderClasses:
-    """Read and check classes.json: a list of names, or an object with more.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is malformed; the message says where and what is expected.
-    """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"there is no {path}; expected {_EXAMPLE}") from error
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}); expected {_EXAMPLE}") from error
-    try:
-        return _checked({"names": values} if isinstance(values, list) else values)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def _checked(values: Any) -> FolderClasses:
-    known = ("names", "void", "colours", "scored")
-    if not isinstance(values, dict) or "names" not in values:
-        raise ValueError(f"expected an object with names, such as {_EXAMPLE}")
-    unknown = sorted(values.keys() - set(known))
-    if unknown:
-        raise ValueError(f"unknown {', '.join(unknown)}; expected some of {', '.join(known)}")
-    names = _strings("names", values["names"])
-    if not names or len(set(names)) != len(names):
-        raise ValueError(f"names must be at least one and distinct, got {list(names)}")
-    if len(names) > VOID:
-        raise ValueError(f"names must be at most {VOID}, got {len(names)}")
-    void = values.get("void", VOID)
-    if not _is_byte(void) or void < len(names):
-        raise ValueError(
-            f"void must be an id of {len(names)}..255, beyond those of the classes; got {void!r}"
-        )
-    colours = values.get("colours", [])
-    whole = isinstance(colours, list) and len(colours) in (0, len(names))
-    if not whole or not all(_is_colour(colour) for colour in colours):
-        raise ValueError(
-            f"colours must be {len(names)} times [red, green, blue] of 0..255, got {colours!r}"
-        )
-    scored = _strings("scored", values.get("scored", []))
-    check_scored(scored, names)
-    return FolderClasses(names, void, tuple((r, g, b) for r, g, b in colours), scored)
-
-
-def _strings(field: str, value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(v, str) and v for v in value):
-        raise ValueError(f"{field} must be a list of names, got {value!r}")
-    return tuple(value)
-
-
-def _is_byte(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255
-
-
-def _is_colour(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 3 and all(_is_byte(v) for v in value)
-
-
-# Reading anyone's own data: images/, masks/ and classes.json in one folder.
-
-IMAGE_ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-_LISTS = ("train.txt", "tune.txt", "report.txt")
-
-
-@dataclass(frozen=True)
-class FolderConfig:
+class FolderConfig(RootedConfig):
     """Where the data lies and, without lists, how it is split.
 
     The folder holds
@@ -134,6 +38,8 @@ class FolderConfig:
         ValueError: the shares leave nothing to train on.
     """
 
+    kind: ClassVar[str] = "folder"
+
     root: Path = Path("my_data")
     tune_share: float = 0.15
     report_share: float = 0.15
@@ -146,27 +52,26 @@ class FolderConfig:
                 f"{self.tune_share} and {self.report_share}"
             )
 
+    def label_set(self) -> LabelSet:
+        """Read the names, colours and scored ids of classes.json."""
+        return read_classes(self.root / "classes.json")[0]
 
-class Folder(PairedDataset[FolderConfig]):
-    """Images with index masks, under classes that a file names."""
-
-    @staticmethod
-    def layout(config: FolderConfig, split: Split) -> Layout:
-        """The images of a split, in the order of its list or sorted.
+    def layout(self, split: Split) -> Layout:
+        """Find the images of a split, in the order of its list or sorted.
 
         Raises:
             FileNotFoundError: the root, images, masks, classes.json, or one of the lists is absent.
             PermissionError: it may not be read.
             ValueError: classes.json is malformed, names are ambiguous, or the split is empty.
         """
-        root = config.root
+        root = self.root
         require_folders(
             root,
             ("images", "masks"),
             "a folder with images, masks and classes.json directly below it; pass it as "
             "--data.root DIR",
         )
-        classes = read_classes(root / "classes.json")
+        _, table = read_classes(root / "classes.json")
         images = _images(root / "images")
         present = [name for name in _LISTS if name in file_names(root)]
         if present and len(present) < len(_LISTS):
@@ -180,7 +85,7 @@ class Folder(PairedDataset[FolderConfig]):
             names = require_names(read_lines(path, "images/ and masks/"), path)
         else:
             source = f"the folder {root / 'images'}"
-            names = tuple(name for name in images if _split_of(name, config) == split)
+            names = tuple(name for name in images if self._split_of(name) == split)
             _check_hashed(root, images, names, split)
         return Layout(
             pairs=tuple(
@@ -192,15 +97,15 @@ class Folder(PairedDataset[FolderConfig]):
                 for name in names
             ),
             source=source,
-            classes=classes.names,
-            scored=scored_ids(classes.scored, classes.names),
-            table=_table(classes),
-            palette=palette_of(classes.colours),
+            table=table,
         )
 
-
-def _table(classes: FolderClasses) -> Table:
-    return label_table({i: i for i in range(len(classes.names))}, void=(classes.void,))
+    def _split_of(self, name: str) -> Split:
+        """Decide by a place in 0..1 that depends on the name alone."""
+        place = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+        if place < self.tune_share:
+            return "tune"
+        return "report" if place < self.tune_share + self.report_share else "train"
 
 
 def _images(folder: Path) -> dict[str, str]:
@@ -237,9 +142,60 @@ def _check_hashed(root: Path, images: dict[str, str], names: tuple[str, ...], sp
         )
 
 
-def _split_of(name: str, config: FolderConfig) -> Split:
-    """A place in 0..1 that depends on the name alone decides."""
-    place = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
-    if place < config.tune_share:
-        return "tune"
-    return "report" if place < config.tune_share + config.report_share else "train"
+def read_classes(path: Path) -> tuple[LabelSet, Table]:
+    """Read and check classes.json: a list of names, or an object with more.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is malformed; the message says where and what is expected.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"there is no {path}; expected {_EXAMPLE}") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}); expected {_EXAMPLE}") from error
+    try:
+        return _checked({"names": values} if isinstance(values, list) else values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _checked(values: Any) -> tuple[LabelSet, Table]:
+    known = ("names", "void", "colours", "scored")
+    if not isinstance(values, dict) or "names" not in values:
+        raise ValueError(f"expected an object with names, such as {_EXAMPLE}")
+    unknown = sorted(values.keys() - set(known))
+    if unknown:
+        raise ValueError(f"unknown {', '.join(unknown)}; expected some of {', '.join(known)}")
+    names = _strings("names", values["names"])
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f"names must be at least one and distinct, got {names}")
+    if len(names) > VOID:
+        raise ValueError(f"names must be at most {VOID}, got {len(names)}")
+    void = values.get("void", VOID)
+    if not _is_byte(void) or void < len(names):
+        raise ValueError(
+            f"void must be an id of {len(names)}..255, beyond those of the classes; got {void!r}"
+        )
+    colours = values.get("colours", [])
+    whole = isinstance(colours, list) and len(colours) in (0, len(names))
+    if not whole or not all(
+        isinstance(colour, list) and len(colour) == 3 and all(map(_is_byte, colour))
+        for colour in colours
+    ):
+        raise ValueError(
+            f"colours must be {len(names)} times [red, green, blue] of 0..255, got {colours!r}"
+        )
+    labels = label_set_of(names, _strings("scored", values.get("scored", [])), colours)
+    return labels, label_table(len(names), void=(void,))
+
+
+def _strings(field: str, value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(v, str) and v for v in value):
+        raise ValueError(f"{field} must be a list of names, got {value!r}")
+    return value
+
+
+def _is_byte(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255

@@ -18,11 +18,10 @@ from rich.console import Console
 from rich.progress import track
 from scipy.io import loadmat
 
-from data.cityscapes import COLOURS, TABLES
+from data.cityscapes import TABLES, CityscapesConfig
 from data.coco import TABLE as COCO_TABLE
-from data.dataset import VOID, CorruptSample, palette_of, voc_palette
-from data.person_part import CLASSES as PART_CLASSES
-from data.person_part import LISTS, MASKS
+from data.dataset import VOID, CorruptSample, voc_palette
+from data.paired import to_labels
 from data.reading import (
     Ids,
     file_names,
@@ -32,9 +31,9 @@ from data.reading import (
     read_lines,
     require_folders,
     require_names,
-    to_labels,
 )
 from data.voc import ANIMALS, CLASSES, TABLE, list_path
+from data.voc2010 import PART_CLASSES, PersonPartConfig
 
 # Writing derived files: whole or not at all, and never over something else.
 
@@ -274,7 +273,7 @@ def write_train_ids(
         raise FileNotFoundError(
             f"no mask {root / 'gtFine'}/{{train,val}}/CITY/*{ENDING}: unpack gtFine there"
         )
-    palette = palette_of(COLOURS)
+    palette = CityscapesConfig().label_set().palette
     for path in track(masks, len(masks)):
         labels = to_labels(read_ids(path), TABLES["labelIds"], path).astype(np.uint8)
         name = path.name.removesuffix(ENDING) + "_gtFine_labelTrainIds.png"
@@ -429,11 +428,11 @@ def write_person_part(
         for name in track(names, len(names)):
             ids = read_parts(parts / f"{name}.mat") if f"{name}.mat" in annotated else None
             if ids is not None:
-                output.mask(root / MASKS / f"{name}.png", ids)
+                output.mask(root / PersonPartConfig.masks / f"{name}.png", ids)
                 chosen.append(name)
         if not chosen:
             raise FileNotFoundError(f"{parts} annotates no person of {path}: is it PASCAL-Part?")
-        output.lines(root / LISTS / f"{split}.txt", tuple(chosen))
+        output.lines(root / PersonPartConfig.lists / f"{split}.txt", tuple(chosen))
         counts[split] = len(chosen)
     return counts
 

@@ -6,34 +6,22 @@ import os
 import stat
 import struct
 import zlib
-from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from difflib import get_close_matches
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
-from data.dataset import (
-    VOID,
-    CorruptSample,
-    Sample,
-    SegmentationDataset,
-    Split,
-    check_split,
-    voc_palette,
-)
+from data.dataset import CorruptSample
 
 # Reading the files of one sample; what cannot be used is refused by its name.
 
@@ -178,83 +166,6 @@ def map_files(function: Callable[[T], R], items: Sequence[T], workers: int | Non
             raise OSError(
                 "a process that read files died, perhaps for want of memory; try --workers 1"
             ) from error
-
-
-# From the ids that a file stores to class ids, as a table.
-
-NO_CLASS = -1
-"""In a table: no file of this data set may hold the id."""
-
-Table = NDArray[np.int64]
-"""(256,): stored id -> class id, `VOID`, or `NO_CLASS`."""
-
-
-def label_table(classes: Mapping[int, int], void: Sequence[int] = (VOID,)) -> Table:
-    """The table of a data set.
-
-    Args:
-        classes: stored id -> class id; several may share a class.
-        void: the stored ids that mean no label.
-
-    Returns:
-        (256,) int64; every other id is `NO_CLASS`.
-    """
-    table = np.full(256, NO_CLASS, dtype=np.int64)
-    table[list(void)] = VOID
-    for stored, label in classes.items():
-        table[stored] = label
-    return table
-
-
-def to_labels(ids: Ids, table: Table, path: Path) -> NDArray[np.int64]:
-    """Class ids of a mask.
-
-    Args:
-        ids: (H, W) uint8, as stored.
-        table: of the data set.
-        path: the file, for the message.
-
-    Raises:
-        CorruptSample: an id that the data set does not know.
-    """
-    labels: NDArray[np.int64] = table[ids]
-    if labels.size and labels.min() == NO_CLASS:
-        wrong = np.unique(ids[labels == NO_CLASS]).tolist()
-        raise CorruptSample(f"{path} holds the label ids {wrong}; expected {describe(table)}")
-    return labels
-
-
-def describe(table: Table) -> str:
-    """The ids that a file may hold, as runs: "0..20 or 255 (void)"."""
-    known = _runs(np.flatnonzero((table != NO_CLASS) & (table != VOID)).tolist())
-    void = _runs(np.flatnonzero(table == VOID).tolist())
-    return f"{known} or {void} (void)" if void else known
-
-
-def _runs(values: list[int]) -> str:
-    runs: list[list[int]] = []
-    for value in values:
-        if runs and value == runs[-1][1] + 1:
-            runs[-1][1] = value
-        else:
-            runs.append([value, value])
-    return ", ".join(str(a) if a == b else f"{a}..{b}" for a, b in runs)
-
-
-def check_scored(scored: Sequence[str], classes: Sequence[str]) -> None:
-    """Raise ValueError unless `scored` names classes, each once."""
-    for name in scored:
-        if name not in classes:
-            near = get_close_matches(name, classes, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"expected some of {tuple(classes)}"
-            raise ValueError(f"scored: there is no class {name!r}; {hint}")
-    if len(set(scored)) != len(scored):
-        raise ValueError(f"scored names a class twice: {scored}")
-
-
-def scored_ids(scored: Sequence[str], classes: Sequence[str]) -> tuple[int, ...]:
-    """The ids of the scored classes, ascending; none named means all."""
-    return tuple(sorted(classes.index(name) for name in scored or classes))
 
 
 # Folders and lists of a data set: what is there, and what to do where it is not.
@@ -406,139 +317,3 @@ def by_stem(folder: Path, endings: Sequence[str]) -> dict[str, str]:
     files = [name for name in file_names(folder) if Path(name).suffix.lower() in endings]
     files.sort(key=lambda name: (Path(name).stem, endings.index(Path(name).suffix.lower())))
     return {Path(name).stem: name for name in files}
-
-
-# Data sets that are a list of images, each with a mask in a file beside it.
-
-C = TypeVar("C")
-
-
-@dataclass(frozen=True)
-class Pair:
-    """An image and its mask, listed but not read.
-
-    Attributes:
-        name: of the sample, unique within its split.
-        image: the file of the photograph.
-        mask: the file of the ids.
-    """
-
-    name: str
-    image: Path
-    mask: Path
-
-
-@dataclass(frozen=True)
-class Layout:
-    """One split of a data set on disk: which files it has, and what their ids mean.
-
-    Attributes:
-        pairs: in order.
-        source: what named them, for messages: a list or a folder.
-        classes: the name of every class id.
-        scored: the ids whose IoU is averaged.
-        table: (256,) int64, stored id -> class id.
-        has_void: see `SegmentationDataset`.
-        published: how many samples the split is known to have, by the name of the edition; empty
-            where nothing is published.
-        palette: (256, 3) uint8 RGB, the colour of every class id.
-    """
-
-    pairs: tuple[Pair, ...]
-    source: str
-    classes: tuple[str, ...]
-    scored: tuple[int, ...]
-    table: Table
-    has_void: bool = False
-    published: Mapping[str, int] = field(default_factory=dict)
-    palette: NDArray[np.uint8] = field(default_factory=voc_palette)
-
-
-def read_pair(pair: Pair, table: Table) -> Sample:
-    """Read, map and check one sample.
-
-    Raises:
-        CorruptSample: a file is truncated or no image, the mask is a colour image, has another size
-            than its image, or holds an id of no class; the message names the file.
-        OSError: a file cannot be opened.
-    """
-    image = read_image(pair.image)
-    labels = to_labels(read_ids(pair.mask), table, pair.mask)
-    check_size(pair, image.shape[:2], labels.shape)
-    # One copy, planar and writable; Pillow's own memory is neither.
-    planar = np.array(image.transpose(2, 0, 1), order="C")
-    return Sample(name=pair.name, image=torch.from_numpy(planar), mask=torch.from_numpy(labels))
-
-
-def check_size(pair: Pair, image: tuple[int, ...], mask: tuple[int, ...]) -> None:
-    """Raise CorruptSample unless image and mask have the same (H, W)."""
-    if image != mask:
-        raise CorruptSample(
-            f"{pair.mask} is {mask[0]} x {mask[1]} (H x W), its image {pair.image} is "
-            f"{image[0]} x {image[1]}; they must be equal (a rotation noted in the image's EXIF "
-            "data is not applied)"
-        )
-
-
-class PairedDataset(SegmentationDataset, Generic[C]):
-    """Photographs with masks of ids, read one by one.
-
-    Construction checks that every file exists, so that nothing is missed in the middle of a run,
-    with one listing a folder; contents are checked as each sample is read.
-
-    Args:
-        config: where the files lie and which of them.
-        split: "train", "tune" or "report".
-
-    Raises:
-        FileNotFoundError: the root, a list, an image or a mask is absent.
-        PermissionError: one of them may not be read.
-        ValueError: a list is empty or names an image twice.
-    """
-
-    def __init__(self, config: C, split: Split) -> None:
-        check_split(split)
-        layout = self.layout(config, split)
-        self.config = config
-        self.split = split
-        self.pairs = layout.pairs
-        self.table = layout.table
-        self.classes = layout.classes
-        self.scored = layout.scored
-        self.palette = layout.palette
-        self.has_void = layout.has_void
-        self.names = tuple(pair.name for pair in layout.pairs)
-        require_unique(self.names, layout.source)
-        missing = absent(path for pair in layout.pairs for path in (pair.image, pair.mask))
-        if missing:
-            raise FileNotFoundError(
-                f"{shortened(missing)} {'does' if len(missing) == 1 else 'do'} not exist, but "
-                f"{layout.source} names {'it' if len(missing) == 1 else 'them'}; complete the "
-                "folder or remove the lines from the list (`python -m data verify` reports all)"
-            )
-
-    @staticmethod
-    @abstractmethod
-    def layout(config: C, split: Split) -> Layout:
-        """List the files of a split; whether they exist is checked afterwards.
-
-        Raises:
-            FileNotFoundError: the root or a list is absent; the message says which option to pass.
-            PermissionError: it may not be read.
-            ValueError: a list is empty or malformed.
-        """
-
-    def __getitem__(self, index: int) -> Sample:
-        """Read one image and its mask.
-
-        Raises:
-            IndexError: there is no such sample.
-            CorruptSample: see `read_pair`.
-        """
-        if not 0 <= index < len(self):
-            raise IndexError(f"sample {index} of {len(self)} in split {self.split!r}")
-        return read_pair(self.pairs[index], self.table)
-
-    def __repr__(self) -> str:
-        name = type(self).__name__
-        return f"{name}(split={self.split!r}, images={len(self)}, {self.config})"

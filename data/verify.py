@@ -16,20 +16,16 @@ from rich.table import Table as RichTable
 
 from data.collage import Collage, CollageConfig
 from data.dataset import VOID, CorruptSample, Sample, SegmentationDataset, Split
-from data.kinds import READERS, DataConfig, config_to_dict
+from data.kinds import DataConfig, config_to_dict
+from data.paired import Layout, Pair, Table, check_size, to_labels
 from data.reading import (
-    Layout,
-    Pair,
-    Table,
     absent,
-    check_size,
     image_size,
     map_files,
     read_ids,
     read_image,
     require_unique,
     shortened,
-    to_labels,
 )
 
 # A contact sheet: many samples of a data set in one picture, each beside its mask.
@@ -229,7 +225,7 @@ def verify(
     errors: list[Exception] = []
     for report in reports:
         try:
-            layouts.append(READERS[type(config)].layout(config, report.split))
+            layouts.append(config.layout(report.split))
         except (OSError, ValueError) as error:
             errors.append(error)
             layouts.append(None)
@@ -237,7 +233,9 @@ def verify(
     if len(errors) == len(reports):
         raise errors[0]
     present = [(report, layout) for report, layout in zip(reports, layouts, strict=True) if layout]
+    classes = config.label_set().classes
     for report, layout in present:
+        report.classes = classes
         _check_listing(report, layout)
     _check_disjoint(present)
     # tune and report may be the same images: each is read once.
@@ -263,7 +261,6 @@ def _files(layout: Layout) -> Iterator[Path]:
 
 def _check_listing(report: SplitReport, layout: Layout) -> None:
     names = [pair.name for pair in layout.pairs]
-    report.classes = layout.classes
     report.listed = len(names)
     report.published = dict(layout.published)
     try:

@@ -15,9 +15,9 @@ from rich.progress import Progress
 from torch import Tensor
 
 from data import voc
-from data.dataset import CorruptSample
+from data.dataset import CorruptSample, LabelSet
 from data.folder import IMAGE_ENDINGS
-from data.kinds import LabelSet, label_set
+from data.kinds import label_set
 from data.reading import naming
 from eval.inference import InferenceConfig, batches_by_size, check_possible, infer_each
 from eval.prediction_files import Kind, Picture, PredictionFiles

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from data.kinds import LabelSet
+from data.dataset import LabelSet
 from models import SegmenterOutput
 
 # Labels in their colours over the image that they are of.

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from data import Split
-from data.kinds import LabelSet
+from data.dataset import LabelSet
 from eval.explore.page import Explorer, build_page, serve
 from eval.explore.scene import Scenes, of_network, of_probabilities, of_split
 from eval.predict import POST_HOC, labels_of

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from data.kinds import LabelSet
+from data.dataset import LabelSet
 from eval.explore.refinery import Energy
 from eval.explore.view import View
 from eval.prediction_files import Picture

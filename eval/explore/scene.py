@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from data import SegmentationDataset
-from data.dataset import VOID
-from data.kinds import LabelSet
+from data.dataset import VOID, LabelSet
 from data.reading import read_ids
 from eval.predict import photographs, read_photograph
 from eval.prediction_files import SMALLEST, Ids, Picture, read_probabilities

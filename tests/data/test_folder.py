@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import Folder, FolderConfig, Split, build
+from data import FolderConfig, Split, build
 from data.dataset import voc_palette
 from data.folder import read_classes
 from data.kinds import label_set
+from data.paired import PairedDataset
 from tests.data.layouts import write_folder, write_image, write_lines
 
 SPLITS: tuple[Split, ...] = ("train", "tune", "report")
@@ -24,11 +25,11 @@ def root(tmp_path):
 
 
 def names(root: Path, split: Split) -> tuple[str, ...]:
-    return Folder(FolderConfig(root), split).names
+    return build(FolderConfig(root), split).names
 
 
 def test_images_and_masks(root):
-    dataset = Folder(FolderConfig(root), "train")
+    dataset = build(FolderConfig(root), "train")
     assert dataset[0].image.shape == (3, 3, 4)
     expected = [255, *[int(dataset.names[0][1:]) % 2] * 11]
     assert dataset[0].mask.flatten().tolist() == expected
@@ -88,7 +89,7 @@ def test_all_that_the_classes_may_say(root):
     values = {"names": ["a", "b", "c"], "void": 3, "colours": colours, "scored": ["c", "a"]}
     (root / "classes.json").write_text(json.dumps(values))
     dataset = build(FolderConfig(root), "train")
-    assert isinstance(dataset, Folder)
+    assert isinstance(dataset, PairedDataset)
     assert dataset.scored == (0, 2)
     assert dataset.palette[:3].tolist() == colours
     assert np.array_equal(dataset.palette[3:], voc_palette()[3:])
@@ -115,7 +116,7 @@ def test_all_that_the_classes_may_say(root):
         ('{"names": ["a", "b"], "void": 256}', "void must be"),
         ('{"names": ["a", "b"], "colours": [[0, 0, 0]]}', "colours must be 2 times"),
         ('{"names": ["a"], "colours": [[0, 0, 256]]}', "colours must be 1 times"),
-        ('{"names": ["cat"], "scored": ["cta"]}', "did you mean 'cat'"),
+        ('{"names": ["cat"], "scored": ["cta"]}', "Did you mean 'cat'"),
     ],
 )
 def test_malformed_classes_say_what_is_expected(tmp_path, text, message):

@@ -11,8 +11,10 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from data import VOID, CorruptSample, Sample, SegmentationDataset, label_pixels, reading
-from data.reading import image_size, read_ids, read_image, read_lines, require_folders, to_labels
+from data import VOID, CorruptSample, Sample, SegmentationDataset, label_pixels, paired, reading
+from data.dataset import label_set_of
+from data.paired import to_labels
+from data.reading import image_size, read_ids, read_image, read_lines, require_folders
 from tests.data.layouts import as_nobody, truncate, write_image, write_lines, write_mask, write_sbd
 
 IDS = np.random.default_rng(0).integers(0, 21, size=(40, 40))
@@ -143,7 +145,7 @@ def test_lists_are_lines_of_unique_names_and_long_enumerations_are_cut(tmp_path)
 
 # Labels and classes
 
-TABLE = reading.label_table({0: 0, 1: 1, 2: 2, 7: 0}, void=(11, 255))
+TABLE = paired.label_table({0: 0, 1: 1, 2: 2, 7: 0}, void=(11, 255))
 
 
 def test_table_by_hand():
@@ -153,20 +155,20 @@ def test_table_by_hand():
     assert labels.tolist() == [[0, 1, 2], [0, 255, 255]]
     with pytest.raises(CorruptSample, match=r"m\.png holds the label ids \[3, 254\]; expected"):
         to_labels(np.array([[3, 3, 254, 0]], dtype=np.uint8), TABLE, Path("m.png"))
-    assert reading.describe(TABLE) == "0..2, 7 or 11, 255 (void)"
-    assert reading.describe(reading.label_table({0: 0}, void=())) == "0"
+    assert paired.describe(TABLE) == "0..2, 7 or 11, 255 (void)"
+    assert paired.describe(paired.label_table({0: 0}, void=())) == "0"
 
 
 def test_scored_classes():
     classes = ("dog", "cat", "horse")
-    assert reading.scored_ids((), classes) == (0, 1, 2)
-    assert reading.scored_ids(("horse", "dog"), classes) == (0, 2)
-    with pytest.raises(ValueError, match="no class 'hrose'; did you mean 'horse'"):
-        reading.check_scored(("cat", "hrose"), classes)
-    with pytest.raises(ValueError, match="no class 'qqq'; expected some of"):
-        reading.check_scored(("qqq",), classes)
+    assert label_set_of(classes).scored == (0, 1, 2)
+    assert label_set_of(classes, ("horse", "dog")).scored == (0, 2)
+    with pytest.raises(ValueError, match=r"unknown scored class 'hrose': .*Did you mean 'horse'"):
+        label_set_of(classes, ("cat", "hrose"))
+    with pytest.raises(ValueError, match="unknown scored class 'qqq': choose one of"):
+        label_set_of(classes, ("qqq",))
     with pytest.raises(ValueError, match="twice"):
-        reading.check_scored(("cat", "cat"), classes)
+        label_set_of(classes, ("cat", "cat"))
 
 
 class Three(SegmentationDataset):

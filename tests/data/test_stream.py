@@ -34,7 +34,7 @@ def test_bad_arguments_are_refused():
 
 
 def test_images_of_unequal_size_need_a_crop_size(tiny_voc):
-    dataset = data.Voc(data.VocConfig(root=tiny_voc.root), "train")
+    dataset = data.build(data.VocConfig(root=tiny_voc.root), "train")
     whole = Augment(TransformConfig())
     with pytest.raises(ValueError, match="Set crop_size, or use batch_size 1"):
         TrainStream(dataset, whole, batch_size=2, seed=0).batch(0)
@@ -100,7 +100,7 @@ def test_iterating_gives_the_batches_in_order_and_leaves_no_trace(num_workers, m
 
 def test_an_unreadable_image_is_replaced_and_named(tiny_voc):
     def broken() -> TrainStream:
-        dataset = data.Voc(data.VocConfig(root=tiny_voc.root), "train")
+        dataset = data.build(data.VocConfig(root=tiny_voc.root), "train")
         return TrainStream(dataset, Augment(TransformConfig(crop_size=4)), 2, seed=0)
 
     truncate(tiny_voc.mask("b"))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from data import CorruptSample, Voc, VocConfig, build
+from data import CorruptSample, VocConfig, build
 from data.kinds import label_set
 from data.voc import ANIMALS, CLASSES
 from tests.data.layouts import write_image, write_lines, write_mask
@@ -22,7 +22,7 @@ def config(tiny_voc):
 
 
 def test_names_images_and_ids(tiny_voc, config):
-    dataset = Voc(config, "train")
+    dataset = build(config, "train")
     assert dataset.names == ("a", "b")
     sample = dataset[0]
     assert sample.name == "a"
@@ -36,33 +36,33 @@ def test_names_images_and_ids(tiny_voc, config):
         with pytest.raises(IndexError, match="of 2"):
             dataset[index]
     with pytest.raises(ValueError, match="got 'val'"):
-        Voc(config, "val")  # type: ignore[arg-type]
+        build(config, "val")  # type: ignore[arg-type]
 
 
 def test_scored_classes(config):
-    assert Voc(config, "train").scored == tuple(range(21))
-    animals = Voc(replace(config, scored=ANIMALS), "train")
+    assert build(config, "train").scored == tuple(range(21))
+    animals = build(replace(config, scored=ANIMALS), "train")
     assert (animals.scored, animals.classes) == ((0, 8, 10, 12, 13, 15, 17), CLASSES)
     found = label_set(VocConfig(scored=ANIMALS))
     assert (found.classes, found.scored) == (animals.classes, animals.scored)
     assert np.array_equal(found.palette, animals.palette)
-    with pytest.raises(ValueError, match="there is no class 'tv'"):
+    with pytest.raises(ValueError, match="unknown scored class 'tv'"):
         replace(config, scored=("tv",))
 
 
 def test_missing_folders_lists_and_files_are_named(tiny_voc, config, tmp_path):
     with pytest.raises(FileNotFoundError, match="lacks JPEGImages, SegmentationClass"):
-        Voc(replace(config, root=tiny_voc.root.parent), "train")
+        build(replace(config, root=tiny_voc.root.parent), "train")
     with pytest.raises(FileNotFoundError, match=r"report\.txt; lists there: train, tune.*report"):
-        Voc(config, "report")
+        build(config, "report")
     with pytest.raises(FileNotFoundError, match="lacks Aug"):
-        Voc(replace(config, extra_masks="Aug"), "train")
+        build(replace(config, extra_masks="Aug"), "train")
     with pytest.raises(FileNotFoundError, match=r"--data\.sbd"):
-        Voc(replace(config, sbd=tmp_path / "nowhere"), "train")
+        build(replace(config, sbd=tmp_path / "nowhere"), "train")
     tiny_voc.image("a").unlink()
     tiny_voc.mask("b").unlink()
     with pytest.raises(FileNotFoundError, match=r"a\.jpg, .*b\.png do not exist, but the list"):
-        Voc(config, "train")
+        build(config, "train")
 
 
 def test_lists_that_name_no_images_are_refused(tiny_voc, config):
@@ -73,11 +73,11 @@ def test_lists_that_name_no_images_are_refused(tiny_voc, config):
     ):
         tiny_voc.write_list("report", *lines)
         with pytest.raises(ValueError, match=message):
-            Voc(config, "report")
+            build(config, "report")
 
 
 def test_a_sample_that_cannot_be_used_is_named(tiny_voc, config):
-    dataset, mask = Voc(config, "train"), tiny_voc.mask("b")
+    dataset, mask = build(config, "train"), tiny_voc.mask("b")
     for mode in ("RGB", "1", "I;16"):
         Image.new(mode, (4, 6)).save(mask)
         with pytest.raises(CorruptSample, match=rf"b\.png has mode {mode}; expected an index"):
@@ -95,11 +95,11 @@ def test_a_sample_that_cannot_be_used_is_named(tiny_voc, config):
 def test_grey_masks_and_photographs_and_single_pixels_are_read_as_well(tiny_voc, config):
     Image.fromarray(np.full((6, 4), 17, dtype=np.uint8)).save(tiny_voc.mask("b"))
     Image.fromarray(np.full((6, 4), 90, dtype=np.uint8)).save(tiny_voc.image("b"))
-    sample = Voc(config, "train")[1]
+    sample = build(config, "train")[1]
     assert (sample.mask == 17).all()
     assert sample.image.shape == (3, 6, 4)
     tiny_voc.add("b", np.array([[3]], dtype=np.uint8))
-    sample = Voc(config, "train")[1]
+    sample = build(config, "train")[1]
     assert (sample.image.shape, sample.mask.tolist()) == ((3, 1, 1), [[3]])
 
 
@@ -124,7 +124,7 @@ def test_lists_of_paths(tiny_voc, config):
     write_mask(tiny_voc.root / "SegmentationClassAug" / "c.png", np.full((5, 6), 4))
     lines = [f"/JPEGImages/{n}.jpg /SegmentationClassAug/{n}.png" for n in ("c", "a")]
     write_lines(tiny_voc.root / "ImageSets" / "SegmentationAug" / "train_aug.txt", *lines)
-    dataset = Voc(replace(config, train_list="SegmentationAug/train_aug"), "train")
+    dataset = build(replace(config, train_list="SegmentationAug/train_aug"), "train")
     assert dataset.names == ("c", "a")
     assert (dataset[0].mask == 4).all()
     assert (dataset[1].mask == 255).any()  # the mask of VOC

@@ -7,8 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from data.dataset import voc_palette
-from data.kinds import LabelSet
+from data.dataset import LabelSet, voc_palette
 from eval.explore.scene import Scene, Scenes, Source
 from eval.predict import POST_HOC
 

@@ -177,7 +177,7 @@ DATA = (
     Mutant("Label the padding as the background", "data/transforms.py",
            "F.pad(mask, padding, fill=VOID)", "F.pad(mask, padding, fill=0)",
            "tests/data/test_transforms.py"),
-    Mutant("Read void as the first class", "data/reading.py",
+    Mutant("Read void as the first class", "data/paired.py",
            "table[list(void)] = VOID", "table[list(void)] = 0",
            "tests/data/test_reading.py"),
     Mutant("Train on the images of VOC's val that SBD labels", "data/prepare.py",
@@ -193,7 +193,7 @@ DATA = (
     Mutant("Let neighbouring processes see each other's batches", "data/stream.py",
            "(step * self.num_processes + self.rank)", "(step + self.rank)",
            "tests/data/test_stream.py"),
-    Mutant("Shift the classes of PASCAL-Context", "data/pascal_context.py",
+    Mutant("Shift the classes of PASCAL-Context", "data/voc2010.py",
            "{label + first: label for", "{label + 1: label for",
            "tests/data/test_data_sets.py"),
 )
