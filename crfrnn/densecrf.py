@@ -23,7 +23,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crfrnn import rows
 from crfrnn.arrays import (
     Array,
     Floats,
@@ -35,6 +34,10 @@ from crfrnn.arrays import (
 )
 from crfrnn.checks import check_count, check_positive
 from crfrnn.filtering import Filter, LatticeFilter, Normalization, Normalized
+from crfrnn.inference import mean_field, mean_field_step, mean_field_update
+from crfrnn.native import empty
+from crfrnn.rows import pixel_major
+from crfrnn.rows_ops import rows_softmax
 
 __all__ = [
     "CONST_KERNEL",
@@ -135,13 +138,14 @@ def unary_energy(u: object, num_labels: int, num_variables: int) -> Array:
             f"u must be (L, N) = {shape} energies, got {u.shape}."
             + _shape_advice(u.shape, num_labels, num_variables)
         )
-    if np.isnan(u).any() or (u == -np.inf).any() or (u == np.inf).all(0).any():
+    low, high = u.min(), u.max()  # NaN where one is
+    if not low > -np.inf or not high >= low or (high == np.inf and (u == np.inf).all(0).any()):
         raise ValueError(
             "u must hold energies above -inf, with one finite label for each variable, got NaN or "
             "infinite values. unary_from_softmax clips probabilities of 0."
         )
     # 1e-3: a softmax in float16 sums to one that closely, energies do not.
-    if num_labels > 1 and u.min() >= 0 and np.abs(u.sum(0, dtype=np.float64) - 1).max() < 1e-3:
+    if num_labels > 1 and low >= 0 and high <= 1 and np.abs(u.sum(0) - 1).max() < 1e-3:
         raise ValueError(
             "u must be energies -log P, but its columns sum to one, as probabilities do: pass "
             "unary_from_softmax(u). Where they are energies, add 1: a constant changes nothing."
@@ -385,14 +389,14 @@ def unary_from_softmax(sm: Array, scale: float | None = None, clip: float | None
     if clip is not None and not 0 < clip < 1:
         raise ValueError(f"clip must be in (0, 1) or None, got {clip!r}.")
     # Rounding may leave a probability an ulp outside 0..1.
-    p = np.clip(sm.reshape(sm.shape[0], -1).astype(np.float64), 0, 1)
+    p = tensor(sm).flatten(1).clamp_(0, 1)
     if scale is not None:
-        p = scale * p + (1 - scale) / len(p)
+        p.mul_(scale).add_((1 - scale) / len(p))
     if clip is not None:
-        p = p.clip(clip, 1)
-    with np.errstate(divide="ignore"):  # only without clip, where it is what was asked for
-        # + 0.0 turns the -0.0 of a certain label into 0.0.
-        return (0.0 - np.log(p)).astype(np.float32)
+        p.clamp_(clip, 1)
+    # + 0.0 turns the -0.0 of a certain label into 0.0.
+    energies: Floats = p.log_().neg_().add_(0.0).numpy()
+    return energies
 
 
 def softmax_to_unary(sm: Array, GT_PROB: float = 1) -> Floats:
@@ -439,8 +443,11 @@ class DenseCRF:
         check_count("nvar", nvar, 1)
         check_count("nlabels", nlabels, 1)
         self._num_variables, self._num_labels = int(nvar), int(nlabels)
-        self._energy: Tensor | None = None  # (1, N, L)
-        self._pairwise: list[tuple[Filter, Tensor]] = []  # K_m and C_m, (L, L)
+        self._unary: Tensor | None = None  # (1, N, L): -U
+        self._kernels: list[Filter] = []
+        self._penalties: list[Tensor] = []  # C_m, (L, L)
+        # Q as it was last returned, (L, N), and its logits, (1, N, L).
+        self._stepped: tuple[Floats, Tensor] | None = None
 
     def setUnaryEnergy(self, u: Array, f: object = None) -> None:
         """Set the unary energies, in place of any set before.
@@ -461,7 +468,7 @@ class DenseCRF:
                 "setUnaryEnergy(u @ f)."
             )
         checked = unary_energy(u, self._num_labels, self._num_variables)
-        self._energy = tensor(checked.T)[None]
+        self._unary = pixel_major(tensor(checked).neg_()[None])
 
     def addPairwiseEnergy(
         self,
@@ -502,21 +509,24 @@ class DenseCRF:
         energy = compatibility_energy(compat, self._num_labels)
         rows = tensor(features.T)[None]
         lattice = Normalized(LatticeFilter(rows), name, rows.new_ones(1, self._num_variables, 1))
-        self._pairwise.append((lattice, tensor(energy)))
+        self._kernels.append(lattice)
+        self._penalties.append(tensor(energy))
 
+    @torch.no_grad()
     def inference(self, niter: int) -> Floats:
         """Marginals after `niter` mean-field updates: (L, N) float32, columns sum to one."""
         check_count("niter", niter, 0)
-        q = torch.softmax(-self._unary(), dim=-1)
-        for _ in range(niter):
-            q = self._updated(q)
-        return _labels_first(q)
+        with torch.autocast("cpu", enabled=False):  # float32 whatever surrounds the call
+            logits = mean_field(self._logits(), self._kernels, [self._penalties], niter)
+        return _labels_first(rows_softmax(logits))
 
     def startInference(self) -> tuple[Floats, Floats, Floats]:
         """(Q, tmp1, tmp2) for `stepInference`: Q = q_0; the other two are kept for their place."""
-        unused = np.empty((0, 0), np.float32)
-        return _labels_first(torch.softmax(-self._unary(), dim=-1)), unused, unused
+        q, unused = self.inference(0), np.empty((0, 0), np.float32)
+        self._stepped = q.copy(), self._logits()
+        return q, unused, unused
 
+    @torch.no_grad()
     def stepInference(self, Q: Floats, tmp1: Floats, tmp2: Floats) -> None:
         """One mean-field update of Q, in place.
 
@@ -526,7 +536,15 @@ class DenseCRF:
             tmp2: unused.
         """
         self._check_marginals(Q)
-        Q[...] = _labels_first(self._updated(tensor(Q.T)[None]))
+        # A logarithm would lose the last bits of the logits.
+        unchanged = self._stepped is not None and np.array_equal(self._stepped[0], Q)
+        logits = self._stepped[1] if unchanged and self._stepped else _rows(Q).log_()
+        with torch.autocast("cpu", enabled=False):
+            logits = mean_field_step(
+                logits, self._logits(), self._kernels, self._penalties, damping=0.0
+            )
+        Q[...] = _labels_first(rows_softmax(logits))
+        self._stepped = Q.copy(), logits
 
     def klDivergence(self, Q: Floats) -> float:
         """sum_i sum_l [q log q + U q + q (sum_m C_m K_m q)], summed over all variables.
@@ -538,13 +556,13 @@ class DenseCRF:
             Q: (L, N) float32 marginals, not modified.
         """
         self._check_marginals(Q)
-        q = tensor(Q.T)[None]
-        unary = self._unary()
+        q, unary = _rows(Q), self._logits()
         # 0 times the infinite energy of an impossible label is 0.
-        total = torch.where(q > 0, unary * q, 0).sum(dtype=torch.float64)
-        total += torch.xlogy(q, q).sum(dtype=torch.float64)
-        total += (q * self._messages(q)).sum(dtype=torch.float64)
-        return total.item()
+        total = torch.xlogy(q, q) - torch.where(q > 0, unary * q, 0)
+        with torch.autocast("cpu", enabled=False):
+            nothing = torch.zeros_like(q)
+            total -= q * mean_field_update(q, nothing, self._kernels, self._penalties)
+        return total.sum(dtype=torch.float64).item()
 
     def setUnary(self, u: object) -> NoReturn:
         """Not offered: unary objects; `setUnaryEnergy` takes the array itself."""
@@ -552,22 +570,10 @@ class DenseCRF:
             "Unary objects are not offered: pass setUnaryEnergy(u) the array."
         )
 
-    def _unary(self) -> Tensor:
-        if self._energy is None:
+    def _logits(self) -> Tensor:
+        if self._unary is None:
             raise RuntimeError("No unary energies yet: call setUnaryEnergy before inference.")
-        return self._energy
-
-    def _updated(self, q: Tensor) -> Tensor:
-        """softmax(-U - sum_m C_m K_m q): (1, N, L)."""
-        return torch.softmax(-self._unary() - self._messages(q), dim=-1)
-
-    def _messages(self, q: Tensor) -> Tensor:
-        """sum_m C_m K_m q: (1, N, L)."""
-        total = torch.zeros_like(q)
-        with torch.autocast("cpu", enabled=False):  # float32 whatever surrounds the call
-            for kernel, energy in self._pairwise:
-                total = total + rows.product(kernel(q), energy.t())
-        return total
+        return self._unary
 
     def _check_marginals(self, Q: Array) -> None:
         shape = (self._num_labels, self._num_variables)
@@ -580,7 +586,7 @@ class DenseCRF:
     def __repr__(self) -> str:
         return (
             f"DenseCRF(nvar={self._num_variables}, nlabels={self._num_labels}), "
-            f"{len(self._pairwise)} kernels"
+            f"{len(self._kernels)} kernels"
         )
 
 
@@ -652,7 +658,7 @@ class DenseCRF2D(DenseCRF):
         height, width = self._shape
         return (
             f"DenseCRF2D(w={width}, h={height}, nlabels={self._num_labels}), "
-            f"{len(self._pairwise)} kernels"
+            f"{len(self._kernels)} kernels"
         )
 
 
@@ -669,6 +675,12 @@ def LogisticUnary(*_: object) -> NoReturn:
     )
 
 
+def _rows(Q: Floats) -> Tensor:
+    """(L, N) -> (1, N, L), its own memory."""
+    return pixel_major(tensor(Q)[None])
+
+
 def _labels_first(q: Tensor) -> Floats:
     """(1, N, L) -> (L, N), its own memory."""
-    return np.ascontiguousarray(q[0].numpy().T)
+    result: Floats = empty(*q.shape[:0:-1]).copy_(q[0].t()).numpy()
+    return result

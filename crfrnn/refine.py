@@ -9,6 +9,7 @@ from crfrnn.arrays import Array, Floats, check_probabilities, check_rgb, tensor
 from crfrnn.checks import check_count
 from crfrnn.crf import CrfRnn
 from crfrnn.filtering import Normalization
+from crfrnn.native import empty
 
 CLIP = 1e-5  # keeps -log P finite; what the users of post-hoc CRFs clip at
 
@@ -81,7 +82,8 @@ def refine(
     guide = tensor(image, np.uint8).permute(2, 0, 1)
     with torch.no_grad():
         q = crf.marginals(unary[None], guide[None])[0]
-    return np.ascontiguousarray(q.numpy())
+    refined: Floats = empty(*q.shape).copy_(q).numpy()
+    return refined
 
 
 def _check_grid(probabilities: object, image: object) -> None:

@@ -259,6 +259,27 @@ def test_an_impossible_label_stays_impossible() -> None:
     assert np.isfinite(d.klDivergence(q))
 
 
+def test_a_step_starts_at_the_marginals_that_it_is_given() -> None:
+    """Also where they are not those that the step before has left."""
+    steps = []
+    for before in (0, 2):
+        d = small_crf()
+        q, *unused = d.startInference()
+        for _ in range(before):
+            d.stepInference(q, *unused)
+        q[...] = SOFTMAX[::-1].reshape(L, -1)
+        d.stepInference(q, *unused)
+        steps.append(q)
+    np.testing.assert_array_equal(steps[0], steps[1])
+    d = bare_crf(-np.log(SOFTMAX[::-1].reshape(L, -1)))
+    expected, *unused = d.startInference()
+    d.setUnaryEnergy(ENERGY)
+    d.addPairwiseGaussian(sxy=1.5, compat=1)
+    d.addPairwiseBilateral(sxy=3, srgb=40, rgbim=IMAGE, compat=2)
+    d.stepInference(expected, *unused)
+    np.testing.assert_allclose(steps[0], expected, rtol=1e-5)  # of a logarithm and an exponential
+
+
 def test_inputs_are_copied_and_left_alone() -> None:
     u, image, features = ENERGY.copy(), IMAGE.copy(), FEATURES.copy()
     d = bare_crf(u)
