@@ -7,6 +7,7 @@ No function here changes its input.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -111,7 +112,9 @@ def _range_advice(name: str, image: Array) -> str:
 
 
 def check_probabilities(name: str, value: object) -> Array:
-    """The value itself; raise unless it holds floats that sum to one over axis 0, the labels.
+    """Return the value; raise unless it holds probabilities with the labels on axis 0.
+
+    Values that do not sum to one, such as class activation maps, pass with a warning.
 
     Args:
         name: of the argument.
@@ -130,15 +133,28 @@ def check_probabilities(name: str, value: object) -> Array:
             "go through a softmax over the labels first."
         )
     if not sums_to_one(probabilities, axis=0):
-        raise ValueError(
-            f"{name} must sum to one over axis 0, the labels, got shape {probabilities.shape} "
-            f"with sums up to {probabilities.sum(0, dtype=np.float64).max():.4g}."
-            + _sum_advice(name, probabilities)
+        sums = probabilities.sum(0, dtype=np.float64)
+        came = f"{name} has the shape {probabilities.shape} and sums over axis 0 of " + (
+            f"{sums.min():.4g} to {sums.max():.4g}"
+        )
+        if advice := _sum_advice(name, probabilities):
+            raise ValueError(f"{came}, not one over the labels.{advice}")
+        if sums.min() <= 0:
+            raise ValueError(
+                f"{came}: {int((sums <= 0).sum())} pixels have no probability at all. Give them "
+                f"1 / L for each of the L labels: {name}[:, sums == 0] = 1 / len({name})."
+            )
+        warnings.warn(
+            f"{came}, not one: only their ratios count. Sigmoid outputs are no distribution over "
+            "labels: refine each map p on its own, as np.stack([1 - p, p]).",
+            UserWarning,
+            stacklevel=3,
         )
     return probabilities
 
 
 def _sum_advice(name: str, probabilities: Array) -> str:
+    """Words for labels on another axis, or for a single map; empty for anything else."""
     if probabilities.ndim > 1 and sums_to_one(probabilities, axis=-1):
         return f" The labels are on the last axis: pass np.moveaxis({name}, -1, 0)."
     if probabilities.ndim > 2 and sums_to_one(probabilities, axis=1):
@@ -148,10 +164,7 @@ def _sum_advice(name: str, probabilities: Array) -> str:
             " One map of the foreground is two labels, background and foreground: pass "
             "np.stack([1 - p, p]) of the (H, W) map p."
         )
-    return (
-        f" Pass {name} / {name}.sum(axis=0). Sigmoid outputs are no distribution over labels: "
-        "refine each map p on its own, as np.stack([1 - p, p])."
-    )
+    return ""
 
 
 def sums_to_one(values: Array, *, axis: int) -> bool:

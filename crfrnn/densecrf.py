@@ -3,6 +3,8 @@
     import crfrnn.densecrf as dcrf
     from crfrnn.densecrf import unary_from_labels, create_pairwise_bilateral
 
+or not even that: `crfrnn.densecrf.install()` answers to the package's own name.
+
 That API's conventions hold here, and only here: unaries are ENERGIES, -log P, (L, N); a
 scalar `compat` is a Potts weight and attracts, a vector or a matrix is an energy, so a
 positive vector repels; every kernel, the spatial one too, goes through the permutohedral
@@ -14,6 +16,8 @@ follows the axes of an array, and `chdim=-1` means that there is no channel axis
 
 from __future__ import annotations
 
+import sys
+import types
 import warnings
 from collections.abc import Sequence
 from enum import IntEnum
@@ -56,6 +60,7 @@ __all__ = [
     "compute_unary",
     "create_pairwise_bilateral",
     "create_pairwise_gaussian",
+    "install",
     "softmax_to_unary",
     "unary_from_labels",
     "unary_from_softmax",
@@ -371,7 +376,9 @@ def unary_from_softmax(sm: Array, scale: float | None = None, clip: float | None
     """Energies -log P from probabilities, such as a network's softmax.
 
     Args:
-        sm: (L, ...) probabilities, labels first, that sum to one over axis 0; not modified.
+        sm: (L, ...) probabilities, labels first; not modified. Where they do not sum to one over
+            axis 0 (class activation maps), a warning says so: it changes no marginal but where
+            `clip` or `scale` acts, because log of the sum is a constant of the pixel.
         scale: trust in `sm`, in (0, 1]: P becomes scale P + (1 - scale) / L.
         clip: P below this is raised to it, which keeps the energy finite; None leaves P of 0
             at an infinite energy, "impossible".
@@ -442,6 +449,13 @@ class DenseCRF:
     def __init__(self, nvar: int, nlabels: int) -> None:
         check_count("nvar", nvar, 1)
         check_count("nlabels", nlabels, 1)
+        if nlabels == 1:
+            warnings.warn(
+                "nlabels is 1: one label leaves nothing to decide, and the mask is 0 everywhere. A "
+                "foreground map p is two labels: unary_from_softmax(np.stack([1 - p, p])).",
+                UserWarning,
+                stacklevel=2,
+            )
         self._num_variables, self._num_labels = int(nvar), int(nlabels)
         self._unary: Tensor | None = None  # (1, N, L): -U
         self._kernels: list[Filter] = []
@@ -684,3 +698,26 @@ def _labels_first(q: Tensor) -> Floats:
     """(1, N, L) -> (L, N), its own memory."""
     result: Floats = empty(*q.shape[:0:-1]).copy_(q[0].t()).numpy()
     return result
+
+
+def install() -> None:
+    """Answer to `import pydensecrf` for the rest of this process, so that scripts run unchanged.
+
+    `import pydensecrf.densecrf as dcrf`, `from pydensecrf.utils import ...` and `import
+    pydensecrf.utils as utils` give this module. Call it ahead of those imports; a child process
+    that is not forked calls it again.
+
+    Raises:
+        RuntimeError: the package itself is imported already.
+    """
+    present = sys.modules.get("pydensecrf")
+    this = sys.modules[__name__]
+    if present is not None and getattr(present, "densecrf", None) is not this:
+        raise RuntimeError(
+            "pydensecrf is imported already: call crfrnn.densecrf.install() before it is."
+        )
+    package = types.ModuleType("pydensecrf", "Names of pydensecrf, served by crfrnn.densecrf.")
+    package.__path__ = []  # a package: `import pydensecrf.densecrf` looks for it in sys.modules
+    package.__dict__.update(densecrf=this, utils=this)
+    names = {"pydensecrf": package, "pydensecrf.densecrf": this, "pydensecrf.utils": this}
+    sys.modules.update(names)

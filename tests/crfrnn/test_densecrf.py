@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -135,7 +137,7 @@ UNARIES: Refused = [
     (softmax(np.moveaxis(SOFTMAX, 0, -1)), ValueError, r"np\.moveaxis\(sm, -1, 0\)"),
     (softmax(SOFTMAX[None]), ValueError, r"sm\[0\]"),
     (softmax(SOFTMAX[0]), ValueError, r"np\.stack\(\[1 - p, p\]\)"),
-    (softmax(np.full((3, 4, 5), 0.9)), ValueError, "Sigmoid outputs"),
+    (softmax(np.zeros((3, 4, 5))), ValueError, r"20 pixels have no probability.*\[:, sums == 0\]"),
     (softmax(SOFTMAX * 9), ValueError, "go through a softmax"),
     (softmax(SOFTMAX * np.nan), ValueError, "0 / 0"),
     (softmax(SOFTMAX[:, :0]), ValueError, "at least one element"),
@@ -315,8 +317,41 @@ def test_layout_and_precision_of_the_arrays_do_not_matter() -> None:
 
 @pytest.mark.parametrize(("w", "h", "num_labels"), [(1, 1, 2), (5, 1, 1), (3, 4, 256)])
 def test_edges(w: int, h: int, num_labels: int) -> None:
-    d = dcrf.DenseCRF2D(w, h, num_labels)
+    if num_labels == 1:
+        with pytest.warns(UserWarning, match="nothing to decide"):
+            d = dcrf.DenseCRF2D(w, h, num_labels)
+    else:
+        d = dcrf.DenseCRF2D(w, h, num_labels)
     d.setUnaryEnergy(RNG.random((num_labels, w * h), np.float32) * 9)
     d.addPairwiseGaussian(3, 3)
     d.addPairwiseBilateral(80, 13, np.full((h, w, 3), 128, np.uint8), 10)
     np.testing.assert_allclose(d.inference(5).sum(0), 1, rtol=1e-5)  # float32, 256 terms
+
+
+def test_class_activation_maps_pass_with_a_warning_and_mean_their_ratios() -> None:
+    cam = RNG.uniform(0.1, 1, (L, H, W))
+    with pytest.warns(UserWarning, match="only their ratios count"):
+        u = dcrf.unary_from_softmax(cam)
+    marginals = []
+    for energy in (u, dcrf.unary_from_softmax(cam / cam.sum(0))):
+        d = dcrf.DenseCRF2D(W, H, L)
+        d.setUnaryEnergy(energy)
+        d.addPairwiseGaussian(3, 3)
+        marginals.append(d.inference(5))
+    np.testing.assert_allclose(marginals[0], marginals[1], atol=1e-5)
+
+
+SCRIPT = """
+import crfrnn.densecrf
+crfrnn.densecrf.install()
+import pydensecrf.densecrf as dcrf
+import pydensecrf.utils as utils
+from pydensecrf.utils import create_pairwise_gaussian, unary_from_labels
+d = dcrf.DenseCRF(4, 2)
+assert utils.unary_from_labels is unary_from_labels is crfrnn.densecrf.unary_from_labels
+crfrnn.densecrf.install()
+"""
+
+
+def test_install_answers_to_the_packages_own_name() -> None:
+    subprocess.run([sys.executable, "-c", SCRIPT], check=True, timeout=120)
