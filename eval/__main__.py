@@ -100,7 +100,7 @@ def networks(arguments: list[str]) -> None:
 
 def report(arguments: list[str]) -> None:
     """Write a page about runs."""
-    from eval.report.command import report_command
+    from eval.report.page import report_command
 
     report_command(arguments)
 

@@ -32,13 +32,17 @@ def overlay(image: Picture, ids: Ids, palette: Picture, opacity: float = 0.55) -
         opacity: of the colours, 0..1.
     """
     colours = palette[ids]
-    # One pixel wide: where the neighbour to the right or below has another label.
-    outline = np.zeros(ids.shape, dtype=np.bool_)
-    outline[:, :-1] |= ids[:, :-1] != ids[:, 1:]
-    outline[:-1] |= ids[:-1] != ids[1:]
-    alpha = np.where(outline, 0.9, opacity)[..., None]
+    alpha = np.where(outline(ids), 0.9, opacity)[..., None]
     mixed = (1 - alpha) * image + alpha * colours
     return np.asarray(mixed.round(), dtype=np.uint8)
+
+
+def outline(ids: Ids) -> npt.NDArray[np.bool_]:
+    """Mark, one pixel wide, where the neighbour to the right or below has another label."""
+    marked = np.zeros(ids.shape, dtype=np.bool_)
+    marked[:, :-1] |= ids[:, :-1] != ids[:, 1:]
+    marked[:-1] |= ids[:-1] != ids[1:]
+    return marked
 
 
 # A prediction's probabilities as a file: NAME.npz.

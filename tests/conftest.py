@@ -88,7 +88,7 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if not done.exists():
             # A run keeps its command, which is published without full paths.
             patched.setattr("sys.argv", ["train", "compare", "collage"])
-            for page in ("write_report", "say"):  # it takes as long as the training
+            for page in ("write_report", "print_report"):  # it takes as long as the training
                 patched.setattr(f"train.arms.{page}", lambda *_, **__: None)
             compare("collage", tiny_recipe(), run, resume=False)
             done.touch()

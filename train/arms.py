@@ -18,8 +18,7 @@ import data
 from data import Augment, SegmentationDataset, TrainStream
 from eval.inference import Coarse, coarse_unaries, evaluate
 from eval.metrics import SplitCounts, harm_rate, scores
-from eval.report import write_report
-from eval.report.command import say
+from eval.report import print_report, write_report
 from eval.table import comparison_table
 from eval.tuning.search import search
 from models import (
@@ -614,7 +613,7 @@ def compare(name: str, recipe: Recipe, out: Path, *, resume: bool) -> dict[str, 
     write_json(out / "results.json", results)
     comparison.runner.console.print(comparison_table(results))
     comparison.runner.console.print(f"results: {out / 'results.json'}")
-    say(
+    print_report(
         write_report([out], out / "report.html", split=comparison.runner.report),
         comparison.runner.console,
     )

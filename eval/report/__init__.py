@@ -1,7 +1,7 @@
-"""The page that shows what runs found: read tolerantly, drawn once, opened anywhere."""
+"""Write the page that shows the results of runs."""
 
 from __future__ import annotations
 
-from eval.report.page import Report, write_report
+from eval.report.page import Report, print_report, write_report
 
-__all__ = ["Report", "write_report"]
+__all__ = ["Report", "print_report", "write_report"]

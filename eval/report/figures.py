@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from eval import wording
 from eval.metrics import SplitCounts, gains, score_named
@@ -138,7 +138,7 @@ def ladder(comparison: Comparison) -> Figure:
     present = _present(
         {arm: comparison.estimate(arm, "miou") for arm in ARMS}, "No arm has a score."
     )
-    figure, axes = canvas(540, 46 + 42 * len(present))
+    figure, axes = canvas(480, 46 + 42 * len(present))
     values = []
     for row, (arm, estimate) in enumerate(present.items()):
         colour, ends = COLOURS[arm], [100 * end for end in estimate.interval or ()]
@@ -196,7 +196,7 @@ def _against_width(
     curves: Mapping[str, Mapping[int, Estimate]], label: str, baseline: str | None
 ) -> Figure:
     """Draw means over the seeds as lines and intervals as bands, the widths on a log scale."""
-    figure, axes = canvas(540, 380)
+    figure, axes = canvas(500, 370)
     widths = sorted({width for curve in curves.values() for width in curve})
     ends = {}
     for arm, curve in curves.items():
@@ -220,7 +220,7 @@ def _against_width(
     axes.set_xlabel("width of the band, pixels")
     axes.grid(visible=False, axis="x")
     bottom, top = axes.get_ylim()
-    gap = 15 * (top - bottom) / 300  # 15 of the axes' 300 points
+    gap = 15 * (top - bottom) / 300  # 15 points of some 300
     places = _spread_apart(list(ends.values()), gap)
     for arm, y in zip(ends, places, strict=True):
         axes.annotate(
@@ -247,7 +247,7 @@ def class_differences(comparison: Comparison) -> Figure:
     rows = {name: estimates for name, estimates in all_rows.items() if estimates}
     if not rows:
         raise Undrawable("The unary arm, or every arm with a CRF, lacks class scores to compare.")
-    figure, axes = canvas(620, 70 + 27 * len(rows))
+    figure, axes = canvas(560, 70 + 27 * len(rows))
     values = [0.0]
     for row, (name, estimates) in enumerate(rows.items()):
         for place, (arm, estimate) in enumerate(estimates.items()):
@@ -378,6 +378,7 @@ def iterations(comparison: Comparison) -> Figure:
         axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axis.grid(visible=False, axis="x")
     axes[-1].set_yscale("log")
+    axes[-1].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes[-1].yaxis.set_major_formatter("{x:g}")  # the default writes formulas
     axes[-1].yaxis.set_minor_formatter(NullFormatter())
     axes[-1].legend()

@@ -1,49 +1,63 @@
-"""The report of one or several runs: one HTML page that needs nothing but a browser.
+"""Write the report of one or several runs: one HTML page that needs nothing but a browser.
 
-Images are data URIs, figures are inline SVG, style sheet and scripts are in the page; it follows
-the reader's light or dark setting. What a run lacks is said on the page, never an error: a
-comparison that was stopped half-way still deserves its report.
+Images and figures are data URIs; style sheet and script are in the page. What a run lacks is said
+on the page, never an error: a comparison that was stopped half-way still deserves its report.
 """
 
 from __future__ import annotations
 
 import base64
-import html
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from string import Template
-from typing import Any
+from typing import Annotated, Any
+
+import jinja2
+import tyro
+from rich.console import Console
 
 from data.dataset import SegmentationDataset
 from eval import wording
 from eval.report import gallery, learned, tables
 from eval.report.comparison import Comparison, comparisons
-from eval.report.figures import KINDS, WITH_CRF, Drawing, draw, write_files
-from eval.report.images import find_split
+from eval.report.figures import KINDS, WITH_CRF, draw, write_files
 from eval.report.reading import Lack, read_run
 from eval.summary import missing_runs
 from runtime.provenance import provenance
 from runtime.run_folder import ABOUT_ARMS
-
-FOLDER = Path(__file__).parent
 
 BANDS = {
     "void": "around the void border of the objects (dilated void, without void itself)",
     "edge": "around the edges between labels, on both sides",
 }
 
-SECTIONS = {
-    "arms": "All arms",
-    "boundaries": "Boundaries",
-    "classes": "Classes",
-    "images": "Images",
-    "calibration": "Confidence",
-    "crf": "The CRF",
-    "gallery": "Gallery",
-}
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """Write one HTML page about one or several runs, and its figures as PNG and SVG.
+
+    Attributes:
+        runs: folders that `python -m train compare` or `run` wrote, also unfinished ones. Those of
+            the same recipe and data become one comparison with more seeds.
+        out: the page; by default report.html in the run folder, or beside several.
+        figures: folder of the figures; by default figures/ beside the page.
+        data_root: where the data set lies now, if not where it was trained.
+        gallery: images of each gallery at most: the best, the worst, and evenly between.
+    """
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    out: Path | None = None
+    figures: Path | None = None
+    data_root: Annotated[Path | None, tyro.conf.arg(name="data.root")] = None
+    gallery: int = 60
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            raise ValueError("no run folder given: python -m eval report runs/demo")
+        if self.gallery < 0:
+            raise ValueError(f"--gallery is at least 0, got {self.gallery}.")
 
 
 @dataclass(frozen=True)
@@ -59,6 +73,32 @@ class Report:
     page: Path
     figures: tuple[Path, ...]
     missing: tuple[str, ...]
+
+
+def report_command(arguments: list[str]) -> None:
+    """Parse the command line, write the page, and print what it lacks."""
+    options = tyro.cli(ReportOptions, prog="python -m eval report", args=arguments)
+    first = options.runs[0]
+    folder = first if len(options.runs) == 1 else first.resolve().parent
+    written = write_report(
+        options.runs,
+        options.out or folder / "report.html",
+        figures=options.figures,
+        num_images=options.gallery,
+        data_root=options.data_root,
+    )
+    print_report(written, Console())
+
+
+def print_report(written: Report, console: Console) -> None:
+    """Print what was written, and what is missing from it."""
+    for sentence in written.missing:
+        console.print(f"missing: {sentence}", style="yellow", markup=False, highlight=False)
+    # One path a line, never folded: to be copied.
+    console.print(f"report:  {written.page}", soft_wrap=True, markup=False, highlight=False)
+    if written.figures:
+        folders = ", ".join(dict.fromkeys(str(path.parent) for path in written.figures))
+        console.print(f"figures: {folders}", soft_wrap=True, markup=False, highlight=False)
 
 
 def write_report(
@@ -78,7 +118,7 @@ def write_report(
         figures: the folder of the PNG and SVG files; by default figures/ beside the page.
         num_images: of each gallery, at most.
         data_root: where the data set lies now, if not where it was.
-        split: the report split of every folder; found by what the folders say if not given.
+        split: the report split of every folder; by default it is found by what the folders say.
 
     Raises:
         FileNotFoundError: one of the folders does not exist.
@@ -86,196 +126,99 @@ def write_report(
     """
     if not folders:
         raise ValueError("expected at least one run folder, got none.")
-    found = comparisons([read_run(folder) for folder in folders])
-    files: list[Path] = []
-    bodies = ""
+    all_comparisons = comparisons([read_run(folder) for folder in folders])
+    alone = len(all_comparisons) == 1
     target = figures or page.parent / "figures"
-    for number, comparison in enumerate(found):
+    files: list[Path] = []
+    sections = []
+    for number, comparison in enumerate(all_comparisons):
         drawings = {name: draw(comparison, name) for name in KINDS}
-        inside = target if len(found) == 1 else target / f"{number + 1}-{_slug(comparison.name)}"
-        files += write_files(drawings, inside)
-        images = split or find_split(comparison, data_root)
-        shown = gallery.build(comparison, images, num_images, f"c{number}")
-        bodies += _section(comparison, drawings, shown, f"c{number}")
-    missing = sentences(found)
+        slug = re.sub(r"[^\w.]+", "-", comparison.name).strip("-.") or "comparison"
+        files += write_files(drawings, target if alone else target / f"{number + 1}-{slug}")
+        images = split or gallery.find_split(comparison, data_root)
+        shown = gallery.build(comparison, images, num_images)
+        sections.append({**_section(comparison), "figures": drawings, "gallery": shown})
+    missing = sentences(all_comparisons)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["base64"] = lambda text: base64.b64encode(text.encode()).decode("ascii")
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}  # unsorted: in our order
     made = provenance()
-    text = Template(_read("template.html")).substitute(
-        title=_escape(wording.headline(found[0].results) if len(found) == 1 else "Comparisons"),
-        style=_read("style.css"),
-        navigation=_navigation(found),
-        missing=_notice(missing),
-        overview=_overview(found),
-        comparisons=bodies,
-        written_by=_escape(made["command"]),
-        commit=_escape(wording.commit_line(made)),
-        theme_script=_read("theme.js"),
-        gallery_script=_read("gallery.js"),
+    text = environment.get_template("page.html").render(
+        title=sections[0]["title"] if alone else "Comparisons",
+        comparisons=sections,
+        overview="" if alone else tables.overview(all_comparisons),
+        missing=missing,
+        about_arms=ABOUT_ARMS,
+        with_crf=dict.fromkeys(WITH_CRF, ""),
+        command=made["command"],
+        commit=wording.commit_line(made),
     )
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(text, encoding="utf-8")
     return Report(page, tuple(files), tuple(missing))
 
 
-def sentences(found: Sequence[Comparison]) -> list[str]:
-    """What the comparisons lack, one line for what several arms lack alike."""
-    grouped: dict[Lack, list[str]] = {}
-    for comparison in found:
+def sentences(all_comparisons: Sequence[Comparison]) -> list[str]:
+    """Say what the comparisons lack, one line for what several arms lack alike."""
+    places: dict[tuple[str, str], list[str]] = {}
+    for comparison in all_comparisons:
         lacks = list(comparison.lacks)
         for arm, seeds in missing_runs(comparison.results):
             words = f"no run of {arm} for seed {', '.join(map(str, seeds))}"
             remedy = "`train compare` with the same options and --resume makes it."
             lacks.append(Lack(comparison.name, words, remedy))
         for lack in dict.fromkeys(lacks):
-            grouped.setdefault(Lack("", lack.what, lack.remedy), []).append(lack.where)
+            places.setdefault((lack.what, lack.remedy), []).append(lack.where)
     return [
-        f"{_places(where)}: {lack.what}. {lack.remedy}".strip() for lack, where in grouped.items()
+        f"{_by_folder(where)}: {what}. {remedy}".strip() for (what, remedy), where in places.items()
     ]
 
 
-def _places(where: Sequence[str]) -> str:
-    """Folders, each with its arms: "demo (joint-seed0, joint-seed1), more"."""
+def _by_folder(places: Sequence[str]) -> str:
+    """Join folders, each with its arms: "demo (joint-seed0, joint-seed1), more"."""
     arms: dict[str, list[str]] = {}
-    for place in where:
+    for place in places:
         folder, _, arm = place.partition("/")
         arms.setdefault(folder, []).extend([arm] if arm else [])
     return ", ".join(
-        f"{folder} ({', '.join(of_folder)})" if of_folder else folder
-        for folder, of_folder in arms.items()
+        f"{folder} ({', '.join(names)})" if names else folder for folder, names in arms.items()
     )
 
 
-def _section(
-    comparison: Comparison, drawings: Mapping[str, Drawing], shown: gallery.Gallery, place: str
-) -> str:
-    results = comparison.results
-    pictures = {name.replace("-", "_"): _figure(drawing) for name, drawing in drawings.items()}
-    return Template(_read("comparison.html")).substitute(
-        pictures,
-        id=place,
-        title=_escape(wording.headline(results)),
-        name=_escape(comparison.name),
-        remarks=_escape(" ".join(wording.remarks(results))),
-        steps=_escape(results["network_steps"]),
-        facts=_definitions(_facts(comparison)),
-        table=tables.arms_table(comparison),
-        legend=_escape(tables.LEGEND),
-        arms=_arms(ABOUT_ARMS),
-        class_arms=_arms(dict.fromkeys(WITH_CRF, "")),
-        band=_escape(_band(comparison)),
-        scored=len(comparison.scored),
-        all_classes=len(comparison.classes),
-        crf_table=learned.crf_table(comparison),
-        gallery_words=_escape(_gallery_words(shown)),
-        gallery=shown.html or _absent(shown.reason),
-        config=_escape(json.dumps(results["config"], indent=2, ensure_ascii=False)),
-        versions=_definitions(results["versions"]),
-    )
-
-
-def _read(name: str) -> str:
-    return (FOLDER / name).read_text(encoding="utf-8").rstrip()
-
-
-def _escape(value: object) -> str:
-    return html.escape(str(value))
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^\w.]+", "-", name).strip("-.") or "comparison"
-
-
-def _definitions(pairs: Mapping[str, Any]) -> str:
-    return "".join(
-        f"<div><dt>{_escape(key)}</dt><dd>{_escape(value)}</dd></div>"
-        for key, value in pairs.items()
-    )
-
-
-def _facts(comparison: Comparison) -> dict[str, str]:
+def _section(comparison: Comparison) -> Mapping[str, Any]:
+    """Collect the words and tables of a comparison for the template."""
     results = comparison.results
     images = ", ".join(f"{count} {split}" for split, count in comparison.splits.items())
-    return {
-        "command": results["command"],
-        "recipe": comparison.recipe,
-        "data": f"{len(comparison.classes)} classes; images: {images or 'unknown'}",
-        "seeds": wording.seeds_line(results),
-        "commit": wording.commit_line(results),
-        "machine": wording.machine_line(results) or "unknown",
-        "started": results["started"],
-        "wall time": wording.duration(results["wall_seconds"])
-        if results["wall_seconds"]
-        else "unknown",
-    }
-
-
-def _arms(about: Mapping[str, str]) -> str:
-    return "".join(
-        f'<li class="arm-{arm}"><b>{arm}</b> {_escape(words)}</li>' for arm, words in about.items()
-    )
-
-
-def _figure(drawing: Drawing) -> str:
-    if drawing.reason:
-        return _absent(drawing.reason)
-    data = base64.b64encode(drawing.svg.encode()).decode("ascii")
-    # Little larger than drawn where there is room; on a phone it scrolls rather than vanishes.
-    size = f"min-width:{0.71 * drawing.width:.0f}px;max-width:{1.12 * drawing.width:.0f}px"
-    return (
-        f'<img class="plot" style="{size}" alt="{_escape(drawing.label)}" '
-        f'src="data:image/svg+xml;base64,{data}">'
-    )
-
-
-def _absent(reason: str) -> str:
-    return f'<p class="absent">{_escape(reason)}</p>'
-
-
-def _navigation(found: Sequence[Comparison]) -> str:
-    if len(found) == 1:
-        return "".join(f'<a href="#c0-{key}">{words}</a>' for key, words in SECTIONS.items())
-    links = "".join(
-        f'<a href="#c{number}">{_escape(comparison.name)}</a>'
-        for number, comparison in enumerate(found)
-    )
-    return f'<a href="#overview">Overview</a>{links}'
-
-
-def _overview(found: Sequence[Comparison]) -> str:
-    if len(found) == 1:
-        return ""
-    return (
-        f'<section id="overview"><h1>{len(found)} comparisons</h1>'
-        '<p class="soft">mIoU of the report split in per cent, below it the 95 % interval over '
-        "the images. Other recipes or data are no match for each other: compare along a row.</p>"
-        '<div class="scroll" tabindex="0" role="region" aria-label="Overview">'
-        f"{tables.overview(found)}</div></section>"
-    )
-
-
-def _notice(missing: Sequence[str]) -> str:
-    if not missing:
-        return ""
-    items = "".join(f"<li>{_escape(sentence)}</li>" for sentence in missing)
-    return f'<aside class="notice"><b>Missing from this report</b><ul>{items}</ul></aside>'
-
-
-def _band(comparison: Comparison) -> str:
+    seconds = results["wall_seconds"]
     reports = [run.result["metrics"]["report"] for run in comparison.runs]
-    rules = {report.get("trimap_band", "void") for report in reports}
-    return "; ".join(BANDS[rule] for rule in sorted(rules)) or "of growing width"
-
-
-def _gallery_words(shown: gallery.Gallery) -> str:
-    if not shown.html:
-        return ""
-    which = (
-        f"All {shown.images} images"
-        if shown.shown == shown.images
-        else f"{shown.shown} of {shown.images} images (the best, the worst and evenly between)"
-    )
-    return (
-        f"{which} of the report split, seed {shown.seed}, at first by the gain of {shown.right} "
-        f"over {shown.left} in mIoU on the image. Drag over a picture, or focus it and use the "
-        "arrow keys; the numbers are each arm’s mIoU on the image. The window of the zoom is "
-        f"where {shown.left} and {shown.right} differ most."
-    )
+    bands = {BANDS[report.get("trimap_band", "void")] for report in reports}
+    return {
+        "name": comparison.name,
+        "title": wording.headline(results),
+        "remarks": " ".join(wording.remarks(results)),
+        "steps": results["network_steps"],
+        "facts": {
+            "command": results["command"],
+            "recipe": comparison.recipe,
+            "data": f"{len(comparison.classes)} classes; images: {images or 'unknown'}",
+            "seeds": wording.seeds_line(results),
+            "commit": wording.commit_line(results),
+            "machine": wording.machine_line(results) or "unknown",
+            "started": results["started"],
+            "wall time": wording.duration(seconds) if seconds else "unknown",
+        },
+        "arms_table": tables.arms_table(comparison),
+        "legend": tables.LEGEND,
+        "band": "; ".join(sorted(bands)) or "of growing width",
+        "num_scored": len(comparison.scored),
+        "num_classes": len(comparison.classes),
+        "crf_table": learned.crf_table(comparison),
+        "config": json.dumps(results["config"], indent=2, ensure_ascii=False),
+        "versions": results["versions"],
+    }

@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from eval.prediction_files import Picture
-from eval.report.choosing import Item, best_worst_and_between, compared, ranked
 from eval.report.comparison import Comparison
 from eval.report.figures import COLOURS, panels, style
+from eval.report.gallery import Item, best_worst_and_between, compared, ranked
 from eval.report.reading import ArmRun, read_run
 from runtime.run_folder import ARMS
 

@@ -28,7 +28,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.refers += [str(value) for name, value in attrs if name in ("src", "href")]
-        self._data = ("class", "pictures") in attrs
+        self._data = ("class", "cards-data") in attrs
         if tag not in UNCLOSED:
             self._open.append(tag)
         if tag == "table":

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import asdict
-from html import escape
+from html import unescape
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -22,6 +22,7 @@ from data.collage import Collage
 from eval import wording
 from eval.__main__ import main
 from eval.metrics import Bootstrap, SplitCounts, harm_rate, score_named
+from eval.prediction_files import outline
 from eval.report import Report, write_report
 from eval.report import page as page_module
 from eval.report.comparison import comparisons
@@ -86,7 +87,7 @@ def test_the_page_is_whole_and_refers_to_nothing_outside(
     files = {path.name for path in written.figures}
     assert files == {f"{name}.{ending}" for name in KINDS for ending in ("svg", "png")}
     assert html.count("data:image/svg+xml") == len(KINDS)
-    assert all(escape(label, quote=True) in html for _, label in KINDS.values())
+    assert all(label in unescape(html) for _, label in KINDS.values())
 
 
 SCORES = {
@@ -282,13 +283,13 @@ def test_layers_of_the_gallery_are_the_files(page: Page, fake_run: FakeRun) -> N
     split, name = fake_run.split, fake_run.split.names[2]
     truth, picture = split[2].mask.numpy(), page.pictures[name]
     assert list(picture["layers"]) == ["truth", *ARMS]
-    assert opened(picture["photo"]).shape[:2] == truth.shape
     ids = np.asarray(Image.open(fake_run.run_dir / "predictions" / "joint-seed0" / f"{name}.png"))
-    labels, wrong = (opened(picture["layers"]["joint"][kind]) for kind in ("labels", "wrong"))
-    seen = ids > 0  # black, the background, is clear
-    assert np.array_equal(labels[..., 3] > 0, seen)
-    assert np.array_equal(labels[seen][:, :3], split.palette[ids[seen]])
-    assert np.array_equal(wrong[..., 3] > 0, (ids != truth) & (truth != 255))
+    layer, drawn = opened(picture["layers"]["joint"]), outline(ids)
+    inside = ~drawn & (ids > 0)  # black, the background, is clear
+    assert np.array_equal(layer[..., 3] > 0, drawn | inside)
+    assert np.array_equal(layer[inside][:, :3], split.palette[ids[inside]])
+    assert layer.shape[:2] == truth.shape
+    assert (layer[drawn][:, :3] == 255).all()
 
 
 def test_the_data_set_is_found_without_checkpoints_or_said_to_lack(
