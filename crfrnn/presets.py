@@ -16,7 +16,7 @@ from crfrnn.filtering import Normalization
 
 @dataclass(frozen=True)
 class Preset:
-    """Kernel widths and weights, normalisation and iterations of one publication."""
+    """Hold kernel widths and weights, normalisation and iterations of one publication."""
 
     theta_gamma: float
     spatial_weight: float
@@ -51,10 +51,29 @@ PRESETS: dict[str, Preset] = {
     "crf_rnn": Preset(
         3, 3, 160, 3, 5, "after", 5, 10, "CRF-as-RNN (Zheng et al., ICCV 2015), released layers"
     ),
+    "psa": Preset(
+        3, 3, 80, 13, 10, "symmetric", 5, 10, "PSA and SEAM (weakly supervised), as krahenbuhl"
+    ),
+    "irn": Preset(3, 3, 50, 5, 10, "symmetric", 5, 10, "IRN (weakly supervised), pseudo-labels"),
+    "stego": Preset(
+        1, 3, 67, 3, 4, "symmetric", 5, 10, "STEGO, PriMaPs, CUPS, CLIP-ES, ToCo: all share it"
+    ),
+    "maskcut": Preset(3, 7, 50, 5, 10, "symmetric", 5, 10, "MaskCut of CutLER (object discovery)"),
+    "insid3": Preset(
+        8,
+        3,
+        24,
+        7.65,
+        20,
+        "symmetric",
+        5,
+        10,
+        "INSID3 at 1,024 pixels; theirs is solved by Frank-Wolfe, here by mean field",
+    ),
 }
 
 
 def preset(name: str) -> Preset:
-    """The preset of that name; an unknown name raises and suggests the nearest."""
+    """Return the preset of that name; an unknown name raises and suggests the nearest."""
     check_choice("preset", name, PRESETS)
     return PRESETS[name]

@@ -60,8 +60,9 @@ def test_library_imports_torch_numpy_scipy_only():
         for path in python_files("crfrnn")
         for module in sorted(imports_of(path))
         if top(module) not in allowed
-        # What is in this folder is imported on first use.
+        # Imported on first use.
         and not (top(module) == "triton" and path.parent.name == "triton_kernels")
+        and not (top(module) == "PIL" and path.name == "folder.py")
     ]
     assert not wrong, "\n".join(wrong)
 

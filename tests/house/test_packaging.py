@@ -76,7 +76,7 @@ def test_environment_lists_what_pyproject_lists(pyproject, environment):
 
 @pytest.mark.parametrize("room", [*ROOMS, "tests"])
 def test_every_import_is_declared(pyproject, room):
-    extras = {"crfrnn": (), "tests": ("research", "dev")}.get(room, ("research",))
+    extras = {"crfrnn": ("images",), "tests": ("research", "dev")}.get(room, ("research",))
     declared = listed(pyproject, *extras)
     # tomllib is in the standard library from 3.11, and imported there alone.
     known = {
