@@ -18,6 +18,7 @@ from torch import Tensor
 from crfrnn.checks import check_between, check_choice, check_count
 from crfrnn.crf import CrfRnn
 from crfrnn.filtering import Normalization
+from crfrnn.native import empty
 
 CLIP = 1e-5  # keeps -log P finite; what the users of post-hoc CRFs clip at
 SUM_TOLERANCE = 1e-2  # a float16 softmax over 21 labels sums to one within 2e-3
@@ -172,7 +173,8 @@ def _refined(crf: CrfRnn, problems: list[Problem]) -> Tensor:
     unary = p.clamp(CLIP, 1).log_()
     mask = None if valid is None else valid[None]
     if free is None:
-        return crf.marginals(unary, image, mask=mask).contiguous()
+        q = crf.marginals(unary, image, mask=mask)
+        return empty(*q.shape).copy_(q) if q.device.type == "cpu" else q.contiguous()
     # Held pixels ask for the plain loop: their q is put back after every update.
     kernels = crf.potentials.build_kernels(image.float(), None, mask)
     penalties = crf.potentials.penalties(unary.dtype)[0]
