@@ -16,7 +16,7 @@ from rich.progress import track
 
 from data.collage import CollageConfig
 from data.dataset import Split
-from data.download import SOURCES, WITHOUT_ADDRESS, DownloadOptions, download
+from data.download import SOURCES, WITHOUT_ADDRESS, download
 from data.kinds import KINDS, DataConfig, build
 from data.prepare import PREPARATIONS
 from data.verify import contact_sheet, print_report, to_json, verify
@@ -155,13 +155,16 @@ def _prepare(command: str, name: str, arguments: list[str]) -> int:
 
 
 def _download(command: str, name: str, arguments: list[str]) -> int:
-    prog = f"python -m data {command} {name}"
-    options = tyro.cli(DownloadOptions, prog=prog, args=arguments)
-    try:
-        download(name, options)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted: run this again, it goes on where it stopped")
-        return 130
+    def fetch(root: Path, *, keep: bool = True) -> None:
+        """Fetch, check and unpack a data set.
+
+        Args:
+            root: the folder that archives and data go to.
+            keep: keep the archives after they are unpacked.
+        """
+        download(name, root, keep=keep)
+
+    tyro.cli(fetch, prog=f"python -m data {command} {name}", args=arguments)
     return 0
 
 
@@ -179,7 +182,7 @@ def main(arguments: list[str]) -> int:
 
     Returns:
         0; 1 where `verify` found anything wrong; 2 with a message where a word is not understood or
-        the data cannot be read at all; 130 after an interrupted download.
+        the data cannot be read at all.
     """
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)

@@ -1,35 +1,17 @@
-"""Download and unpack the data sets that may be had without an account."""
+"""Fetch and unpack data sets that may be had without an account."""
 
 from __future__ import annotations
 
-import errno
-import gzip
-import hashlib
-import lzma
-import os
-import re
 import shutil
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPResponse
-from pathlib import Path, PurePosixPath
-from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-
-# Where the public data sets lie, and what to do about those that have no public address.
+from torchvision.datasets.utils import check_integrity, download_url
 
 
 @dataclass(frozen=True)
@@ -152,274 +134,67 @@ WITHOUT_ADDRESS = {
 }
 
 
-# Fetching one large file: resumed where it was cut off, and checked before it gets its name.
-
-CHUNK = 1 << 20  # bytes
-TIMEOUT = 60.0  # seconds without a byte
-
-OnProgress = Callable[[int, int | None], None]
-"""Called with the bytes that are there and those of the whole file, None where it is unknown."""
-
-
-def fetch(url: str, target: Path, md5: str | None, progress: OnProgress) -> str:
-    """Bring the file of an address to `target`.
-
-    While it is incomplete it is called TARGET.part, and the next call continues it, if the server
-    can (HTTP Range) and says that the file is still the same (If-Range), or the checksum will tell.
+def download(name: str, root: Path, *, keep: bool = True) -> None:
+    """Fetch, check and unpack a data set; what is there already is not fetched again.
 
     Args:
-        url: http or https.
-        target: where the complete file goes; its folder is made.
-        md5: what it must sum up to, or None.
-        progress: told after every chunk.
-
-    Returns:
-        The SHA-256 of the file, 64 hexadecimal digits.
-
-    Raises:
-        ValueError: the checksum is another; the file is removed if it came from here.
-        OSError: no network, an error of the server, a cut connection or a full disk; the message
-            says so and what to do. What came is kept.
-    """
-    if target.is_file():
-        return _checked(target, md5, url, remove=False)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
-    tag = target.with_name(target.name + ".tag")
-    complete = False
-    while not complete:
-        complete = _receive(url, part, tag, progress, checked=md5 is not None)
-    digest = _checked(part, md5, url, remove=True)
-    part.replace(target)
-    tag.unlink(missing_ok=True)
-    return digest
-
-
-def _receive(url: str, part: Path, tag: Path, progress: OnProgress, *, checked: bool) -> bool:
-    """One request; false where the part is useless and another request must start from nothing."""
-    start = part.stat().st_size if part.is_file() else 0
-    validator = tag.read_text(encoding="utf-8") if tag.is_file() else ""
-    if start and not validator and not checked:
-        start = 0  # nothing could tell that the file has changed in between
-    headers = {"User-Agent": "crfrnn", "Accept-Encoding": "identity"}
-    if start:
-        headers["Range"] = f"bytes={start}-"
-        if validator:
-            headers["If-Range"] = validator
-    try:
-        with urlopen(Request(url, headers=headers), timeout=TIMEOUT) as response:
-            return _append(response, url, part, tag, start, progress)
-    except HTTPError as error:
-        if error.code == 416:  # the part is as long as the file, or longer
-            if _total(error.headers.get("Content-Range")) == start:
-                return True
-            part.unlink()
-            return False
-        raise OSError(
-            f"{url}: the server answers {error.code} {error.reason}; try again later, or look for "
-            "the file's new address and put it beside its name yourself"
-        ) from error
-    except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
-        reason = error.reason if isinstance(error, URLError) else error
-        raise OSError(
-            f"{url} cannot be reached ({reason}): check the network and run this again; it goes on "
-            "where it stopped"
-        ) from error
-
-
-def _append(
-    response: HTTPResponse, url: str, part: Path, tag: Path, start: int, progress: OnProgress
-) -> bool:
-    resumed = response.status == 206
-    if resumed and not (response.headers.get("Content-Range") or "").startswith(f"bytes {start}-"):
-        raise OSError(f"{url}: the server sent another range than asked for; remove {part}")
-    done = start if resumed else 0  # a server that ignores Range sends the whole file again
-    length = response.headers.get("Content-Length")
-    total = done + int(length) if length is not None else None
-    free = shutil.disk_usage(part.parent).free
-    if total is not None and total - done > free:
-        raise OSError(
-            errno.ENOSPC,
-            f"{part.parent} has {free} bytes free, {url} needs {total - done}: make room, or "
-            "choose another --root",
-        )
-    validator = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
-    tag.write_text("" if validator.startswith("W/") else validator, encoding="utf-8")
-    with part.open("ab" if resumed else "wb") as file:
-        try:
-            while chunk := response.read(CHUNK):
-                file.write(chunk)
-                done += len(chunk)
-                progress(done, total)
-        finally:
-            file.flush()
-            os.fsync(file.fileno())
-    if total is not None and done < total:
-        raise OSError(
-            f"{url} was cut off after {done} of {total} bytes: run this again, it goes on there"
-        )
-    return True
-
-
-def _total(content_range: str | None) -> int | None:
-    match = re.fullmatch(r"bytes \*/(\d+)", content_range or "")
-    return int(match[1]) if match else None
-
-
-def _checked(path: Path, md5: str | None, url: str, *, remove: bool) -> str:
-    sums = hashlib.md5(usedforsecurity=False), hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            for sum_ in sums:
-                sum_.update(chunk)
-    found = sums[0].hexdigest()
-    if md5 is not None and found != md5:
-        if remove:
-            path.unlink()
-        kept = "it was removed, run this again" if remove else "remove it and run this again"
-        raise ValueError(f"{path} from {url} has the MD5 {found}, expected {md5}: {kept}")
-    return sums[1].hexdigest()
-
-
-# Unpacking archives, never outside the folder that was given.
-
-_DAMAGE = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    gzip.BadGzipFile,
-    zlib.error,
-    lzma.LZMAError,
-    EOFError,
-)
-
-
-def unpack(archive: Path, into: Path) -> None:
-    """Unpack a .tar, .tar.gz, .tgz or .zip.
-
-    Args:
-        archive: the file; a complete one.
-        into: where its members go; it is made.
-
-    Raises:
-        ValueError: the archive is damaged, is of another kind, or has a member that would be
-            written outside of `into`.
-        OSError: a file cannot be written.
-    """
-    into.mkdir(parents=True, exist_ok=True)
-    extract = _unzip if zipfile.is_zipfile(archive) else _untar
-    try:
-        extract(archive, into)
-    except _DAMAGE as error:
-        raise ValueError(
-            f"{archive} is damaged or is no archive ({error}): remove it and run this again"
-        ) from error
-
-
-def _untar(archive: Path, into: Path) -> None:
-    with tarfile.open(archive) as tar:
-        # Python before 3.10.12, and 3.11 before 3.11.4: links are refused altogether there.
-        if not hasattr(tarfile, "data_filter"):
-            for member in tar:
-                if _leaves(member.name) or not (member.isreg() or member.isdir()):
-                    raise _outside(archive, into, repr(member.name))
-                # Nearly as the filter does: nobody else may write, the owner may read.
-                member.mode = 0o755 if member.isdir() else member.mode & 0o755 | 0o600
-            tar.extractall(into)
-            return
-        try:
-            tar.extractall(into, filter="data")
-        except tarfile.FilterError as error:
-            raise _outside(archive, into, str(error)) from error
-
-
-def _unzip(archive: Path, into: Path) -> None:
-    with zipfile.ZipFile(archive) as content:
-        for name in content.namelist():
-            if _leaves(name):
-                raise _outside(archive, into, repr(name))
-        content.extractall(into)
-
-
-def _leaves(name: str) -> bool:
-    """Whether a member of that name might be written outside of the folder."""
-    path = PurePosixPath(name.replace("\\", "/"))
-    return path.is_absolute() or ".." in path.parts or ":" in next(iter(path.parts), "")
-
-
-def _outside(archive: Path, into: Path, what: str) -> ValueError:
-    return ValueError(
-        f"{archive} has a member that does not belong below {into} ({what}); it is not the "
-        "published archive"
-    )
-
-
-# The options of `python -m data download NAME`, and what it prints.
-
-
-@dataclass(frozen=True)
-class DownloadOptions:
-    """Fetch, check and unpack a data set. An interrupted call goes on when it is repeated.
-
-    Attributes:
+        name: of the data set.
         root: the folder that archives and data go to.
         keep: keep the archives after they are unpacked.
-    """
-
-    root: Path
-    keep: bool = True
-
-
-def download(name: str, options: DownloadOptions) -> None:
-    """Bring a data set.
 
     Raises:
         ValueError: it has no public address (the message says how to get it), a checksum differs,
             or an archive is damaged.
-        OSError: see `fetch`.
+        OSError: the network or the disk fails.
     """
     if name in WITHOUT_ADDRESS:
         raise ValueError(WITHOUT_ADDRESS[name])
-    source = SOURCES[name]
-    for archive in source.archives:
-        _bring(archive, options)
-    then = source.then.format(root=options.root)
-    Console().print(f"next: {then}", markup=False, highlight=False, soft_wrap=True)
+    for archive in SOURCES[name].archives:
+        done = root / f"{archive.file}.unpacked"
+        if done.is_file():
+            _say(f"{archive.file}: unpacked before")
+            continue
+        _fetch(archive, root)
+        _unpack(root / archive.file, root / archive.into)
+        done.touch()
+        if not keep:
+            (root / archive.file).unlink()
+    _say(f"next: {SOURCES[name].then.format(root=root)}")
 
 
-def _bring(archive: Archive, options: DownloadOptions) -> None:
-    console = Console()
-    target = options.root / archive.file
-    done = options.root / f"{archive.file}.unpacked"
-    if done.is_file():
-        console.print(f"{archive.file}: unpacked before", markup=False)
+def _fetch(archive: Archive, root: Path) -> None:
+    target, part = root / archive.file, root / f"{archive.file}.part"
+    resume = f"curl -L -C - -o {target} {archive.url}"
+    if target.is_file():
+        if not check_integrity(target, archive.md5):
+            raise ValueError(
+                f"{target} has another MD5 than {archive.md5}: complete it with `{resume}`, or "
+                "remove it, and run this again"
+            )
         return
-    console.print(f"{archive.file}: {archive.size} from {archive.url}", markup=False)
-    digest = _fetch_with_a_bar(archive, target)
-    if archive.md5 is None:
-        console.print(
-            f"no checksum is published for it; the SHA-256 of what came is {digest}. "
-            "`python -m data verify` counts and reads every file.",
-            markup=False,
-            soft_wrap=True,
-        )
-    unpack(target, options.root / archive.into)
-    done.write_text(f"sha256 {digest}\n", encoding="utf-8")
-    if not options.keep:
-        target.unlink()
+    _say(f"{archive.file}: {archive.size} from {archive.url}")
+    _say(f"on a line that breaks, stop this, run `{resume}` until it ends, and run this again")
+    part.unlink(missing_ok=True)  # from an interrupted call: it cannot be continued here
+    try:
+        download_url(archive.url, root, part.name, archive.md5)
+    except RuntimeError as error:
+        raise ValueError(f"{archive.url} has another MD5 than {archive.md5}") from error
+    part.replace(target)
 
 
-def _fetch_with_a_bar(archive: Archive, target: Path) -> str:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(archive.file, total=None)
+def _unpack(archive: Path, into: Path) -> None:
+    """Unpack a .tar, .tar.gz, .tgz or .zip, and nothing outside of `into`."""
+    # tarfile has its filters from Python 3.10.12 and 3.11.4 on; a zip's members never leave.
+    filtered = archive.suffix != ".zip" and hasattr(tarfile, "data_filter")
+    options: dict[str, Any] = {"filter": "data"} if filtered else {}
+    try:
+        shutil.unpack_archive(archive, into, **options)
+    except (tarfile.TarError, zipfile.BadZipFile, shutil.ReadError, zlib.error, EOFError) as error:
+        raise ValueError(
+            f"{archive} is damaged or not the published archive ({error}): remove it and run "
+            "this again"
+        ) from error
 
-        def show(done: int, total: int | None) -> None:
-            bar.update(task, completed=done, total=total)
 
-        return fetch(archive.url, target, archive.md5, show)
+def _say(text: str) -> None:
+    Console().print(text, markup=False, highlight=False, soft_wrap=True)

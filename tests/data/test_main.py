@@ -11,8 +11,9 @@ import zipfile
 import pytest
 from PIL import Image
 
+from data import download
 from data.__main__ import main
-from data.download import SOURCES, Archive, Source, unpack
+from data.download import SOURCES, Archive, Source
 from tests.data.layouts import LAYOUTS, as_nobody, truncate, write_folder
 
 
@@ -94,25 +95,49 @@ def tar_of(name: str) -> bytes:
 
 
 def test_download_checks_and_unpacks(tmp_path, monkeypatch, capsys):
-    """An archive that came before: without a network."""
     content = tar_of("VOC2012/file.txt")
-    (tmp_path / "file.tar").write_bytes(content)
-    for md5, status in (("0" * 32, 2), (hashlib.md5(content).hexdigest(), 0)):
-        archive = Archive("http://127.0.0.1:9/file.tar", "file.tar", "1 kB", md5, into="here")
+    right, url = hashlib.md5(content).hexdigest(), "http://127.0.0.1:9/file.tar.gz"
+
+    def fetched(address, root, filename, md5):
+        """As torchvision fetches, without a network."""
+        assert address == url
+        root.mkdir(exist_ok=True)
+        (root / filename).write_bytes(content)
+        if md5 != right:
+            raise RuntimeError("File not found or corrupted.")
+
+    monkeypatch.setattr("data.download.download_url", fetched)
+    for md5, status in (("0" * 32, 2), (right, 0), (right, 0)):
+        archive = Archive(url, "file.tar.gz", "1 kB", md5, into="here")
         monkeypatch.setitem(SOURCES, "voc", Source((archive,), "verify voc {root}/x"))
-        assert main(["download", "voc", "--root", str(tmp_path)]) == status
+        assert main(["download", "voc", "--root", str(tmp_path / "new"), "--no-keep"]) == status
+        assert not (tmp_path / "new" / "file.tar.gz").exists()
     printed = capsys.readouterr()
-    assert "expected 000" in printed.err
-    assert f"next: verify voc {tmp_path}/x" in printed.out.replace("\n", "")
-    assert (tmp_path / "here" / "VOC2012" / "file.txt").read_text() == "hello"
+    assert "another MD5 than 000" in printed.err
+    assert f"curl -L -C - -o {tmp_path}/new/file.tar.gz {url}" in printed.out
+    assert "unpacked before" in printed.out
+    assert f"next: verify voc {tmp_path}/new/x" in printed.out
+    assert (tmp_path / "new" / "here" / "VOC2012" / "file.txt").read_text() == "hello"
+
+
+def test_an_archive_that_came_otherwise_is_checked(tmp_path, monkeypatch, capsys):
+    content = tar_of("file.txt")
+    archive = Archive("http://127.0.0.1:9/x", "file.tgz", "1 kB", hashlib.md5(content).hexdigest())
+    monkeypatch.setitem(SOURCES, "voc", Source((archive,), ""))
+    for held, status in ((content[:-5], 2), (content, 0)):
+        (tmp_path / "file.tgz").write_bytes(held)
+        assert main(["download", "voc", "--root", str(tmp_path)]) == status
+    assert "complete it with `curl" in capsys.readouterr().err
 
 
 def test_archives_do_not_write_outside_their_folder(tmp_path):
-    (tmp_path / "tar").write_bytes(tar_of("../evil.txt"))
-    with zipfile.ZipFile(tmp_path / "zip", "w") as content:
+    (tmp_path / "a.tgz").write_bytes(tar_of("../evil.txt"))
+    (tmp_path / "b.tar").write_bytes(b"no tar")
+    (tmp_path / "c.zip").write_bytes(b"no zip")
+    for name in ("a.tgz", "b.tar", "c.zip"):
+        with pytest.raises(ValueError, match="damaged or not the published archive"):
+            download._unpack(tmp_path / name, tmp_path / "out")
+    with zipfile.ZipFile(tmp_path / "d.zip", "w") as content:
         content.writestr("../evil.txt", "hello")
-    for kind in ("tar", "zip"):
-        with pytest.raises(ValueError, match="does not belong below"):
-            unpack(tmp_path / kind, tmp_path / "out")
+    download._unpack(tmp_path / "d.zip", tmp_path / "out")
     assert not (tmp_path / "evil.txt").exists()
-    assert not list((tmp_path / "out").iterdir())
