@@ -1,12 +1,11 @@
-"""Command line: `python -m data show NAME`, `python -m data verify NAME ROOT`, see USAGE."""
+"""Command line: `python -m data show`, `verify`, `prepare` and `download`, see USAGE."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -15,13 +14,13 @@ from rich.console import Console
 from rich.progress import track
 
 from data.collage import CollageConfig
-from data.dataset import Split
+from data.dataset import Split, choose
 from data.download import SOURCES, WITHOUT_ADDRESS, download
 from data.kinds import KINDS, DataConfig, build
 from data.prepare import PREPARATIONS
 from data.verify import contact_sheet, print_report, to_json, verify
 
-C = TypeVar("C")
+C = TypeVar("C", bound=DataConfig)
 Root = tyro.conf.Positional[Path | None]
 
 USAGE = f"""usage: python -m data show NAME [ROOT] --out SHEET.png [--split SPLIT] [--count N]
@@ -58,6 +57,16 @@ class ShowOptions(Generic[C]):
     columns: int = 4
     cell: int = 194
 
+    def run(self) -> int:
+        """Write the contact sheet of a split."""
+        dataset = build(with_root(self.data, self.root), self.split)
+        sheet = contact_sheet(dataset, self.count, self.columns, self.cell)
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        sheet.save(self.out)
+        shown = min(self.count, len(dataset))
+        Console().print(f"wrote {self.out}: {shown} of {dataset}", markup=False)
+        return 0
+
 
 @dataclass(frozen=True)
 class VerifyOptions(Generic[C]):
@@ -81,32 +90,20 @@ class VerifyOptions(Generic[C]):
     out: Path | None = None
     limit: int = 50
 
-
-def show(options: ShowOptions[DataConfig]) -> int:
-    """Write the contact sheet of a split."""
-    dataset = build(with_root(options.data, options.root), options.split)
-    sheet = contact_sheet(dataset, options.count, options.columns, options.cell)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(options.out)
-    shown = min(options.count, len(dataset))
-    Console().print(f"wrote {options.out}: {shown} of {dataset}", markup=False)
-    return 0
-
-
-def check(options: VerifyOptions[DataConfig]) -> int:
-    """Print and write what `verify` finds."""
-    if options.workers is not None and options.workers < 0:
-        raise ValueError(f"--workers must be at least 0, got {options.workers}")
-    config = with_root(options.data, options.root)
-    reports = verify(
-        config, options.split, decode=options.images, workers=options.workers, track=_progress
-    )
-    print_report(Console(), reports, limit=options.limit)
-    if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(to_json(config, reports), indent=1) + "\n"
-        options.out.write_text(text, encoding="utf-8")
-    return 1 if any(report.problems for report in reports) else 0
+    def run(self) -> int:
+        """Print and write what `verify` finds."""
+        if self.workers is not None and self.workers < 0:
+            raise ValueError(f"--workers must be at least 0, got {self.workers}")
+        config = with_root(self.data, self.root)
+        reports = verify(
+            config, self.split, decode=self.images, workers=self.workers, track=_progress
+        )
+        print_report(Console(), reports, limit=self.limit)
+        if self.out is not None:
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            text = json.dumps(to_json(config, reports), indent=1) + "\n"
+            self.out.write_text(text, encoding="utf-8")
+        return 1 if any(report.problems for report in reports) else 0
 
 
 def _progress(items: Iterable[Any], total: int) -> Iterable[Any]:
@@ -114,7 +111,7 @@ def _progress(items: Iterable[Any], total: int) -> Iterable[Any]:
 
 
 def with_root(config: DataConfig, root: Path | None) -> DataConfig:
-    """The config with the folder that was given as a word of its own.
+    """Put the folder that was given as a word of its own into a config.
 
     Raises:
         ValueError: the data set is made, not read; or two folders were given.
@@ -128,52 +125,25 @@ def with_root(config: DataConfig, root: Path | None) -> DataConfig:
     return replace(config, root=root)
 
 
-def chosen(what: str, word: str, known: Iterable[str]) -> str:
-    """The word, if it is known.
+@dataclass(frozen=True)
+class DownloadOptions:
+    """Fetch, check and unpack a data set.
 
-    Raises:
-        ValueError: it is not; the message suggests the nearest.
+    Attributes:
+        root: the folder that archives and data go to.
+        keep: keep the archives after they are unpacked.
     """
-    names = list(known)
-    if word in names:
-        return word
-    near = get_close_matches(word, names, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(names)}."
-    raise ValueError(f"unknown {what} {word!r}: {hint}\n{USAGE}")
+
+    root: Path
+    keep: bool = True
 
 
-def _read(command: str, name: str, arguments: list[str]) -> int:
-    options: Any = ShowOptions if command == "show" else VerifyOptions
-    prog = f"python -m data {command} {name}"
-    parsed = tyro.cli(options[KINDS[name]], prog=prog, args=arguments)
-    return show(parsed) if command == "show" else check(parsed)
-
-
-def _prepare(command: str, name: str, arguments: list[str]) -> int:
-    tyro.cli(PREPARATIONS[name], prog=f"python -m data {command} {name}", args=arguments).run()
-    return 0
-
-
-def _download(command: str, name: str, arguments: list[str]) -> int:
-    def fetch(root: Path, *, keep: bool = True) -> None:
-        """Fetch, check and unpack a data set.
-
-        Args:
-            root: the folder that archives and data go to.
-            keep: keep the archives after they are unpacked.
-        """
-        download(name, root, keep=keep)
-
-    tyro.cli(fetch, prog=f"python -m data {command} {name}", args=arguments)
-    return 0
-
-
-# The names that a command takes, what they are called, and what runs it.
-COMMANDS: dict[str, tuple[Iterable[str], str, Callable[[str, str, list[str]], int]]] = {
-    "show": (KINDS, "data set", _read),
-    "verify": (KINDS, "data set", _read),
-    "prepare": (PREPARATIONS, "task", _prepare),
-    "download": ({**SOURCES, **WITHOUT_ADDRESS}, "data set", _download),
+# The names that a command takes, and what they are called.
+COMMANDS: dict[str, tuple[Iterable[str], str]] = {
+    "show": (KINDS, "data set"),
+    "verify": (KINDS, "data set"),
+    "prepare": (PREPARATIONS, "task"),
+    "download": ({**SOURCES, **WITHOUT_ADDRESS}, "data set"),
 }
 
 
@@ -188,14 +158,29 @@ def main(arguments: list[str]) -> int:
         print(USAGE)
         return 0
     try:
-        command = chosen("command", arguments[0], COMMANDS)
-        names, what, run = COMMANDS[command]
-        if len(arguments) < 2 or arguments[1].startswith("-"):
-            raise ValueError(f"no {what} given: choose one of {', '.join(names)}.\n{USAGE}")
-        return run(command, chosen(what, arguments[1], names), arguments[2:])
+        return _run(arguments)
     except (OSError, ValueError) as error:
         Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
         return 2
+
+
+def _run(arguments: list[str]) -> int:
+    command = choose("command", arguments[0], COMMANDS)
+    names, what = COMMANDS[command]
+    if len(arguments) < 2 or arguments[1].startswith("-"):
+        raise ValueError(f"no {what} given: choose one of {', '.join(names)}.\n{USAGE}")
+    name, rest = choose(what, arguments[1], names), arguments[2:]
+    prog = f"python -m data {command} {name}"
+    if command == "prepare":
+        tyro.cli(PREPARATIONS[name], prog=prog, args=rest)
+        return 0
+    if command == "download":
+        where = tyro.cli(DownloadOptions, prog=prog, args=rest)
+        download(name, where.root, keep=where.keep)
+        return 0
+    options: Any = ShowOptions if command == "show" else VerifyOptions
+    status: int = tyro.cli(options[KINDS[name]], prog=prog, args=rest).run()
+    return status
 
 
 if __name__ == "__main__":

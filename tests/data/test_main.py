@@ -60,14 +60,14 @@ def test_verify_ends_with_1_where_anything_is_wrong(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("verifi voc", "did you mean 'verify'?"),
+        ("verifi voc", "Did you mean 'verify'?"),
         ("verify imagenet", "choose one of collage, voc"),
         ("verify --help", "no data set given"),
         ("verify collage x", "lies in no folder"),
         ("verify voc x --data.root y", "two folders were given"),
         ("verify voc --workers -1", "--workers must be at least 0"),
         ("verify voc --data.root nowhere", "error: the data root"),
-        ("prepare voc-animal x", "did you mean 'voc-animals'?"),
+        ("prepare voc-animal x", "Did you mean 'voc-animals'?"),
         ("download cityscapes --root x", "needs an account"),
     ],
 )

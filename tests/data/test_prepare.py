@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -46,19 +45,6 @@ def test_output_keeps_what_is_the_same_and_replaces_by_force(tmp_path):
     Output(force=True).mask(mask, ids + 6)
     assert lines(path) == ["a"]
     assert read_ids(mask).tolist() == [[7, 5]]
-
-
-def test_a_full_disk_leaves_the_old_file_and_no_part(tmp_path, monkeypatch):
-    write_lines(tmp_path / "list.txt", "mine")
-
-    def full(_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("data.prepare.os.fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        Output(force=True).lines(tmp_path / "list.txt", ("a",))
-    assert os.listdir(tmp_path) == ["list.txt"]
-    assert lines(tmp_path / "list.txt") == ["mine"]
 
 
 def test_trainaug_is_train_and_sbd_without_val(tiny_voc, tiny_sbd, capsys):
