@@ -18,27 +18,17 @@ from scipy.special import ndtri
 
 from data.dataset import LabelSet, Sample, SegmentationDataset, Split, check_split, label_set_of
 
-# Where the pixels of a collage come from: the pictures inside the scikit-image package.
-#
-# Only files that the wheel carries are named (the same ones since 0.22 at least); nothing is
-# downloaded. Every picture is cut into boxes, and a box belongs to one split, so no pixel of a
-# picture is ever seen by two splits. The docstrings of `skimage.data` give the origin and the
-# licence of every picture.
+# Where the pixels of a collage come from: the pictures inside the scikit-image package, of which
+# only those that every wheel since 0.22 carries are named. A picture is cut into boxes, and a box
+# belongs to one split, so no pixel of a picture is ever seen by two splits. The docstrings of
+# `skimage.data` give the origin and the licence of every picture.
 
 Box = tuple[int, int, int, int]
 """top, left, bottom, right, in pixels of the file; bottom and right are excluded."""
 
 CLASSES = (
-    "background",
-    "brick",
-    "grass",
-    "gravel",
-    "cat",
-    "retina",
-    "stars",
-    "tissue",
-    "page",
-)
+    "background", "brick", "grass", "gravel", "cat", "retina", "stars", "tissue", "page",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -63,78 +53,36 @@ class Source:
     report: tuple[Box, ...]
 
     def boxes(self, split: Split) -> tuple[Box, ...]:
-        """The boxes from which a split may take pixels."""
-        return {"train": self.train, "tune": self.tune, "report": self.report}[split]
-
-
-def _texture(label: str, file: str, tint: tuple[float, float, float]) -> Source:
-    """A homogeneous 512 x 512 texture: the left half trains, the right quarters tune and report."""
-    left, upper, lower = (0, 0, 512, 256), (0, 256, 256, 512), (256, 256, 512, 512)
-    return Source(label, file, 2, tint, (left,), (upper,), (lower,))
+        """Return the boxes from which a split may take pixels."""
+        boxes: tuple[Box, ...] = getattr(self, split)
+        return boxes
 
 
 PLAIN = (1.0, 1.0, 1.0)
+# Homogeneous 512 x 512 textures: the left half trains, the right quarters tune and report.
+QUARTERS = (((0, 0, 512, 256),), ((0, 256, 256, 512),), ((256, 256, 512, 512),))
 
 SOURCES = (
-    _texture("background", "moon.png", PLAIN),
-    Source(  # the evening sky between the towers
-        "background",
-        "rocket.jpg",
-        1,
-        PLAIN,
-        train=((0, 90, 180, 305),),
-        tune=((0, 355, 130, 440),),
-        report=((0, 465, 130, 560),),
-    ),
-    _texture("brick", "brick.png", (1.45, 0.78, 0.62)),
-    _texture("grass", "grass.png", (0.85, 1.1, 0.5)),
-    _texture("gravel", "gravel.png", (0.85, 0.98, 1.2)),
-    Source(
-        "cat",
-        "chelsea.png",
-        1,
-        PLAIN,
-        train=((0, 60, 150, 350),),
-        tune=((160, 0, 300, 120),),
-        report=((160, 140, 290, 270),),
-    ),
-    Source(
-        "retina",
-        "retina.jpg",
-        4,
-        PLAIN,
-        train=((250, 250, 1150, 700),),
-        tune=((250, 710, 690, 1150),),
-        report=((710, 710, 1150, 1150),),
-    ),
-    Source(
-        "stars",
-        "hubble_deep_field.jpg",
-        2,
-        PLAIN,
-        train=((0, 0, 872, 500),),
-        tune=((0, 500, 436, 1000),),
-        report=((436, 500, 872, 1000),),
-    ),
-    Source(  # the stained glands, without the white tissue between them
-        "tissue",
-        "ihc.png",
-        2,
-        PLAIN,
-        train=((0, 0, 250, 256), (330, 20, 512, 150)),
-        tune=((10, 300, 230, 440),),
-        report=((315, 260, 475, 380),),
-    ),
-    Source(
-        "page",
-        "page.png",
-        1,
-        (1.1, 1.1, 1.05),
-        train=((0, 0, 191, 190),),
-        tune=((0, 192, 95, 384),),
-        report=((96, 192, 191, 384),),
-    ),
-)
+    Source("background", "moon.png", 2, PLAIN, *QUARTERS),
+    # The evening sky between the towers.
+    Source("background", "rocket.jpg", 1, PLAIN,
+           ((0, 90, 180, 305),), ((0, 355, 130, 440),), ((0, 465, 130, 560),)),
+    Source("brick", "brick.png", 2, (1.45, 0.78, 0.62), *QUARTERS),
+    Source("grass", "grass.png", 2, (0.85, 1.1, 0.5), *QUARTERS),
+    Source("gravel", "gravel.png", 2, (0.85, 0.98, 1.2), *QUARTERS),
+    Source("cat", "chelsea.png", 1, PLAIN,
+           ((0, 60, 150, 350),), ((160, 0, 300, 120),), ((160, 140, 290, 270),)),
+    Source("retina", "retina.jpg", 4, PLAIN,
+           ((250, 250, 1150, 700),), ((250, 710, 690, 1150),), ((710, 710, 1150, 1150),)),
+    Source("stars", "hubble_deep_field.jpg", 2, PLAIN,
+           ((0, 0, 872, 500),), ((0, 500, 436, 1000),), ((436, 500, 872, 1000),)),
+    # The stained glands, without the white tissue between them.
+    Source("tissue", "ihc.png", 2, PLAIN,
+           ((0, 0, 250, 256), (330, 20, 512, 150)), ((10, 300, 230, 440),),
+           ((315, 260, 475, 380),)),
+    Source("page", "page.png", 1, (1.1, 1.1, 1.05),
+           ((0, 0, 191, 190),), ((0, 192, 95, 384),), ((96, 192, 191, 384),)),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -152,11 +100,7 @@ class Patch:
 
 @cache
 def read_picture(file: str) -> NDArray[np.uint8]:
-    """Read a picture that scikit-image ships: (H, W, 3) uint8 RGB (grey ones get three channels).
-
-    Raises:
-        FileNotFoundError: the installed scikit-image does not carry the file.
-    """
+    """Read a picture that scikit-image ships: (H, W, 3) uint8 RGB; a missing one is an error."""
     path = files("skimage") / "data" / file
     if not path.is_file():
         raise FileNotFoundError(
@@ -178,11 +122,7 @@ def shrink(pixels: NDArray[np.uint8], factor: int) -> NDArray[np.float32]:
 
 
 def read_patches(split: Split) -> tuple[tuple[Patch, ...], ...]:
-    """All patches of a split.
-
-    Returns:
-        One tuple per class, in the order of `CLASSES`; none is empty.
-    """
+    """Read the patches of a split: one tuple per class, in the order of `CLASSES`, none empty."""
     patches: dict[str, list[Patch]] = {label: [] for label in CLASSES}
     for source in SOURCES:
         picture = read_picture(source.file)
@@ -196,9 +136,8 @@ def read_patches(split: Split) -> tuple[tuple[Patch, ...], ...]:
 
 # Random silhouettes in integer arithmetic: blobs, strokes, wheels, rings and fences.
 #
-# A mask must have the same bits on every machine, and floating point does not promise that: libm,
-# BLAS and fused multiply-add differ in the last place, and one such place flips a pixel on a
-# boundary. So nothing here is rounded by a machine. Lengths are int64 in sub-pixels (`SUB` to a
+# A mask must have the same bits on every machine, and floating point does not promise that: one
+# different last place flips a pixel on a boundary. So lengths are int64 in sub-pixels (`SUB` to a
 # pixel; the centre of pixel (y, x) lies at (SUB * y + SUB / 2, SUB * x + SUB / 2)), directions
 # are rational points of the circle, and smooth noise is a cubic B-spline with whole weights.
 
@@ -206,26 +145,20 @@ Mask = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 Point = tuple[int, int]
 
-SUB = 8
-"""Sub-pixels in a pixel."""
-
-TURN = 256
-"""Directions in a full turn."""
-
-THINNEST = 5 * SUB // 4
-"""The thinnest pen: 1.25 pixels, below which lines have holes."""
+SUB = 8  # sub-pixels in a pixel
+TURN = 256  # directions in a full turn
+THINNEST = 5 * SUB // 4  # the thinnest pen: 1.25 pixels, below which lines have holes
 
 
 def between(rng: RandomState, low: int, high: int) -> int:
-    """A uniform integer in low..high, both included, from a stream whose width is fixed."""
+    """Draw an integer in low..high, both included, from a stream whose width is fixed."""
     return int(rng.randint(low, high + 1, dtype=np.int64))
 
 
 def direction(turn: int) -> Point:
-    """The vector (dy, dx) of length SUB * 128 (rounded down) that points `turn` / TURN of a circle.
+    """Return the vector (dy, dx) of length SUB * 128 that points `turn` / TURN of a circle.
 
-    On a quarter it is ((2 t, 1 - t^2) / (1 + t^2)) for t = 0..1, which is exact in integers; the
-    steps are not quite even (the angle is 2 atan t), which a random shape does not mind.
+    On a quarter it is ((2 t, 1 - t^2) / (1 + t^2)) for t = 0..1, rounded down.
     """
     quarter, k = divmod(turn % TURN, TURN // 4)
     n = TURN // 4
@@ -237,14 +170,14 @@ def direction(turn: int) -> Point:
 
 
 def step(start: Point, turn: int, length: int) -> Point:
-    """The point `length` sub-pixels away from `start` in a direction."""
+    """Go `length` sub-pixels from `start` in a direction."""
     dy, dx = direction(turn)
     return start[0] + dy * length // (SUB * 128), start[1] + dx * length // (SUB * 128)
 
 
 @lru_cache(maxsize=16)
 def spline_weights(size: int, cells: int) -> NDArray[np.float64]:
-    """Cubic B-spline weights from `cells + 3` control values to `size` pixels.
+    """Compute cubic B-spline weights from `cells + 3` control values to `size` pixels.
 
     Returns:
         (size, cells + 3) whole numbers; every row sums to 1024, less what rounding down loses.
@@ -264,11 +197,7 @@ def spline_weights(size: int, cells: int) -> NDArray[np.float64]:
 
 
 def smooth_noise(rng: RandomState, size: int, cells: int) -> Ints:
-    """Noise that varies over size / cells pixels.
-
-    Returns:
-        (size, size) int64 in -1024..1024, mean about 0.
-    """
+    """Draw noise over size / cells pixels: (size, size) int64 in -1024..1024, mean about 0."""
     weights = spline_weights(size, cells)
     values = rng.randint(-1024, 1025, size=(cells + 3, cells + 3), dtype=np.int64)
     # Floating point only in name, for BLAS: whole numbers whose sums stay below 2^53 are exact in
@@ -278,14 +207,14 @@ def smooth_noise(rng: RandomState, size: int, cells: int) -> Ints:
 
 
 def squared_distance(size: int, centre: Point) -> Ints:
-    """(size, size) int64: the squared distance of every pixel from `centre`, in sub-pixels."""
+    """Measure (size, size) squared distances from `centre`, in sub-pixels."""
     at = np.arange(size, dtype=np.int64) * SUB + SUB // 2
     squared: Ints = ((at - centre[0]) ** 2)[:, None] + ((at - centre[1]) ** 2)[None, :]
     return squared
 
 
 def blob(rng: RandomState, size: int, centre: Point, radius: int) -> Mask:
-    """A disc whose boundary smooth noise has pushed in and out."""
+    """Draw a disc whose boundary smooth noise has pushed in and out."""
     coarse, fine = smooth_noise(rng, size, 5), smooth_noise(rng, size, 13)
     # The squared radius is scaled by 1 + (coarse + fine / 4) / 512: the spline shrinks the noise to
     # a third or so, which moves the outline by up to a half of the radius.
@@ -295,7 +224,7 @@ def blob(rng: RandomState, size: int, centre: Point, radius: int) -> Mask:
 
 
 def line(start: Point, end: Point) -> Ints:
-    """(2, n) points from start to end, at most half a pixel apart along each axis."""
+    """List (2, n) points from start to end, at most half a pixel apart along each axis."""
     dy, dx = end[0] - start[0], end[1] - start[1]
     n = max(abs(dy), abs(dx)) * 2 // SUB + 1
     t = np.arange(n + 1, dtype=np.int64)
@@ -303,7 +232,7 @@ def line(start: Point, end: Point) -> Ints:
 
 
 def curve(start: Point, bend: Point, end: Point) -> Ints:
-    """(2, n) points of a quadratic Bezier curve, about half a pixel apart or closer."""
+    """List (2, n) points of a quadratic Bezier curve, about half a pixel apart or closer."""
     n = (
         1
         + sum(abs(a - b) + abs(b - c) for a, b, c in zip(start, bend, end, strict=True)) * 2 // SUB
@@ -318,15 +247,7 @@ def curve(start: Point, bend: Point, end: Point) -> Ints:
 
 
 def draw(mask: Mask, points: Ints, width: int) -> None:
-    """Draw with a round pen of `width` sub-pixels, in place.
-
-    With points half a pixel apart the line has no holes from width `THINNEST` on.
-
-    Args:
-        mask: (size, size).
-        points: (2, n), sub-pixels; they may lie outside.
-        width: diameter of the pen.
-    """
+    """Draw (2, n) points, in sub-pixels, with a round pen of that width, in place."""
     size, reach = mask.shape[0], width // (2 * SUB) + 1
     around = np.arange(-reach, reach + 1, dtype=np.int64)
     # (2, n, 2 reach + 1): the rows and the columns that the pen can touch at every point.
@@ -340,14 +261,14 @@ def draw(mask: Mask, points: Ints, width: int) -> None:
 
 
 def ring(size: int, centre: Point, radius: int, width: int) -> Mask:
-    """A circle drawn with a pen of `width` sub-pixels."""
+    """Draw a circle with a pen of `width` sub-pixels."""
     squared = squared_distance(size, centre) * 4
     band: Mask = (squared >= (2 * radius - width) ** 2) & (squared <= (2 * radius + width) ** 2)
     return band
 
 
 def wheel(rng: RandomState, size: int, centre: Point, radius: int, width: int) -> Mask:
-    """A ring with a hub and 5..9 spokes."""
+    """Draw a ring with a hub and 5..9 spokes."""
     mask = ring(size, centre, radius, width)
     mask |= squared_distance(size, centre) <= (width + SUB) ** 2
     spokes, first = between(rng, 5, 9), between(rng, 0, TURN - 1)
@@ -357,7 +278,7 @@ def wheel(rng: RandomState, size: int, centre: Point, radius: int, width: int) -
 
 
 def fence(rng: RandomState, size: int, centre: Point, reach: int, width: int) -> Mask:
-    """5..8 slightly leaning posts joined by two rails."""
+    """Draw 5..8 slightly leaning posts joined by two rails."""
     posts, height, lean = between(rng, 5, 8), reach * between(rng, 4, 8) // 8, between(rng, -8, 8)
     across, up = lean, TURN * 3 // 4 + lean + between(rng, -6, 6)
     left = step(centre, across + TURN // 2, reach)
@@ -374,7 +295,7 @@ def fence(rng: RandomState, size: int, centre: Point, reach: int, width: int) ->
 
 
 def arc(rng: RandomState, size: int, centre: Point, reach: int, width: int) -> Mask:
-    """A free curved line that extends `reach` to both sides of `centre`."""
+    """Draw a free curved line that extends `reach` to both sides of `centre`."""
     turn = between(rng, 0, TURN - 1)
     start, end = step(centre, turn, reach), step(centre, turn + TURN // 2, reach)
     bend = step(centre, turn + TURN // 4, between(rng, -8, 8) * reach // 8)
@@ -384,7 +305,7 @@ def arc(rng: RandomState, size: int, centre: Point, reach: int, width: int) -> M
 
 
 def limbs(rng: RandomState, size: int, centre: Point, radius: int, width: int) -> Mask:
-    """2..4 curved strokes that leave a body of `radius`: tails, legs, stalks, wires."""
+    """Draw 2..4 curved strokes that leave a body of `radius`: tails, legs, stalks, wires."""
     count, first = between(rng, 2, 4), between(rng, 0, TURN - 1)
     curves = []
     for k in range(count):
@@ -409,7 +330,7 @@ class Layer:
 
 
 def _thin(rng: RandomState, size: int, centre: Point) -> Mask:
-    """A free-standing thin thing, drawn with a pen of 1.5..4 pixels."""
+    """Draw a free-standing thin thing with a pen of 1.5..4 pixels."""
     radius, width = size * SUB * between(rng, 12, 30) // 100, between(rng, 3 * SUB // 2, 4 * SUB)
     kind = between(rng, 0, 3)
     if kind == 0:
@@ -422,7 +343,7 @@ def _thin(rng: RandomState, size: int, centre: Point) -> Mask:
 
 
 def _thing(rng: RandomState, size: int) -> Mask:
-    """A blob (4 in 10), a blob with limbs of 1.25..4 pixels (4), or something thin alone (2)."""
+    """Draw a blob (4 in 10), a blob with limbs of 1.25..4 pixels (4), or something thin (2)."""
     centre = (between(rng, 0, size * SUB - 1), between(rng, 0, size * SUB - 1))
     kind = between(rng, 0, 9)
     if kind >= 8:
@@ -457,7 +378,7 @@ def draw_layers(
 
 
 def label_map(layers: list[Layer]) -> NDArray[np.int64]:
-    """(size, size) int64: the class of the frontmost layer at every pixel."""
+    """Return (size, size) int64, the class of the frontmost layer at every pixel."""
     labels = np.zeros(layers[0].mask.shape, dtype=np.int64)
     for layer in layers:
         labels[layer.mask] = layer.label
@@ -482,16 +403,10 @@ def _mirror(position: Floats, length: int) -> Floats:
 
 
 def sample_patch(rng: RandomState, pixels: Floats, rows: Floats, columns: Floats) -> Floats:
-    """Read a patch through a random rotation, zoom and offset, bilinearly.
-
-    Args:
-        rng: where the transform comes from.
-        pixels: (h, w, 3), at least 2 x 2.
-        rows: (n,) the positions to paint, in pixels of the scene, from the top.
-        columns: (n,) the same, from the left.
+    """Read a patch (h, w, 3) through a random rotation, zoom and offset, bilinearly.
 
     Returns:
-        (n, 3) colours, 0..255.
+        (n, 3) colours, 0..255, of the (n,) rows and columns of the scene.
     """
     height, width = pixels.shape[:2]
     angle, zoom = rng.uniform(-pi / 6, pi / 6), rng.uniform(0.7, 1.3)
@@ -517,7 +432,7 @@ def vary_colour(rng: RandomState, colours: Floats, mean: Floats) -> Floats:
 
 
 def light_field(rng: RandomState, size: int, strength: float) -> Floats:
-    """(size, size) factor around 1 that varies slowly over the scene."""
+    """Draw a (size, size) factor around 1 that varies slowly over the scene."""
     noise = smooth_noise(rng, size, 2).astype(np.float32)
     field: Floats = 1 + np.float32(strength / 512) * noise
     return field
@@ -542,13 +457,13 @@ def blur(image: Floats, side: float) -> Floats:
 
 @lru_cache(maxsize=1)
 def _normal_quantiles() -> Floats:
-    """(256,) float32: a standard normal variable, one value for every byte."""
+    """Compute (256,) float32: a standard normal variable, one value for every byte."""
     quantiles: Floats = ndtri((np.arange(256) + 0.5) / 256).astype(np.float32)
     return quantiles
 
 
 def grain(rng: RandomState, shape: tuple[int, ...]) -> Floats:
-    """Standard normal noise from one random byte a value (ten times the speed of exact normals)."""
+    """Draw standard normal noise from one random byte a value (10 x the speed of exact normals)."""
     count = int(np.prod(shape))
     noise: Floats = _normal_quantiles()[np.frombuffer(rng.bytes(count), dtype=np.uint8)]
     return noise.reshape(shape)
@@ -565,7 +480,7 @@ def paint(
     Args:
         rng: where every decision comes from.
         layers: from `draw_layers`, the first covers everything.
-        patches: per class, what it may look like.
+        patches: of every class.
         noise: the largest standard deviation of the sensor noise, grey levels of 0..255.
 
     Returns:
