@@ -11,13 +11,15 @@ from torch.nn.modules.conv import _ConvNd
 
 from models import Segmenter
 from train.recipe import FitConfig
-from train.stage import Arm
+from train.stage import Trainable
 
 Kind = Literal["weights", "depthwise", "norms", "biases"]
 
 
-def build_optimizer(segmenter: Segmenter, arm: Arm, config: FitConfig) -> torch.optim.Optimizer:
-    """Groups for the backbone and the head, each by the kind of parameter, and for the CRF.
+def build_optimizer(
+    segmenter: Segmenter, learns: Trainable, config: FitConfig
+) -> torch.optim.Optimizer:
+    """Group the parameters of backbone and head by their kind, and those of the CRF.
 
         group                  learning rate                    decay
         backbone_weights       lr                               weight_decay
@@ -35,14 +37,14 @@ def build_optimizer(segmenter: Segmenter, arm: Arm, config: FitConfig) -> torch.
 
     Args:
         segmenter: what has requires_grad off is left out.
-        arm: what learns.
-        config: of this phase.
+        learns: the parts that learn.
+        config: of this stage.
 
     Raises:
         ValueError: nothing is left to learn.
     """
     groups: list[dict[str, Any]] = []
-    if arm.network:
+    if learns.network:
         network = segmenter.network
         inside = {id(p) for p in network.backbone.parameters()}
         learnt = [(kind, p) for kind, p in parameters_by_kind(network) if p.requires_grad]
@@ -50,7 +52,7 @@ def build_optimizer(segmenter: Segmenter, arm: Arm, config: FitConfig) -> torch.
         head = [(kind, p) for kind, p in learnt if id(p) not in inside]
         groups += groups_by_kind("backbone", backbone, config.lr, config)
         groups += groups_by_kind("head", head, config.lr * config.head_multiplier, config)
-    if arm.crf and segmenter.crf is not None:
+    if learns.crf and segmenter.crf is not None:
         groups += segmenter.crf.param_groups(
             1.0,
             kernel_multiplier=config.crf_lr,
@@ -59,7 +61,7 @@ def build_optimizer(segmenter: Segmenter, arm: Arm, config: FitConfig) -> torch.
         )
     if not any(group["lr"] > 0 for group in groups):
         raise ValueError(
-            f"arm {arm.name!r} has nothing to learn: it needs parameters that are not frozen "
+            "this training has nothing to learn: it needs parameters that are not frozen "
             f"(frozen={config.frozen}) and a learning rate above 0 (crf_lr={config.crf_lr:g}, "
             f"compatibility_lr={config.compatibility_lr:g}, context_lr={config.context_lr:g})."
         )
@@ -69,14 +71,14 @@ def build_optimizer(segmenter: Segmenter, arm: Arm, config: FitConfig) -> torch.
 
 
 def parameters_by_kind(module: nn.Module) -> Iterator[tuple[Kind, nn.Parameter]]:
-    """Every parameter with what it is, in the order of `module.parameters()`."""
+    """Yield every parameter with its kind, in the order of `module.parameters()`."""
     for part in module.modules():
         for name, parameter in part.named_parameters(recurse=False):
             yield kind_of(part, name, parameter), parameter
 
 
 def kind_of(part: nn.Module, name: str, parameter: nn.Parameter) -> Kind:
-    """What a module's own parameter is.
+    """Return the kind of a module's own parameter.
 
     A vector is the bias of a layer with weights, or else scales or shifts what is normalised.
     """
@@ -90,13 +92,13 @@ def kind_of(part: nn.Module, name: str, parameter: nn.Parameter) -> Kind:
 def groups_by_kind(
     part: str, learnt: list[tuple[Kind, nn.Parameter]], lr: float, config: FitConfig
 ) -> list[dict[str, Any]]:
-    """The groups of the backbone or of the head; those without parameters are left out.
+    """Build the groups of the backbone or of the head, without those that would be empty.
 
     Args:
         part: its name.
         learnt: its parameters.
         lr: of its weights.
-        config: what biases and depthwise weights differ in.
+        config: of this stage.
     """
     decaying: tuple[Kind, ...] = (
         ("weights", "depthwise") if config.decay_depthwise else ("weights",)
@@ -117,7 +119,7 @@ def groups_by_kind(
 def build_schedule(
     optimizer: torch.optim.Optimizer, config: FitConfig
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    """A linear rise, times what the schedule leaves of each group's learning rate.
+    """Build a linear rise, times what the schedule leaves of each group's learning rate.
 
         poly    (1 - step / steps) ** power          DeepLab v2, section 4.1
         step    1 / 10 ** floor(step / step_size)    DeepLab v1, section 4.1
@@ -126,7 +128,7 @@ def build_schedule(
 
     Args:
         optimizer: of `build_optimizer`.
-        config: of this phase.
+        config: of this stage.
     """
 
     def factor(warmup: int) -> Callable[[int], float]:
@@ -141,7 +143,7 @@ def build_schedule(
 
 
 def decayed(step: int, config: FitConfig) -> float:
-    """The factor that the schedule has come to before this step, the first being 0."""
+    """Return the factor of the schedule before this step, the first being 0."""
     if config.schedule == "step":
         return float(0.1 ** (step // config.step_size))
     return float(max(0.0, 1 - step / config.steps) ** config.power)

@@ -1,4 +1,4 @@
-"""Set up one training: what learns in it, and where it writes."""
+"""One training: what learns in it, by which numbers, and where it writes."""
 
 from __future__ import annotations
 
@@ -12,90 +12,63 @@ import torch
 from torch import nn
 
 from models import Segmenter
-from runtime.run_folder import ArmName
-
-# What each arm learns by gradient.
-#
-# All arms of a seed see the same batches; `unary` and `joint` take the same number of network
-# steps from the same start, so that no gain is only longer training. The arm `post-hoc` is found
-# by search: nothing in it is trained.
+from runtime.run_folder import ArmName, Execution
+from train.recipe import FitConfig
 
 
 @dataclass(frozen=True)
-class Arm:
-    """What gradient descent changes in one arm.
+class Trainable:
+    """The parts of a segmenter that gradient descent changes."""
 
-    Attributes:
-        name: of the arm.
-        network: the network learns.
-        crf: the CRF learns.
-    """
-
-    name: ArmName
     network: bool
     crf: bool
 
 
-TRAINED: dict[ArmName, Arm] = {
-    arm.name: arm
-    for arm in (
-        Arm("start", network=True, crf=False),  # only where no weights are given
-        Arm("unary", network=True, crf=False),
-        Arm("crf-only", network=False, crf=True),
-        Arm("joint", network=True, crf=True),
-    )
-}
-
-
-# Which run this is, where it writes, and on what it runs.
+NETWORK = Trainable(network=True, crf=False)
+CRF = Trainable(network=False, crf=True)
+BOTH = Trainable(network=True, crf=True)
 
 
 @dataclass(frozen=True)
-class Run:
-    """One phase of one arm.
+class Stage:
+    """One training of an arm; most arms have one.
 
     Attributes:
-        arm: what learns.
+        arm: whose training it is.
         seed: of the batches and of dropout.
+        fit: the numbers.
+        learns: the parts that learn.
         directory: holds checkpoint.pt.
         data: the data set's config as a dictionary, for the checkpoint.
-        workers: processes that load data.
         device: where it runs.
-        compile: run the network through torch.compile.
-        log_every, save_every: steps between two lines, and two checkpoints.
-        max_corrupt: unreadable images that a process skips before the run stops.
-        first_step: steps of earlier phases, which the tracker has seen.
+        execution: processes that load data, and when it logs and saves.
+        first_step: steps that earlier stages of the arm have taken and logged.
     """
 
-    arm: Arm
+    arm: ArmName
     seed: int
+    fit: FitConfig
+    learns: Trainable
     directory: Path
     data: dict[str, Any]
-    workers: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    compile: bool = False
-    log_every: int = 10
-    save_every: int = 50
-    max_corrupt: int = 10
+    execution: Execution = field(default_factory=Execution)
     first_step: int = 0
 
     @property
     def checkpoint(self) -> Path:
-        """The file that the run leaves, and resumes from."""
+        """The file that the stage leaves, and resumes from."""
         return self.directory / "checkpoint.pt"
 
 
-# What of a segmenter learns during a phase, and in which mode each part is.
-
-
 @contextmanager
-def only_learning(segmenter: Segmenter, arm: Arm, frozen: Sequence[str]) -> Iterator[None]:
-    """Let only what the arm learns ask for gradients; afterwards everything does as before.
+def only_learning(segmenter: Segmenter, learns: Trainable, frozen: Sequence[str]) -> Iterator[None]:
+    """Freeze the parameters that do not learn; restore `requires_grad` afterwards.
 
     Args:
         segmenter: network and CRF.
-        arm: what learns.
-        frozen: beginnings of names of the network's parts that do not learn.
+        learns: the parts that learn.
+        frozen: beginnings of names of the network's parts that do not.
 
     Raises:
         ValueError: no part of the network has such a name.
@@ -103,27 +76,27 @@ def only_learning(segmenter: Segmenter, arm: Arm, frozen: Sequence[str]) -> Iter
     before = {p: p.requires_grad for p in segmenter.parameters()}
     check_names(segmenter.network, frozen)
     for name, parameter in segmenter.network.named_parameters():
-        learns = arm.network and not begins_with(name, frozen)
-        parameter.requires_grad_(parameter.requires_grad and learns)
+        wanted = learns.network and not begins_with(name, frozen)
+        parameter.requires_grad_(parameter.requires_grad and wanted)
     try:
         yield
     finally:
-        for parameter, learnt in before.items():
-            parameter.requires_grad_(learnt)
+        for parameter, required in before.items():
+            parameter.requires_grad_(required)
 
 
-def set_mode(segmenter: Segmenter, arm: Arm, frozen: Sequence[str]) -> None:
-    """Train mode for what learns: a frozen part keeps its BN and drops nothing."""
+def set_mode(segmenter: Segmenter, stage: Stage) -> None:
+    """Put what learns in train mode; a frozen part keeps its BN and drops nothing."""
     segmenter.train()
-    if not arm.network:
+    if not stage.learns.network:
         segmenter.network.eval()
     for name, module in segmenter.network.named_modules():
-        if begins_with(name, frozen):
+        if begins_with(name, stage.fit.frozen):
             module.eval()
 
 
 def begins_with(name: str, beginnings: Sequence[str]) -> bool:
-    """Whether a dotted name is one of these parts or lies in one."""
+    """Tell if a dotted name is one of these parts or lies in one."""
     return any(name == part or name.startswith(f"{part}.") for part in beginnings)
 
 

@@ -21,17 +21,16 @@ from runtime import distributed
 from runtime.checkpoint import read_checkpoint, save_checkpoint
 from runtime.provenance import differences
 from train.optim import build_optimizer, build_schedule
-from train.recipe import FitConfig
-from train.stage import Run
+from train.stage import Stage
 
-# The random numbers of every library: kept with a checkpoint, taken up on resuming.
+# The random numbers of every library: saved in a checkpoint, restored on resuming.
 #
 # The batches need none of it (`data.stream` derives them from seed and step); dropout does, and
 # whatever a user's own change draws.
 
 
 def random_state() -> dict[str, Any]:
-    """The state of the global generators, as tensors and plain values."""
+    """Read the state of the global generators, as tensors and plain values."""
     numpy: Any = np.random.get_state(legacy=True)  # noqa: NPY002 - what others draw from
     algorithm, keys, *rest = numpy
     return {
@@ -43,7 +42,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Go on where `random_state` was taken."""
+    """Restore what `random_state` returned."""
     random.setstate(state["python"])
     algorithm, keys, *rest = state["numpy"]
     np.random.set_state((algorithm, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
@@ -56,11 +55,11 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 class Stopped(Exception):
-    """A run was asked to stop, has saved, and can be resumed.
+    """Signal that a run was asked to stop, has saved, and can be resumed.
 
     Args:
         step: the last one that was taken, and saved; 0 outside of a training.
-        signal_number: what asked.
+        signal_number: the signal.
     """
 
     def __init__(self, step: int, signal_number: int) -> None:
@@ -78,7 +77,7 @@ def terminable() -> Iterator[None]:
     """Let SIGTERM end the program in order where no `StopRequest` is open.
 
     Raises:
-        Stopped: of step 0: what was finished before is kept.
+        Stopped: of step 0; what was finished before is on disk.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -95,7 +94,7 @@ def terminable() -> Iterator[None]:
 
 
 class StopRequest:
-    """While open, SIGTERM and the first SIGINT only leave a note; the second SIGINT interrupts.
+    """Note SIGTERM and the first SIGINT while open; let the second SIGINT interrupt.
 
     A program started in the background may ignore SIGINT: that stays so.
 
@@ -123,10 +122,12 @@ class StopRequest:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._restore()
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
 
     def __call__(self) -> int:
-        """The signal to stop for, the same number in every process; 0 to go on."""
+        """Return the signal to stop for, the same in every process; 0 to go on."""
         if distributed.num_processes() == 1:
             return self.received
         noted = torch.tensor([self.received], device=self.device)
@@ -137,22 +138,16 @@ class StopRequest:
         if number == signal.SIGINT and number in self._before:
             signal.signal(number, self._before.pop(number))
 
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before.clear()
 
-
-# Everything that a training goes on from, as one file.
+# Everything that a training is resumed from, as one file.
 
 
 class TrainingState:
-    """Weights, their moving average, optimiser, schedule, random numbers, and how far it got.
+    """Hold weights, their moving average, optimiser, schedule, random numbers and progress.
 
     Args:
         segmenter: what is trained.
-        config: of this phase.
-        run: names and places.
+        stage: the numbers, and where to write.
         run_id: of the tracker's run, which a resumed training continues.
 
     Attributes:
@@ -163,14 +158,12 @@ class TrainingState:
         corrupt: unreadable images that this process has met, by name, with what is wrong.
     """
 
-    def __init__(
-        self, segmenter: Segmenter, config: FitConfig, run: Run, run_id: str | None
-    ) -> None:
+    def __init__(self, segmenter: Segmenter, stage: Stage, run_id: str | None) -> None:
         self.segmenter = segmenter
-        self.config = config
-        self.run = run
+        self.stage = stage
         self.run_id = run_id
-        self.optimizer = build_optimizer(segmenter, run.arm, config)
+        config = stage.fit
+        self.optimizer = build_optimizer(segmenter, stage.learns, config)
         self.schedule = build_schedule(self.optimizer, config)
         self.average: AveragedModel | None = None
         if config.ema_decay > 0:
@@ -184,7 +177,7 @@ class TrainingState:
 
     @property
     def result(self) -> Segmenter:
-        """The weights that are evaluated and kept: the moving average where there is one."""
+        """The weights that are evaluated and saved: the moving average where there is one."""
         if self.average is None:
             return self.segmenter
         averaged: Segmenter = self.average.module  # type: ignore[assignment]
@@ -198,7 +191,7 @@ class TrainingState:
         self.step += 1
 
     def take(self, other: Segmenter) -> None:
-        """Let the weights of another segmenter be the result."""
+        """Make the weights of another segmenter the result."""
         self.segmenter.load_state_dict(other.state_dict())
         self.average = None
 
@@ -206,7 +199,7 @@ class TrainingState:
         """Write everything; every process must call."""
         random = distributed.gathered(random_state())
         training = {
-            "config": asdict(self.config),
+            "config": asdict(self.stage.fit),
             "weights": {} if self.average is None else self.segmenter.state_dict(),
             "averaged": 0 if self.average is None else int(self.average.n_averaged),
             "optimizer": self.optimizer.state_dict(),
@@ -229,16 +222,16 @@ class TrainingState:
             save_checkpoint(
                 path,
                 self.result,
-                data=self.run.data,
-                arm=self.run.arm.name,
-                seed=self.run.seed,
+                data=self.stage.data,
+                arm=self.stage.arm,
+                seed=self.stage.seed,
                 step=self.step,
                 training=training,
             )
         distributed.barrier()
 
     def restore(self, path: Path) -> None:
-        """Go on from a file that `save` wrote.
+        """Restore what `save` wrote.
 
         Raises:
             ValueError: it is of another configuration, or of another number of processes.
@@ -246,9 +239,9 @@ class TrainingState:
         checkpoint = read_checkpoint(path)
         training = checkpoint["training"]
         expected = {
-            "fit": asdict(self.config),
+            "fit": asdict(self.stage.fit),
             "segmenter": asdict(self.segmenter.config),
-            "data": self.run.data,
+            "data": self.stage.data,
             "processes": distributed.num_processes(),
         }
         found = {

@@ -200,7 +200,7 @@ DATA = (
 
 TRAIN = (
     Mutant("Resume from the checkpoint of other hyper-parameters", "train/state.py",
-           '"fit": training["config"],', '"fit": asdict(self.config),',
+           '"fit": training["config"],', '"fit": asdict(self.stage.fit),',
            "tests/train/test_loop.py"),
     Mutant("Resume with a fresh optimiser", "train/state.py",
            'self.optimizer.load_state_dict(training["optimizer"])', "self.optimizer.zero_grad()",
@@ -238,7 +238,7 @@ TRAIN = (
            "self.report,\n                self._coarse(arm, seed, self.report),",
            "tests/train/test_arms.py"),
     Mutant("Start joint from the CRF that was found behind unary", "train/arms.py",
-           'self.runner.search("start", self.recipe.seeds[0])', 'self.runner.search("unary", seed)',
+           'runner.search("start", recipe.seeds[0])', 'runner.search("unary", seed)',
            "tests/train/test_compare.py"),
     Mutant("Take the best bias twice", "train/bias.py",
            "set_label_bias((best * direction)", "set_label_bias((2 * best * direction)",

@@ -187,7 +187,7 @@ def test_logits_that_were_asked_for_last_are_kept() -> None:
             computed.append(key)
             return {"image": torch.full((floats,), float(ord(key)))}
 
-        return cache.of(key, compute)
+        return cache.get(key, compute)
 
     cache = LogitsCache(80)  # bytes: two splits of ten floats
     for key in "ababcba":  # c puts a out, which b has overtaken

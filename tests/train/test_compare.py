@@ -148,7 +148,7 @@ def test_the_start_may_take_a_backbone_from_a_file(tiny, tmp_path) -> None:
     recipe = replace(tiny, start=replace(tiny.start, lr=1e-12, steps=1), model=model)
     comparison = Comparison("collage", recipe, tmp_path / "run", resume=False)
     # nothing is fetched where weights are given
-    assert not comparison.runner.network_config(frozen=False).network.backbone.pretrained
+    assert not comparison.runner.untrained_segmenter().config.network.backbone.pretrained
     comparison.run("start", 0)
     found = comparison.runner.load("start", 0).network.backbone.state_dict()["conv_stem.weight"]
     torch.testing.assert_close(found, peer.state_dict()["conv_stem.weight"])

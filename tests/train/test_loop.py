@@ -240,10 +240,10 @@ def test_two_processes_do_not_resume_the_training_of_one(world, monkeypatch) -> 
 
 def test_trained_batch_norm_in_several_cpu_processes_is_refused(world, tiny, monkeypatch) -> None:
     monkeypatch.setattr(distributed, "num_processes", lambda: 2)
-    run = world.run("unary")
     with pytest.raises(ValueError, match=r"--start\.no-sync-batch-norm.*--model\.freeze"):
-        prepare_batch_norm(world.segmenter(), tiny.fit, run)
-    prepare_batch_norm(world.segmenter(), replace(tiny.fit, sync_batch_norm=False), run)
+        prepare_batch_norm(world.segmenter(), world.stage("unary"))
+    apart = world.stage("unary", replace(tiny.fit, sync_batch_norm=False))
+    prepare_batch_norm(world.segmenter(), apart)
 
 
 @pytest.mark.gpu

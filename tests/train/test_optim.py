@@ -18,12 +18,13 @@ from models import (
     TimmConfig,
     VggConfig,
 )
+from tests.train.world import LEARNS
 from train.optim import build_optimizer, build_schedule
 from train.recipe import FitConfig
 from train.recipes import RECIPES
-from train.stage import TRAINED
+from train.stage import BOTH, CRF, NETWORK
 
-CRF = CrfConfig()
+CRF_CONFIG = CrfConfig()
 SEPARABLE = DeepLabV3PlusConfig(
     backbone=TimmConfig("mobilenetv2_035"), separable_aspp=True, separable_decoder=True
 )
@@ -36,13 +37,13 @@ def shell(network: NetworkConfig, crf: CrfConfig | None = None) -> Segmenter:
 
 
 def groups_of(segmenter: Segmenter, config: FitConfig, arm: str = "unary") -> dict[str, Any]:
-    optimizer = build_optimizer(segmenter, TRAINED[arm], config)  # type: ignore[index]
+    optimizer = build_optimizer(segmenter, LEARNS[arm], config)
     return {group["name"]: group for group in optimizer.param_groups}
 
 
 def test_heads_and_biases_learn_as_fast_as_the_prototxt_says() -> None:
     """DeepLab v1 and v2: 10 times for the head's weights, 20 for its bias, 2 for all others."""
-    segmenter = shell(DeepLabV1Config(backbone=VggConfig(fc_channels=16)), CRF)
+    segmenter = shell(DeepLabV1Config(backbone=VggConfig(fc_channels=16)), CRF_CONFIG)
     multipliers: dict[str, Any] = {"head_multiplier": 10, "bias_multiplier": 2}
     config = FitConfig(optimizer="sgd", momentum=0.99, lr=1.0, weight_decay=5e-4, **multipliers)
     groups = groups_of(segmenter, config, "joint")
@@ -91,7 +92,7 @@ def test_depthwise_weights_decay_only_where_they_are_said_to() -> None:
 
 
 def test_every_parameter_that_learns_is_in_one_group() -> None:
-    segmenter = shell(SEPARABLE, CRF)
+    segmenter = shell(SEPARABLE, CRF_CONFIG)
     for part in (segmenter.network.get_submodule("aspp0"), segmenter.network.backbone):
         next(part.parameters()).requires_grad_(False)
     groups = groups_of(segmenter, FitConfig(decay_depthwise=False), "joint")
@@ -106,7 +107,7 @@ def test_a_crf_that_is_held_stays_as_it_is_while_the_network_learns() -> None:
     crf = CrfConfig(learn_output_scale=True, learn_theta=True)
     segmenter = Segmenter(SegmenterConfig(3, SEPARABLE, crf))
     held = FitConfig(lr=1e-2, crf_lr=0.0, compatibility_lr=0.0)
-    optimizer = build_optimizer(segmenter, TRAINED["joint"], held)
+    optimizer = build_optimizer(segmenter, BOTH, held)
     before = {name: p.detach().clone() for name, p in segmenter.named_parameters()}
     for p in segmenter.parameters():
         p.grad = torch.ones_like(p)
@@ -114,7 +115,7 @@ def test_a_crf_that_is_held_stays_as_it_is_while_the_network_learns() -> None:
     same = {name for name, p in segmenter.named_parameters() if torch.equal(p, before[name])}
     assert same == {name for name in before if name.startswith("crf.")} != set()
     with pytest.raises(ValueError, match="crf_lr=0, compatibility_lr=0"):
-        build_optimizer(segmenter, TRAINED["crf-only"], held)
+        build_optimizer(segmenter, CRF, held)
 
 
 def test_the_order_of_groups_is_that_of_the_published_results() -> None:
@@ -128,11 +129,11 @@ def test_the_order_of_groups_is_that_of_the_published_results() -> None:
 
 def test_what_has_nothing_to_learn_is_refused() -> None:
     segmenter = shell(SEPARABLE)
-    with pytest.raises(ValueError, match="'crf-only' has nothing to learn"):
-        build_optimizer(segmenter, TRAINED["crf-only"], FitConfig())
+    with pytest.raises(ValueError, match="has nothing to learn"):
+        build_optimizer(segmenter, CRF, FitConfig())
     segmenter.requires_grad_(False)
-    with pytest.raises(ValueError, match=r"'unary' has nothing to learn: .*frozen=\('',\)"):
-        build_optimizer(segmenter, TRAINED["unary"], FitConfig(frozen=("",)))
+    with pytest.raises(ValueError, match=r"has nothing to learn: .*frozen=\('',\)"):
+        build_optimizer(segmenter, NETWORK, FitConfig(frozen=("",)))
 
 
 def rates(config: FitConfig, steps: int) -> dict[str, list[float]]:

@@ -10,11 +10,11 @@ import torch
 import tyro
 
 from models import CrfConfig, Segmenter, SegmenterConfig, without_pretrained
-from train.arms import check_phases
+from train.arms import check_stages
 from train.optim import build_optimizer
 from train.recipe import Recipe
 from train.recipes import RECIPES
-from train.stage import TRAINED
+from train.stage import BOTH
 
 PAPERS = [name for name in RECIPES if name.startswith(("deeplab", "crf", "pac"))]
 
@@ -34,11 +34,11 @@ def test_a_recipe_can_be_written_and_parsed(name: str) -> None:
 def test_every_parameter_of_a_recipes_network_has_a_rate(name: str) -> None:
     """On the meta device: names and rates of what would be learnt."""
     recipe = RECIPES[name]()
-    check_phases(recipe, 21)
+    check_stages(recipe, 21)
     network = without_pretrained(recipe.model.network)
     with torch.device("meta"):
         segmenter = Segmenter(SegmenterConfig(21, network, CrfConfig()))
-    optimizer = build_optimizer(segmenter, TRAINED["joint"], recipe.start or recipe.fit)
+    optimizer = build_optimizer(segmenter, BOTH, recipe.start or recipe.fit)
     names = {group["name"] for group in optimizer.param_groups}
     assert ("head_depthwise" in names) == ("xception" in name)
     assert ("backbone_norms" in names) == ("-v1" not in name and "-v2" not in name)

@@ -14,11 +14,14 @@ import torch
 import data
 from data import Augment, Collage, CollageConfig, CorruptSample, Sample, TrainStream
 from models import CrfConfig, Segmenter, SegmenterConfig
-from runtime.run_folder import ArmName
+from runtime.run_folder import ArmName, Execution
 from train.loop import fit
 from train.recipe import FitConfig, Recipe
-from train.stage import TRAINED, Run
+from train.stage import BOTH, CRF, NETWORK, Stage
 from train.tracking import RunTracker
+
+LEARNS = {"start": NETWORK, "unary": NETWORK, "crf-only": CRF, "joint": BOTH}
+CPU = torch.device("cpu")
 
 
 class World:
@@ -43,10 +46,19 @@ class World:
         augment = Augment(self.recipe.augment)
         return TrainStream(dataset or self.dataset, augment, batch_size, seed=0)
 
-    def run(self, arm: ArmName, folder: str = "run", **how: Any) -> Run:
-        """Where a training writes, with the options of `Run` in `how`."""
+    def stage(
+        self,
+        arm: ArmName,
+        config: FitConfig | None = None,
+        folder: str = "run",
+        device: torch.device = CPU,
+        **how: Any,
+    ) -> Stage:
+        """One training of an arm, with the options of `Execution` in `how`."""
         about = data.config_to_dict(self.recipe.data)
-        return Run(TRAINED[arm], 0, self.folder / folder, about, **how)
+        config = config or self.recipe.fit
+        directory, execution = self.folder / folder, Execution(**how)
+        return Stage(arm, 0, config, LEARNS[arm], directory, about, device, execution)
 
     def train(
         self,
@@ -59,14 +71,13 @@ class World:
         dataset: data.SegmentationDataset | None = None,
         tune: data.SegmentationDataset | None = None,
         **how: Any,
-    ) -> Run:
-        """Fit, with the options of `Run` in `how`."""
-        config = config or self.recipe.fit
-        run = self.run(arm, folder, **how)
-        stream = self.stream(dataset, config.batch_size)
-        with RunTracker(run.directory, "disabled", "test", arm, {}) as tracker:
-            fit(model, stream, config, run, tracker, resume=resume, tune=tune)
-        return run
+    ) -> Stage:
+        """Fit, with the options of `stage` in `how`."""
+        stage = self.stage(arm, config, folder, **how)
+        stream = self.stream(dataset, stage.fit.batch_size)
+        with RunTracker(stage.directory, "disabled", "test", arm, {}) as tracker:
+            fit(model, stream, stage, tracker, resume=resume, tune=tune)
+        return stage
 
 
 def lines_of(folder: Path) -> list[dict[str, float]]:

@@ -23,9 +23,10 @@ from models import (
 )
 from tests.train.test_recipes import PAPERS
 from tests.train.tiny import tiny_recipe
+from tests.train.world import LEARNS
 from train.loop import fit
 from train.recipes import RECIPES
-from train.stage import TRAINED, Run
+from train.stage import Stage
 from train.tracking import NoTracker
 
 
@@ -55,10 +56,11 @@ def parts_moved_by_a_step(name: str, phase: str, folder: Path) -> set[str]:
     segmenter = Segmenter(network)
     before = {key: value.clone() for key, value in segmenter.state_dict().items()}
     config = replace(getattr(recipe, phase), steps=1, batch_size=2, accumulate=1)
-    run = Run(TRAINED[arm], 0, folder, data.config_to_dict(tiny.data))  # type: ignore[index]
+    about = data.config_to_dict(tiny.data)
+    stage = Stage(arm, 0, config, LEARNS[arm], folder, about)  # type: ignore[arg-type]
     augment = replace(recipe.augment, crop_size=33)
     stream = TrainStream(dataset, Augment(augment), config.batch_size, 0)
-    fit(segmenter, stream, config, run, NoTracker(), resume=False)
+    fit(segmenter, stream, stage, NoTracker(), resume=False)
     after = segmenter.state_dict()
     return {key.split(".")[0] for key in before if not torch.equal(after[key], before[key])}
 
