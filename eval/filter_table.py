@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from eval import wording
+from eval import tables
 from eval.filter_gradients import markdown_table as gradient_table
 from eval.filters import BASELINE, EXACT
 
@@ -36,9 +36,9 @@ def markdown_block(results: Mapping[str, Any]) -> str:
             f"- photographs of scikit-image: {', '.join(config['photos'])}",
             f"- {config['repeats']} rounds over all filters; {config['labels']} labels; float32; "
             f"torch {versions['torch']}",
-            f"- machine: {wording.machine_line(results)}; "
-            f"wall time {wording.duration(results['wall_seconds'])}",
-            f"- commit {wording.commit_line(results)}",
+            f"- machine: {tables.machine_line(results)}; "
+            f"wall time {tables.duration(results['wall_seconds'])}",
+            f"- commit {tables.commit_line(results)}",
             "",
             markdown_table(results),
             "",
@@ -82,19 +82,19 @@ def _rows(results: Mapping[str, Any]) -> Iterator[list[str]]:
         for name in kernel["seconds"][small]:
             vertices = kernel["vertices"].get(name)
             if name == EXACT:
-                quality = ["0", "0", wording.ABSENT]
+                quality = ["0", "0", tables.ABSENT]
             else:
                 found = _errors(kernel, name)
                 mean = statistics.geometric_mean(found)
-                closer = wording.ABSENT if name == BASELINE else wording.factor(baseline / mean)
+                closer = tables.ABSENT if name == BASELINE else tables.factor(baseline / mean)
                 quality = [_percent(mean), _percent(max(found)), closer]
             yield [
                 title,
                 name,
                 *quality,
-                wording.ABSENT
+                tables.ABSENT
                 if vertices is None
-                else wording.factor(statistics.fmean(vertices.values())),
+                else tables.factor(statistics.fmean(vertices.values())),
                 _cost(kernel["seconds"][large], name, "build"),
                 _cost(kernel["seconds"][large], name, "apply"),
                 _cost(kernel["seconds"][small], name, "apply"),
@@ -107,17 +107,17 @@ def _errors(kernel: Mapping[str, Any], name: str) -> list[float]:
 
 def _mean(vertices: Mapping[str, float] | None) -> str:
     """Of all photographs; absent where the filter has no vertices."""
-    return wording.ABSENT if not vertices else wording.factor(statistics.fmean(vertices.values()))
+    return tables.ABSENT if not vertices else tables.factor(statistics.fmean(vertices.values()))
 
 
 def _cost(seconds: Mapping[str, Any], name: str, stage: str) -> str:
     """A filter's time over the baseline's, the two of each round compared with each other."""
     if name not in seconds:
-        return wording.ABSENT
+        return tables.ABSENT
     own, baseline = seconds[name][stage], seconds[BASELINE][stage]
     if name == BASELINE:
         return f"1 ({1e3 * statistics.median(own):.3g} ms)"
-    return wording.factor(statistics.median(a / b for a, b in zip(own, baseline, strict=True)))
+    return tables.factor(statistics.median(a / b for a, b in zip(own, baseline, strict=True)))
 
 
 def _percent(error: float) -> str:

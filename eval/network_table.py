@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from eval import wording
+from eval import tables
 
 TITLES = ("network", "parameters", "GFLOPs", "output stride", "logit stride", "receptive field")
 
@@ -48,7 +48,7 @@ def markdown_block(results: Mapping[str, Any]) -> str:
             "",
             f"- {results['classes']} classes; operations at {size} x {size} pixels; torch "
             f"{results['versions']['torch']}",
-            f"- commit {wording.commit_line(results)}",
+            f"- commit {tables.commit_line(results)}",
             "",
             markdown_table(results),
             "",

@@ -22,10 +22,12 @@ from typing import Any
 
 import tyro
 
-from eval import filter_table, network_table, table
+from eval import filter_table, network_table
 from eval.benchmark import builders_table
 from eval.benchmark import table as benchmark_table
 from eval.benchmark.gpu import table as gpu_table
+from eval.runs import Comparison, of_results
+from eval.tables import markdown_block
 from eval.tuning import markdown as tuning_table
 
 
@@ -38,7 +40,7 @@ def block_of(results: Mapping[str, Any]) -> str:
     Raises:
         KeyError: something is missing: this is not a results file.
     """
-    tables = {
+    writers = {
         "filters": filter_table.markdown_block,
         "benchmark": benchmark_table.markdown_block,
         "benchmark-gpu": gpu_table.markdown_block,
@@ -46,7 +48,9 @@ def block_of(results: Mapping[str, Any]) -> str:
         "builders": builders_table.markdown_block,
         "tune": tuning_table.markdown_block,
     }
-    return tables.get(results.get("kind", ""), table.markdown_block)(results)
+    if "kind" not in results:
+        return markdown_block(Comparison([of_results(results)]))
+    return writers[results["kind"]](results)
 
 
 def open_block(text: str, name: str) -> str:

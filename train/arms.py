@@ -33,7 +33,8 @@ from data import Augment, SegmentationDataset, TrainStream
 from eval.inference import Coarse, coarse_unaries, evaluate
 from eval.metrics import SplitCounts, harm_rate, scores
 from eval.report import print_report, write_report
-from eval.table import comparison_table
+from eval.runs import comparisons, of_results
+from eval.tables import comparison_table
 from eval.tuning.search import search
 from models import (
     CrfConfig,
@@ -589,7 +590,7 @@ def compare(name: str, recipe: Recipe, out: Path, *, resume: bool) -> dict[str, 
     if not distributed.is_first():
         return results
     write_json(out / "results.json", results)
-    comparison.runner.console.print(comparison_table(results))
+    comparison.runner.console.print(comparison_table(*comparisons([of_results(results)])))
     comparison.runner.console.print(f"results: {out / 'results.json'}")
     print_report(
         write_report([out], out / "report.html", split=comparison.runner.report),

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from eval import wording
+from eval import tables
 
 COLUMNS = [(task, crf) for task in ("inference", "training") for crf in (False, True)]
 
@@ -27,7 +27,7 @@ def markdown_table(results: Mapping[str, Any]) -> str:
         cells = {
             (row["task"], row["crf"]): _cell(row) for row in results["rows"] if row["name"] == name
         }
-        lines.append([f"`{name}`", *(cells.get(column, wording.ABSENT) for column in COLUMNS)])
+        lines.append([f"`{name}`", *(cells.get(column, tables.ABSENT) for column in COLUMNS)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -43,9 +43,9 @@ def markdown_block(results: Mapping[str, Any]) -> str:
         f"{results['device']}, {results['threads']} threads; median of up to "
         f"{results['repeats']} rounds, of one where it takes more than {results['seconds']:g} s; "
         f"torch {results['versions']['torch']}",
-        f"- machine: {wording.machine_line(results)}; "
-        f"wall time {wording.duration(results['wall_seconds'])}",
-        f"- commit {wording.commit_line(results)}",
+        f"- machine: {tables.machine_line(results)}; "
+        f"wall time {tables.duration(results['wall_seconds'])}",
+        f"- commit {tables.commit_line(results)}",
     ]
     if results["late"]:
         late = ", ".join(f"`{name}` {count}" for name, count in results["late"].items())

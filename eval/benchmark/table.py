@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from eval import wording
+from eval import tables
 from eval.benchmark.paths import NATIVE
 from eval.benchmark.summary import (
     Row,
@@ -18,7 +18,7 @@ from eval.benchmark.summary import (
     rows_of,
     thread_scaling,
 )
-from eval.wording import factor
+from eval.tables import factor
 
 
 def markdown_block(results: Mapping[str, Any]) -> str:
@@ -37,9 +37,9 @@ def markdown_block(results: Mapping[str, Any]) -> str:
         f"- a photograph of scikit-image, {width} x {height} unless told, {config['labels']} "
         f"labels; everything from image and unary to q; median of {config['repeats']} rounds over "
         f"all paths; torch {versions['torch']}, native path with {results['instructions']}",
-        f"- machine: {wording.machine_line(results)}; "
-        f"wall time {wording.duration(results['wall_seconds'])}",
-        f"- commit {wording.commit_line(results)}",
+        f"- machine: {tables.machine_line(results)}; "
+        f"wall time {tables.duration(results['wall_seconds'])}",
+        f"- commit {tables.commit_line(results)}",
     ]
     head += [f"- {name} was not timed: {reason}" for name, reason in results["missing"].items()]
     sections = [
@@ -70,7 +70,7 @@ def _times(sweep: str) -> Any:
         yield _line(["---", *["---:"] * (1 + len(names))])
         for native, rows in groups:
             cells = {row["path"]: _cell(row, native) for row in rows}
-            times = [cells.get(name, wording.ABSENT) for name in names]
+            times = [cells.get(name, tables.ABSENT) for name in names]
             yield _line([_title(sweep, native), str(native["threads"]), *times])
 
     return table
@@ -125,7 +125,7 @@ def _memory(results: Mapping[str, Any]) -> Iterator[str]:
                 f"{task}, {width} x {height}",
                 row["path"],
                 f"{row['peak_bytes'] / q:.1f} q",
-                f"{row['lattice_bytes'] / q:.1f} q" if own else wording.ABSENT,
+                f"{row['lattice_bytes'] / q:.1f} q" if own else tables.ABSENT,
                 f"{q / 1e6:.0f} MB",
             ]
         )

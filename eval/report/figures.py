@@ -21,12 +21,10 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from eval import wording
+from eval import tables
 from eval.metrics import SplitCounts, gains, score_named
 from eval.metrics.confusion import ratio
-from eval.report.comparison import Comparison, Estimate
-from eval.report.reading import ArmRun, Values
-from eval.summary import trimap_widths
+from eval.runs import Comparison, Estimate, Run, Values
 from runtime.run_folder import ARMS
 
 COLOURS = {
@@ -149,7 +147,7 @@ def ladder(comparison: Comparison) -> Figure:
                      linewidths=1.5, zorder=3)  # fmt: skip
         axes.scatter(100 * estimate.value, row, s=120, color=colour, edgecolors=COLOURS["page"],
                      linewidths=1.5, zorder=4)  # fmt: skip
-        _beside(axes, row, wording.percent(estimate.spread), 12, "left")
+        _beside(axes, row, tables.percent(estimate.spread), 12, "left")
     axes.set_yticks(range(len(present)), list(present))
     for label, arm in zip(axes.get_yticklabels(), present, strict=True):
         label.set(color=COLOURS[arm], fontweight="bold", fontsize=11)
@@ -187,7 +185,7 @@ def _curves(
     comparison: Comparison, score: Callable[[str, int], Estimate | None], arms: Sequence[str]
 ) -> dict[str, dict[int, Estimate]]:
     """Collect arm -> width of the band in pixels -> estimate."""
-    widths = trimap_widths(comparison.results)
+    widths = comparison.trimap_widths
     curves = {arm: {w: value for w in widths if (value := score(arm, w))} for arm in arms}
     return {arm: curve for arm, curve in curves.items() if curve}
 
@@ -258,10 +256,10 @@ def class_differences(comparison: Comparison) -> Figure:
             axes.scatter(100 * estimate.value, y, s=38, color=COLOURS[arm],
                          edgecolors=COLOURS["page"], linewidths=1, zorder=3)  # fmt: skip
         gain = comparison.difference("joint", "post-hoc", "iou_per_class", name)
-        text = wording.ABSENT
+        text = tables.ABSENT
         if gain is not None:
             arrow = ("▲ " if gain.value > 0 else "▼ ") if gain.sure else ""
-            text = arrow + wording.percent(gain.spread, signed=True).replace("-", "−")
+            text = arrow + tables.percent(gain.spread, signed=True).replace("-", "−")
         _beside(axes, row, text, 110, "right")
     _beside(axes, -0.75, "joint − post-hoc", 110, "right", color=COLOURS["soft"], fontsize=10.5)
     axes.axvline(0, color=COLOURS["unary"], linewidth=1.5)
@@ -463,7 +461,7 @@ def learning_curves(comparison: Comparison) -> Figure:
     return figure
 
 
-def _series(run: ArmRun, key: str) -> dict[int, float]:
+def _series(run: Run, key: str) -> dict[int, float]:
     """Collect step -> a number of the CRF."""
     key = f"crf/{key}"
     lines = [line for line in run.history if "step" in line and key in line]

@@ -15,8 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from data.dataset import VOID, SegmentationDataset
 from data.kinds import KINDS
 from eval.prediction_files import Ids, Picture, outline
-from eval.report.comparison import Comparison
-from eval.report.reading import AGAIN, ArmRun, Lack
+from eval.runs import AGAIN, Comparison, Lack, Run
 from runtime.checkpoint import read_checkpoint
 from runtime.run_folder import ARMS, split_of
 
@@ -120,7 +119,7 @@ def build(comparison: Comparison, split: SegmentationDataset | None, count: int)
     seed, left, right = pair
     if split is None:
         return Gallery(reason="The gallery needs the data set, which was not found.")
-    arms: dict[str, ArmRun] = {
+    arms: dict[str, Run] = {
         arm: run for arm in ARMS if (run := comparison.find(arm, seed)) is not None
     }
     items = ranked(arms, left, right)
@@ -169,7 +168,7 @@ def compared(comparison: Comparison) -> tuple[int, str, str] | None:
     return None
 
 
-def ranked(arms: Mapping[str, ArmRun], left: str, right: str) -> list[Item]:
+def ranked(arms: Mapping[str, Run], left: str, right: str) -> list[Item]:
     """List the images that both arms have a score of, largest gain first."""
     by_arm = {arm: _mious(run.result["metrics"]["report"]) for arm, run in arms.items()}
     before = _mious(arms[right].result.get("before_crf", {}).get("report", {}))
@@ -248,7 +247,7 @@ def _data_configs(comparison: Comparison) -> Iterator[Mapping[str, Any]]:
             yield {"kind": kind, **record.config.get("data", {})}
 
 
-def read_prediction(run: ArmRun, name: str, shape: tuple[int, ...]) -> Ids:
+def read_prediction(run: Run, name: str, shape: tuple[int, ...]) -> Ids:
     """Read the ids that an arm predicted of an image.
 
     Raises:

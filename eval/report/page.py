@@ -19,12 +19,10 @@ import tyro
 from rich.console import Console
 
 from data.dataset import SegmentationDataset
-from eval import wording
-from eval.report import gallery, learned, tables
-from eval.report.comparison import Comparison, comparisons
+from eval import tables
+from eval.report import gallery
 from eval.report.figures import KINDS, WITH_CRF, draw, write_files
-from eval.report.reading import Lack, read_run
-from eval.summary import missing_runs
+from eval.runs import Comparison, Lack, comparisons, read_run
 from runtime.provenance import provenance
 from runtime.run_folder import ABOUT_ARMS
 
@@ -157,7 +155,7 @@ def write_report(
         about_arms=ABOUT_ARMS,
         with_crf=dict.fromkeys(WITH_CRF, ""),
         command=made["command"],
-        commit=wording.commit_line(made),
+        commit=tables.commit_line(made),
     )
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(text, encoding="utf-8")
@@ -169,7 +167,7 @@ def sentences(all_comparisons: Sequence[Comparison]) -> list[str]:
     places: dict[tuple[str, str], list[str]] = {}
     for comparison in all_comparisons:
         lacks = list(comparison.lacks)
-        for arm, seeds in missing_runs(comparison.results):
+        for arm, seeds in comparison.missing():
             words = f"no run of {arm} for seed {', '.join(map(str, seeds))}"
             remedy = "`train compare` with the same options and --resume makes it."
             lacks.append(Lack(comparison.name, words, remedy))
@@ -193,32 +191,32 @@ def _by_folder(places: Sequence[str]) -> str:
 
 def _section(comparison: Comparison) -> Mapping[str, Any]:
     """Collect the words and tables of a comparison for the template."""
-    results = comparison.results
+    made = comparison.provenance
     images = ", ".join(f"{count} {split}" for split, count in comparison.splits.items())
-    seconds = results["wall_seconds"]
+    seconds = made["wall_seconds"]
     reports = [run.result["metrics"]["report"] for run in comparison.runs]
     bands = {BANDS[report.get("trimap_band", "void")] for report in reports}
     return {
         "name": comparison.name,
-        "title": wording.headline(results),
-        "remarks": " ".join(wording.remarks(results)),
-        "steps": results["network_steps"],
+        "title": tables.headline(comparison),
+        "remarks": " ".join(tables.remarks(comparison)),
+        "steps": comparison.network_steps,
         "facts": {
-            "command": results["command"],
+            "command": made["command"],
             "recipe": comparison.recipe,
             "data": f"{len(comparison.classes)} classes; images: {images or 'unknown'}",
-            "seeds": wording.seeds_line(results),
-            "commit": wording.commit_line(results),
-            "machine": wording.machine_line(results) or "unknown",
-            "started": results["started"],
-            "wall time": wording.duration(seconds) if seconds else "unknown",
+            "seeds": tables.list_of(comparison.seeds),
+            "commit": tables.commit_line(made),
+            "machine": tables.machine_line(made) or "unknown",
+            "started": made["started"],
+            "wall time": tables.duration(seconds) if seconds else "unknown",
         },
         "arms_table": tables.arms_table(comparison),
-        "legend": tables.LEGEND,
+        "legend": tables.PAGE_LEGEND,
         "band": "; ".join(sorted(bands)) or "of growing width",
         "num_scored": len(comparison.scored),
         "num_classes": len(comparison.classes),
-        "crf_table": learned.crf_table(comparison),
-        "config": json.dumps(results["config"], indent=2, ensure_ascii=False),
-        "versions": results["versions"],
+        "crf_table": tables.crf_table(comparison),
+        "config": json.dumps(dict(comparison.config), indent=2, ensure_ascii=False),
+        "versions": made["versions"],
     }

@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 
 from eval.metrics import scores
-from eval.report.comparison import Comparison
 from eval.report.figures import KINDS, canvas, draw, heat_map, style, svg_of
-from eval.report.reading import ArmRun, RunRecord
 from eval.results.forest import forest
 from eval.results.gallery import GALLERY
 from eval.results.lines import Load
 from eval.results.store import Record, Store, Study, named
+from eval.runs import Comparison, Run, RunRecord
 
 SHOWN = ("trimap", "trimap-difference", "learning")
 """Of the report's figures, those of RESULTS.md."""
@@ -117,7 +116,7 @@ def comparison_of(study: Study, label: str, load: Load) -> Comparison | None:
     )
 
 
-def run_of(record: Record, load: Load) -> ArmRun:
+def run_of(record: Record, load: Load) -> Run:
     """A stored run as the report sees it: what it calls report is the split of the study."""
     counts = load(record["counts"])
     result: dict[str, Any] = {
@@ -128,7 +127,7 @@ def run_of(record: Record, load: Load) -> ArmRun:
     }
     before = load(record["counts_before"]) if "counts_before" in record else None
     history: tuple[Mapping[str, Any], ...] = tuple(record["history"])
-    return ArmRun(record["arm"], record["seed"], result, counts, before, history, Path())
+    return Run(record["arm"], record["seed"], result, counts=counts, before=before, history=history)
 
 
 def figure_lines(store: Store, study: Study) -> list[str]:

@@ -15,10 +15,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from eval.prediction_files import Picture
-from eval.report.comparison import Comparison
 from eval.report.figures import COLOURS, panels, style
 from eval.report.gallery import Item, best_worst_and_between, compared, ranked
-from eval.report.reading import ArmRun, read_run
+from eval.runs import Comparison, Run, read_run
 from runtime.run_folder import ARMS
 
 GALLERY = "gallery.png"
@@ -45,7 +44,7 @@ def write_gallery(run_dir: Path, path: Path, count: int) -> None:
     if found is None:
         raise ValueError(f"{run_dir}: a gallery needs two arms of one seed, scored on report.")
     seed, left, right = found
-    arms: dict[str, ArmRun] = {
+    arms: dict[str, Run] = {
         arm: run for arm in ARMS if (run := comparison.find(arm, seed)) is not None
     }
     items = best_worst_and_between(ranked(arms, left, right), count)
@@ -54,7 +53,7 @@ def write_gallery(run_dir: Path, path: Path, count: int) -> None:
         figure.savefig(path, dpi=RESOLUTION, metadata={"Software": None})
 
 
-def draw(items: list[Item], arms: dict[str, ArmRun], gain: str) -> Figure:
+def draw(items: list[Item], arms: dict[str, Run], gain: str) -> Figure:
     """A row for each image, a column for each arm."""
     figure, axes = panels(WIDTH, 30 + ROW * len(items), len(items), len(arms))
     places = iter(axes)
@@ -77,7 +76,7 @@ def show(axes: Axes, picture: Picture) -> None:
     axes.grid(visible=False)
 
 
-def prediction(run: ArmRun, name: str) -> Picture:
+def prediction(run: Run, name: str) -> Picture:
     """(H, W, 3): what an arm predicted of an image, in the colours of the classes.
 
     Raises:

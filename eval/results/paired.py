@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from eval import wording
+from eval import tables
 from eval.metrics import Bootstrap, Interval, SplitCounts, score_named
 from eval.metrics.bootstrap import interval_of
 from eval.metrics.confusion import Floats
@@ -129,12 +129,12 @@ def value(score: Row, run: SplitCounts) -> float:
 
 def changed(score: Row, interval: Interval | None) -> str:
     """A difference of a score, with its interval."""
-    return wording.ABSENT if interval is None else score.change(interval).replace("  ", " ")
+    return tables.ABSENT if interval is None else score.change(interval).replace("  ", " ")
 
 
 def in_points(share: float) -> str:
     """A difference of one seed."""
-    return wording.ABSENT if math.isnan(share) else f"{100 * share:+.2f}"
+    return tables.ABSENT if math.isnan(share) else f"{100 * share:+.2f}"
 
 
 Resampled = dict[tuple[tuple[str, ...], Row], Floats]

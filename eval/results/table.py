@@ -6,13 +6,13 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from eval import wording
+from eval import tables
 from eval.metrics import SplitCounts, harm_rate
 from eval.results.lines import Line, Load, lines_of, part
 from eval.results.paired import BY_SEED, DIFFERENCES, differences, value
 from eval.results.store import Study, place
+from eval.runs import Spread
 from eval.score import Row
-from eval.summary import Spread
 
 SCORES = (
     Row("mIoU", "miou"),
@@ -35,7 +35,7 @@ def score_rows(study: Study, load: Load, beginning: str) -> list[list[str]]:
         if line.arm == "joint" and line.records:
             # Of the other arms with a CRF it is unary.
             runs = line.runs(load, beginning, "counts_before")
-            cells = [*(scored(score, runs) for score in SCORES), wording.ABSENT]
+            cells = [*(scored(score, runs) for score in SCORES), tables.ABSENT]
             rows.append([line.label, "joint, before its CRF", str(len(runs)), *cells])
         rows += [[line.label, line.arm, "failed", run["failed"]] for run in line.failed]
     width = len(rows[0])
@@ -59,7 +59,7 @@ def scored(score: Row, runs: Sequence[SplitCounts]) -> str:
     """Mean and sample deviation of a score over the seeds."""
     spread = Spread(tuple(value(score, run) for run in runs))
     if math.isnan(spread.mean):
-        return wording.ABSENT  # a class that a run has not on these images, or no probabilities
+        return tables.ABSENT  # a class that a run has not on these images, or no probabilities
     text = score.written(spread.mean)
     return text if spread.deviation is None else f"{text} ± {score.written(spread.deviation)}"
 
@@ -72,7 +72,7 @@ def harmed(line: Line, load: Load, beginning: str, runs: Sequence[SplitCounts]) 
         if "counts_before" in record
     ]
     found = [100 * share for share in shares if share is not None]
-    return f"{statistics.fmean(found):.0f}" if found else wording.ABSENT
+    return f"{statistics.fmean(found):.0f}" if found else tables.ABSENT
 
 
 def difference_rows(study: Study, load: Load, beginning: str) -> list[list[str]]:
@@ -85,7 +85,7 @@ def difference_rows(study: Study, load: Load, beginning: str) -> list[list[str]]
         pairs = len(found.seeds)
         cells = found.cells(DIFFERENCES)
         if study.published:
-            cells.append(study.published.get(line.label, wording.ABSENT))
+            cells.append(study.published.get(line.label, tables.ABSENT))
         rows.append([line.label, line.arm, str(pairs), *cells])
     return rows
 
@@ -109,12 +109,12 @@ def run_rows(study: Study) -> list[list[str]]:
                 record["label"],
                 record["arm"],
                 str(record["seed"]),
-                *([f"{record['bias']:g}" if "bias" in record else wording.ABSENT] if bias else []),
+                *([f"{record['bias']:g}" if "bias" in record else tables.ABSENT] if bias else []),
                 record["digest"],
-                str(record["network_steps"]) if finished else wording.ABSENT,
-                wording.duration(record["wall_seconds"]) if finished else "failed",
-                wording.commit_line(record),
-                wording.machine_line(record),
+                str(record["network_steps"]) if finished else tables.ABSENT,
+                tables.duration(record["wall_seconds"]) if finished else "failed",
+                tables.commit_line(record),
+                tables.machine_line(record),
             ]
         )
     return rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from eval import wording
+from eval import tables
 
 LEGEND = (
     "mIoU in per cent and points, NLL in nats a pixel: on the tune split at the best temperature "
@@ -30,9 +30,9 @@ def markdown_block(results: Mapping[str, Any]) -> str:
             "```",
             "",
             f"- {number} settings x {images} images of the {results['split']} split in "
-            f"{wording.duration(results['measuring_seconds'])}, {each:.2f} CPU seconds for each; "
-            f"{wording.machine_line(results)}",
-            f"- commit {wording.commit_line(results)}",
+            f"{tables.duration(results['measuring_seconds'])}, {each:.2f} CPU seconds for each; "
+            f"{tables.machine_line(results)}",
+            f"- commit {tables.commit_line(results)}",
             f"- found: `{results['code'].splitlines()[-1].split('  #')[0]}`",
             "",
             "| split | score | network | with the CRF | difference |",

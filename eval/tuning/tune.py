@@ -21,6 +21,7 @@ from rich.progress import (
 
 from crfrnn.presets import preset
 from eval.setting_lines import code, predict_line, train_line
+from eval.tables import duration
 from eval.tuning.bench import Bench, Problem
 from eval.tuning.crew import Crew
 from eval.tuning.folder import TuneFolder, write_json
@@ -35,7 +36,6 @@ from eval.tuning.outcome import top_table, write_table
 from eval.tuning.scoring import Scoring
 from eval.tuning.sobol import Sobol
 from eval.tuning.surface import write_surface
-from eval.wording import duration
 from models import CrfConfig
 from runtime.checkpoint import read_checkpoint
 from runtime.provenance import provenance

@@ -19,15 +19,14 @@ from PIL import Image
 
 from data import CollageConfig
 from data.collage import Collage
-from eval import wording
+from eval import tables
 from eval.__main__ import main
 from eval.metrics import Bootstrap, SplitCounts, harm_rate, score_named
 from eval.prediction_files import outline
 from eval.report import Report, write_report
 from eval.report import page as page_module
-from eval.report.comparison import comparisons
 from eval.report.figures import KINDS, Drawing
-from eval.report.reading import read_run
+from eval.runs import comparisons, read_run
 from runtime.run_folder import ARMS
 from tests.eval.fake_run import FakeRun, FakeScenes, make_run
 from tests.eval.page_reader import Page
@@ -126,16 +125,17 @@ def test_the_difference_to_post_hoc_is_paired_and_harm_is_counted(
         cell = page.row(arm)["vs post-hoc"]
         assert cell.startswith(f"{mark} {value}")
         assert f"{low} to {high}" in cell
-    assert page.row("post-hoc")["vs post-hoc"] == wording.ABSENT
+    assert page.row("post-hoc")["vs post-hoc"] == tables.ABSENT
     pairs = (counts_of(fake_run, "joint", f"counts-report{k}") for k in ("-before-crf", ""))
     rates = [harm_rate(before, after) or 0.0 for before, after in zip(*pairs, strict=True)]
     assert page.row("joint")["worse"].split()[0] == f"{50 * sum(rates):.1f}"
-    assert page.row("unary")["worse"] == wording.ABSENT
+    assert page.row("unary")["worse"] == tables.ABSENT
 
 
 def test_the_headline_is_that_of_the_results(page: Page, fake_run: FakeRun) -> None:
-    assert wording.headline(fake_run.results) in page.text
-    assert all(remark in page.text for remark in wording.remarks(fake_run.results))
+    (comparison,) = comparisons([read_run(fake_run.run_dir)])
+    for sentence in (tables.headline(comparison), *tables.remarks(comparison)):
+        assert sentence in page.text
 
 
 def test_figures_say_the_numbers_of_the_run(written: Report, fake_run: FakeRun) -> None:
@@ -147,7 +147,7 @@ def test_figures_say_the_numbers_of_the_run(written: Report, fake_run: FakeRun) 
     for arm in ARMS:
         estimate = comparison.estimate(arm, "miou")
         assert estimate is not None
-        assert wording.percent(estimate.spread) in says("ladder")
+        assert tables.percent(estimate.spread) in says("ladder")
     behind = [run.counts for run in comparison.of("joint") if run.counts is not None]
     ece, nll = (
         np.mean([score_named(name)(counts, counts.all_once())[0] for counts in behind])
@@ -224,7 +224,7 @@ def test_a_missing_arm_has_no_numbers_and_no_counts_no_intervals(
     lose(run_copy, "arms/start-seed*/result.json")
     lose(run_copy, "arms/*/counts-*.npz")
     page, missing = quick_page(run_copy)
-    assert set(page.row("start").values()) == {"start", wording.ABSENT}
+    assert set(page.row("start").values()) == {"start", tables.ABSENT}
     assert re.fullmatch(r"\d\d\.\d\d ± \d+\.\d\d", page.row("joint")["mIoU"])
     # Eight arms lack the same: one line.
     assert sum("no counts-report.npz" in sentence for sentence in missing) == 1

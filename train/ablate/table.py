@@ -1,59 +1,57 @@
-"""The table of an ablation, read from its finished runs."""
+"""Read an ablation's finished runs, and write its table."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
-from rich.text import Text
 from scipy import stats
 
-from eval import wording
-from eval.summary import Score, Split, Spread, over_seeds, paired_difference, score
+from eval import tables
+from eval.runs import Line, Run, Spread, lines
 from runtime.provenance import merged
 from runtime.run_folder import as_json, read_json
 from train.ablate.ablation import Ablation
 from train.ablate.execute import jobs_of
 from train.ablate.variants import Variant
 
-# The numbers of an ablation, from the result files alone.
-
 WIDTHS = ("1", "3")  # of the trimap, pixels
 
-SCORES: dict[str, Score] = {
-    "report": score("miou"),
-    "tune": score("miou", split="tune"),
-    **{f"trimap_{width}": score("trimap_miou", within=width) for width in WIDTHS},
-}
+LEGEND = (
+    "mIoU in per cent, mean ± sample standard deviation over n seeds; px: within that trimap band "
+    "on the report split; difference of {split} mIoU in points, paired by seed, with its 95 % "
+    "interval (Student t); with one seed neither deviation nor interval exists."
+)
+
+TITLES = ("label", "arm", "n", "report", "tune", *(f"{width} px" for width in WIDTHS))
 
 
 def gather(
     ablation: Ablation, recipe_name: str, variants: Sequence[Variant], out: Path
 ) -> dict[str, Any]:
-    """Everything that the table shows, as JSON values.
+    """Collect everything that the table shows, as JSON values.
 
-    `runs` has one entry for each label, arm and seed, with its scores; `missing` and `failed` name
-    those without a result.
+    `runs` has one entry for each label, arm and seed, with its scores as in a result.json;
+    `missing` and `failed` name those without a result.
     """
-    rows, missing, failed = [], [], []
+    runs, missing, failed = [], [], []
     for variant in variants:
         for job in jobs_of(ablation, [variant], out):
             result = read_json(job.result)
             run = {"digest": variant.digest, "arm": job.arm, "seed": job.seed}
-            if result is None:
-                failure = read_json(job.failure)
-                label = {**run, "label": variant.labels[0]}
-                if failure is None:
-                    missing.append(label)
-                else:
-                    failed.append({**label, **failure})
+            if result is not None:
+                metrics = {split: _shown(scores) for split, scores in result["metrics"].items()}
+                runs += [{**run, "label": label, "metrics": metrics} for label in variant.labels]
                 continue
-            scores = {name: pick(result) for name, pick in SCORES.items()}
-            rows += [{**run, "label": label, **scores} for label in variant.labels]
+            failure = read_json(job.failure)
+            label = {**run, "label": variant.labels[0]}
+            if failure is None:
+                missing.append(label)
+            else:
+                failed.append({**label, **failure})
     invocations = [
         entry
         for variant in variants
@@ -73,32 +71,19 @@ def gather(
             for variant in variants
             if label in variant.labels
         },
-        "runs": rows,
+        "runs": runs,
         "missing": missing,
         "failed": failed,
     }
 
 
-def spread(results: dict[str, Any], label: str, arm: str, name: str) -> Spread | None:
-    """A score over the seeds, None without a run."""
-    return over_seeds(as_arms(results, name), key(label, arm), _picked)
-
-
-def difference(results: dict[str, Any], label: str, arm: str, name: str) -> Spread | None:
-    """A score minus that of the base, paired by seed; None for the base itself.
-
-    The base is the same arm under the first label, or another arm under the same label where the
-    ablation compares arms.
-    """
-    if results["against"] is None:
-        base = key(next(iter(results["labels"])), arm)
-    else:
-        base = key(label, results["against"])
-    return paired_difference(as_arms(results, name), key(label, arm), base, _picked)
+def _shown(scores: Mapping[str, Any]) -> dict[str, Any]:
+    bands = {width: scores.get("trimap_miou", {}).get(width) for width in WIDTHS}
+    return {"miou": scores["miou"], "trimap_miou": bands}
 
 
 def interval(differences: Spread) -> tuple[float, float] | None:
-    """The 95 % confidence interval of the mean of paired differences, None for a single seed.
+    """Return the 95 % confidence interval of the mean of paired differences, None for one seed.
 
     Student's t: mean +- t_{0.975, n - 1} s / sqrt(n), with s the sample standard deviation. It
     takes the differences as normal and independent; with two or three seeds it is wide, and
@@ -111,85 +96,68 @@ def interval(differences: Spread) -> tuple[float, float] | None:
     return differences.mean - half, differences.mean + half
 
 
-def key(label: str, arm: str) -> str:
-    """A label's arm, as the summary of a comparison knows an arm."""
-    return f"{label}\n{arm}"
-
-
-def as_arms(results: dict[str, Any], name: str) -> dict[str, Any]:
-    """One score of the runs in the form of a comparison's results: `eval.summary` reads it."""
-    return {
-        "seeds": results["seeds"],
-        "runs": [
-            {"arm": key(run["label"], run["arm"]), "seed": run["seed"], "value": run[name]}
-            for run in results["runs"]
-        ],
+def rows(results: Mapping[str, Any]) -> list[list[str]]:
+    """Write the cells of every label and arm, in order; dashes where there is no run."""
+    known = {
+        (line.label, line.arm): line
+        for line in lines(
+            Run(run["arm"], run["seed"], run, label=run["label"]) for run in results["runs"]
+        )
     }
+    table = []
+    for label in results["labels"]:
+        for arm in results["arms"]:
+            base = _base(results, label, arm)
+            line = known.get((label, arm), Line(label, arm, ()))
+            other = known.get(base, Line(*base, runs=()))
+            table.append(_cells(line, other, compared_on(results)))
+    return table
 
 
-def _picked(run: Any) -> float | None:
-    value: float | None = run["value"]
-    return value
+def _base(results: Mapping[str, Any], label: str, arm: str) -> tuple[str, str]:
+    """Return the label and arm that a row is compared with.
 
-
-# The table of an ablation: for the terminal, and as Markdown.
-
-LEGEND = (
-    "mIoU in per cent, mean ± sample standard deviation over n seeds; px: within that trimap band "
-    "on the report split; difference of {split} mIoU in points, paired by seed, with its 95 % "
-    "interval (Student t); with one seed neither deviation nor interval exists."
-)
-
-TITLES = (
-    "label",
-    "arm",
-    "n",
-    "report",
-    "tune",
-    *(f"{width} px" for width in WIDTHS),
-    "difference",
-    "95 %",
-)
-
-
-def rows(results: dict[str, Any]) -> list[list[str]]:
-    """The cells of every label and arm, in order; dashes where there is no run."""
-    return [cells(results, label, arm) for label in results["labels"] for arm in results["arms"]]
-
-
-def cells(results: dict[str, Any], label: str, arm: str) -> list[str]:
-    """One row."""
-    names = ("report", "tune", *(f"trimap_{width}" for width in WIDTHS))
-    scores = [wording.percent(spread(results, label, arm, name)) for name in names]
-    split = compared_on(results)
-    compared = spread(results, label, arm, split)
-    to_base = difference(results, label, arm, split)
-    shown = "base" if is_base(results, label, arm) else wording.percent(to_base, signed=True)
-    limits = None if to_base is None else interval(to_base)
-    within = (
-        wording.ABSENT if limits is None else " to ".join(f"{100 * v + 0.0:+.2f}" for v in limits)
-    )
-    count = "0" if compared is None else str(len(compared.values))
-    return [label, arm, count, *scores, shown, within]
-
-
-def compared_on(results: dict[str, Any]) -> Split:
-    """The split of the differences: report, or tune where that alone was scored."""
-    only_tune = any(run["tune"] is not None for run in results["runs"]) and not any(
-        run["report"] is not None for run in results["runs"]
-    )
-    return "tune" if only_tune else "report"
-
-
-def is_base(results: dict[str, Any], label: str, arm: str) -> bool:
-    """Whether the others are compared with this row."""
+    That is the same arm under the first label, or another arm under the same label where the
+    ablation compares arms.
+    """
     if results["against"] is None:
-        return bool(label == next(iter(results["labels"])))
-    return bool(arm == results["against"])
+        return next(iter(results["labels"])), arm
+    return label, results["against"]
 
 
-def absent(results: dict[str, Any]) -> list[str]:
-    """A line for every run without a result."""
+def _cells(line: Line, base: Line, split: str) -> list[str]:
+    scores = [
+        line.spread("miou"),
+        line.spread("miou", split="tune"),
+        *(line.spread("trimap_miou", width) for width in WIDTHS),
+    ]
+    compared = line.spread("miou", split=split)
+    difference = line.minus(base, "miou", split=split)
+    change = None if difference is None else difference.spread
+    limits = None if change is None else interval(change)
+    is_base = (line.label, line.arm) == (base.label, base.arm)
+    return [
+        line.label,
+        line.arm,
+        "0" if compared is None else str(len(compared.values)),
+        *map(tables.percent, scores),
+        "base"
+        if is_base
+        else tables.percent(None if difference is None else difference.spread, signed=True),
+        tables.ABSENT
+        if limits is None
+        else " to ".join(f"{100 * value + 0.0:+.2f}" for value in limits),
+    ]
+
+
+def compared_on(results: Mapping[str, Any]) -> str:
+    """Return the split of the differences: report, or tune where that alone was scored."""
+    scored = {split for run in results["runs"] for split in run["metrics"]}
+    return "tune" if scored == {"tune"} else "report"
+
+
+def absent(results: Mapping[str, Any]) -> list[str]:
+    """Write a line for every run without a result."""
     return [
         f"failed: {run['label']}, {run['arm']}-seed{run['seed']} ({run['digest']}): {run['error']}"
         for run in results["failed"]
@@ -199,28 +167,19 @@ def absent(results: dict[str, Any]) -> list[str]:
     ]
 
 
-def terminal_table(results: dict[str, Any]) -> Table:
-    """The table for the terminal."""
-    table = Table(
-        title=Text(f"{results['ablation']} on {results['recipe']}"),
-        caption=Text(LEGEND.format(split=compared_on(results))),
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-        show_edge=False,
-        collapse_padding=True,
+def terminal_table(results: Mapping[str, Any]) -> Table:
+    """Write the table for the terminal."""
+    return tables.terminal(
+        f"{results['ablation']} on {results['recipe']}",
+        (*TITLES, "difference", "95 %"),
+        rows(results),
+        caption=LEGEND.format(split=compared_on(results)),
+        left=2,
     )
-    for index, title in enumerate(TITLES):
-        table.add_column(title, justify="left" if index < 2 else "right", no_wrap=index > 0)
-    for label, *row in rows(results):
-        # Over two lines, a number stays whole on a terminal of 80 columns.
-        stacked = (cell.replace(" ± ", "\n±").replace(" to ", "\nto ") for cell in row)
-        table.add_row(Text(label), *map(Text, stacked))
-    return table
 
 
-def markdown(results: dict[str, Any]) -> str:
-    """The table with what it takes to repeat it."""
-    lines = [list(TITLES), ["---", "---", *["---:"] * (len(TITLES) - 2)], *rows(results)]
+def markdown(results: Mapping[str, Any]) -> str:
+    """Write the table with what it takes to repeat it."""
     return "\n".join(
         [
             f"# {results['ablation']} on {results['recipe']}",
@@ -231,12 +190,13 @@ def markdown(results: dict[str, Any]) -> str:
             results["command"],
             "```",
             "",
-            f"- seeds {wording.seeds_line(results)}; machine: {wording.machine_line(results)}; "
-            f"wall time {wording.duration(results['wall_seconds'])}",
-            f"- commit {wording.commit_line(results)}",
+            f"- seeds {tables.list_of(results['seeds'])}; "
+            f"machine: {tables.machine_line(results)}; "
+            f"wall time {tables.duration(results['wall_seconds'])}",
+            f"- commit {tables.commit_line(results)}",
             *(f"- {line}" for line in absent(results)),
             "",
-            *(f"| {' | '.join(line)} |" for line in lines),
+            tables.markdown((*TITLES, "difference", "95 %"), rows(results), left=2),
             "",
             LEGEND.format(split=compared_on(results)),
             "",

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from eval import wording
+from eval import tables
 from eval.benchmark.gpu.goals import LARGEST_EXACT_ERROR, LARGEST_SHARE_OF_STEP
 from eval.benchmark.summary import Row, median, pixels, ratio
-from eval.wording import factor
+from eval.tables import factor
 
 # Of a sweep: its title, and what its rows differ in.
 SWEEPS = {
@@ -51,9 +51,9 @@ def markdown_block(results: Mapping[str, Any]) -> str:
         f"all paths; torch {results['versions']['torch']}, CUDA {results['cuda']}",
         f"- ceilings of this card: copying {ceilings['copy'] / 1e9:,.0f} GB/s, read and written; "
         f"products in TFLOP/s: {products}",
-        f"- machine: {wording.machine_line(results)}; "
-        f"wall time {wording.duration(results['wall_seconds'])}",
-        f"- commit {wording.commit_line(results)}",
+        f"- machine: {tables.machine_line(results)}; "
+        f"wall time {tables.duration(results['wall_seconds'])}",
+        f"- commit {tables.commit_line(results)}",
         *(f"- {name} was not timed: {reason}" for name, reason in results["missing"].items()),
         *(f"- found no memory: {what}" for what in results["late"]),
         *(
@@ -104,14 +104,14 @@ def _goals(results: Mapping[str, Any]) -> Iterator[str]:
 
 def _goal(name: str, found: float | None, limit: float, show: Any) -> str:
     if found is None:
-        return _line([name, f"≤ {show(limit)}", wording.ABSENT, "not measured"])
+        return _line([name, f"≤ {show(limit)}", tables.ABSENT, "not measured"])
     return _line([name, f"≤ {show(limit)}", show(found), _met(found <= limit)])
 
 
 def _sparse(row: Row, least: float) -> str:
     name, asked = f"{row['name']}: torch sparse CSR over it", f"≥ {factor(least)}"
     if row["sparse_seconds"] is None:
-        return _line([name, asked, "found no memory", wording.ABSENT])
+        return _line([name, asked, "found no memory", tables.ABSENT])
     times = ratio({"seconds": row["sparse_seconds"]}, row)
     return _line([
         name, asked,
@@ -130,7 +130,7 @@ def _times(results: Mapping[str, Any], sweep: str) -> Iterator[str]:
         own = {row["path"]: row for row in group}
         first = own.get(names[0])
         cells = [_cell(own.get(name), first) for name in names]
-        rates = wording.ABSENT if first is None else _rates(first, results["ceilings"])
+        rates = tables.ABSENT if first is None else _rates(first, results["ceilings"])
         peaks = " / ".join(_gigabytes(own.get(name)) for name in names)
         yield _line([title, *cells, rates, peaks])
 
@@ -149,7 +149,7 @@ def _title(sweep: str, row: Row) -> str:
 
 def _cell(row: Row | None, first: Row | None) -> str:
     if row is None:
-        return wording.ABSENT
+        return tables.ABSENT
     time = _ms(median(row)).removesuffix(" ms")
     return time if row is first or first is None else f"{time} ({factor(ratio(row, first))})"
 
@@ -182,7 +182,7 @@ def _gb(count: float) -> str:
 
 def _gigabytes(row: Row | None) -> str:
     if row is None or row["peak_bytes"] is None:
-        return wording.ABSENT
+        return tables.ABSENT
     return f"{row['peak_bytes'] / 1e9:.2g}"
 
 

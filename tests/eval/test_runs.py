@@ -1,0 +1,146 @@
+"""Means, paired differences, tables and sentences on numbers that can be checked by hand."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from markupsafe import Markup
+from rich.console import Console
+
+from eval import tables
+from eval.runs import Comparison, Line, Run, RunRecord, Spread, lines, of_results
+from runtime.run_folder import ARMS
+
+
+def comparison(**miou: list[float]) -> Comparison:
+    """Make the runs of these arms by seed; within 1 px they have half the score, in 10 px none."""
+    runs = tuple(
+        Run(arm.replace("_", "-"), seed, {"metrics": {"report": scores}})
+        for arm, values in miou.items()
+        for seed, value in enumerate(values)
+        for scores in ({"miou": value, "trimap_miou": {"10": None, "1": value / 2}},)
+    )
+    return Comparison([RunRecord(Path("x"), "x", {"seeds": [0, 1]}, (), (), (), {}, runs)])
+
+
+FOUND = comparison(start=[0.5], post_hoc=[0.6, 0.8], joint=[0.65, 0.81])
+
+
+def values(found: Comparison, arm: str, base: str = "post-hoc") -> tuple[float, ...] | None:
+    estimate = found.difference(arm, base, "miou")
+    return None if estimate is None else estimate.spread.values
+
+
+def test_a_score_is_a_number_or_none() -> None:
+    (start,) = FOUND.of("start")
+    assert start.score("miou") == 0.5
+    assert start.score("trimap_miou", "1") == 0.25
+    assert start.score("trimap_miou", "10") is None
+    assert start.score("pixel_accuracy") is start.score("miou", split="tune") is None
+    assert FOUND.estimate("unary", "miou") is None
+    assert FOUND.trimap_widths == [1, 10]
+
+
+def test_runs_are_found_and_missed_by_arm_and_seed() -> None:
+    assert FOUND.find("start", 1) is FOUND.of("start")[0]  # it stands for every seed
+    assert FOUND.find("joint", 1) is FOUND.of("joint")[1]
+    assert FOUND.find("joint", 2) is None
+    less = comparison(start=[0.5], post_hoc=[0.6, 0.8], joint=[0.65])
+    assert less.missing() == [("unary", (0, 1)), ("crf-only", (0, 1)), ("joint", (1,))]
+    assert values(less, "joint") == pytest.approx((0.05,))
+
+
+def test_differences_are_paired_by_seed_and_spread_is_the_sample_deviation() -> None:
+    spread = FOUND.line("post-hoc").spread("miou")
+    assert spread is not None
+    assert (spread.mean, spread.deviation) == pytest.approx((0.7, 0.2 / 2**0.5))
+    assert Spread((0.5,)).deviation is None
+    assert values(FOUND, "joint") == pytest.approx((0.05, 0.01))
+    assert values(FOUND, "start") == pytest.approx((-0.1, -0.3))
+    assert values(FOUND, "joint", "joint") is None
+
+
+def test_lines_are_of_one_label_and_arm_and_compared_across_labels() -> None:
+    runs = [
+        Run("joint", seed, {"metrics": {"tune": {"miou": value + seed}}}, label=label)
+        for seed in (0, 1)
+        for label, value in (("a", 0.25), ("b", 0.75))
+    ]
+    a, b = lines(runs)
+    assert [(line.label, line.arm, len(line.runs)) for line in (a, b)] == [
+        *(("a", "joint", 2), ("b", "joint", 2))
+    ]
+    difference = b.minus(a, "miou", split="tune")
+    assert difference is not None
+    assert (difference.spread.values, difference.interval) == ((0.5, 0.5), None)
+    assert b.minus(Line("b", "unary", ()), "miou", split="tune") is None
+
+
+def test_numbers_as_words() -> None:
+    assert tables.percent(Spread((0.7, 0.71))) == "70.50 ± 0.71"
+    assert tables.percent(Spread((0.005,)), signed=True) == "+0.50"
+    assert tables.percent(Spread((-0.005,)), signed=True) == "-0.50"
+    assert tables.percent(Spread((-1e-9,)), signed=True) == "+0.00"
+    assert tables.percent(None) == tables.ABSENT
+    times = {0.2: "0 s", 59.4: "59 s", 59.6: "1:00 min", 200: "3:20 min", 3900: "1:05 h"}
+    assert {seconds: tables.duration(seconds) for seconds in times} == times
+
+
+def test_headline_and_remarks_say_who_wins() -> None:
+    for joint, sentence in (
+        ([0.72, 0.72], "reached 72.00 % mIoU, 1.00 points above"),
+        ([0.70, 0.70], "reached 70.00 % mIoU, 1.00 points below"),
+        ([0.70, 0.72], "reached 71.00 % mIoU, level with"),
+        ([], "no result"),
+    ):
+        assert sentence in tables.headline(comparison(post_hoc=[0.71, 0.71], joint=joint))
+    assert "no post-hoc CRF to compare" in tables.headline(comparison(joint=[0.7]))
+    some = {"unary": [0.6, 0.6], "post_hoc": [0.70, 0.71], "joint": [0.69, 0.74]}
+    none = {"unary": [0.4, 0.4], "post_hoc": [0.7, 0.7], "joint": [0.6, 0.6]}
+    for arms, words in (
+        (some, ("in 1 of 2 paired seeds", "0.50 points above", "holds.")),
+        (none, ("in 0 of 2 paired seeds", "5.00 points below", "unary is not above start")),
+    ):
+        said = tables.remarks(comparison(start=[0.5], **arms))
+        assert all(word in remark for word, remark in zip(words, said, strict=True))
+    assert tables.remarks(comparison(unary=[0.4])) == []
+
+
+def test_the_table_has_the_means_of_every_arm_and_is_whole_on_a_terminal(fake_run: Any) -> None:
+    found = Comparison([of_results({**fake_run.results, "name": "a [bold] run"})])
+    titles, _, *rows = (
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in tables.markdown_block(found).splitlines()
+        if line.startswith("|")
+    )
+    table = {row[0]: dict(zip(titles, row, strict=True)) for row in rows}
+    assert list(table) == list(ARMS)
+    reports = [
+        run["metrics"]["report"] for run in fake_run.results["runs"] if run["arm"] == "joint"
+    ]
+    joint = table["joint"]
+    assert joint["mIoU"].startswith(f"{50 * sum(report['miou'] for report in reports):.2f} ± ")
+    trimap = 50 * sum(report["trimap_miou"]["3"] for report in reports)
+    assert joint["3 px"].startswith(f"{trimap:.2f} ± ")
+    assert (joint["steps"], joint["time"]) == ("300", "45 s")
+    signs = [table[arm]["vs post-hoc"][0] for arm in ("start", "post-hoc", "joint")]
+    assert signs == ["-", tables.ABSENT, "+"]
+    assert "±" not in table["start"]["mIoU"]
+    for part in ("compare collage --out runs/demo", "400 train", "a processor", "7:03 min"):
+        assert part in tables.markdown_block(found)
+    stream = io.StringIO()
+    Console(file=stream, width=80).print(tables.comparison_table(found))
+    text = stream.getvalue()
+    assert "…" not in text
+    assert all(word in text for row in rows for cell in row for word in cell.split())
+    assert "[bold]" in text
+
+
+def test_cells_of_a_page_are_escaped_unless_they_are_markup() -> None:
+    table = tables.html(("a", "b"), [["<i>", Markup("<b>1</b>")]], kinds=["x"], kind="y")
+    assert "&lt;i&gt;" in table
+    assert '<tr class="x"><th scope="row">' in table
+    assert "<td><b>1</b></td>" in table
