@@ -26,7 +26,7 @@ help:
 	@echo "make types    mypy"
 	@echo "make sanitize the native code under the address, undefined-behaviour and thread sanitizers"
 	@echo "make survive  kill a training twenty times at random moments, and compare it with a whole one"
-	@echo "make results-check  recompute every number of README.md and RESULTS.md from the stored runs"
+	@echo "make results-check  recompute every number of RESULTS.md from the stored runs"
 	@echo "make clean    remove .venv, caches and build outputs; runs/ stays"
 	@echo
 	@echo "PYTHON=python3.12 chooses the interpreter of .venv (3.10 or later; now: $(PYTHON))"

@@ -13,13 +13,7 @@ USAGE = """usage: python -m eval run CHECKPOINT [--split SPLIT] [--data.root DIR
        python -m eval explore CHECKPOINT-OR-PROBABILITIES IMAGES... [--split SPLIT] [--port N]
        python -m eval export CHECKPOINT --out FILE.safetensors
        python -m eval tune CHECKPOINT [--method METHOD] [--objective OBJECTIVE] [--out DIR]
-       python -m eval filters --out FILE [--repeats N]
-       python -m eval benchmark crf --out FILE [--repeats N] [--no-memory] [--device cuda]
-       python -m eval benchmark builders --out FILE [--names NAME ...] [--size N] [--limit S]
-       python -m eval benchmark models [--out FILE] [--repeats N]
-       python -m eval networks --out FILE [--names NAME ...]
        python -m eval report RUNS [--out page.html] [--data.root DIR] [--gallery N]
-       python -m eval readme RESULTS.json [RESULTS.json ...] [--readme FILE]
        python -m eval results add RUNS... --study NAME [--label WORDS] [--arms ARM ...]
        python -m eval results gallery RUN --study NAME [--count N]
        python -m eval results write [--document FILE]
@@ -63,53 +57,11 @@ def tune(arguments: list[str]) -> None:
     tune_command(arguments)
 
 
-def filters(arguments: list[str]) -> None:
-    """Measure the filters."""
-    from eval.measurements import filters_command
-
-    filters_command(arguments)
-
-
-def benchmark_crf(arguments: list[str]) -> None:
-    """Time the CRF."""
-    from eval.measurements import benchmark_crf_command
-
-    benchmark_crf_command(arguments)
-
-
-def benchmark_builders(arguments: list[str]) -> None:
-    """Time every network."""
-    from eval.measurements import benchmark_builders_command
-
-    benchmark_builders_command(arguments)
-
-
-def benchmark_models(arguments: list[str]) -> None:
-    """Time DeepLabv3 beside torchvision's."""
-    from eval.measurements import benchmark_models_command
-
-    benchmark_models_command(arguments)
-
-
-def networks(arguments: list[str]) -> None:
-    """Count every network."""
-    from eval.measurements import networks_command
-
-    networks_command(arguments)
-
-
 def report(arguments: list[str]) -> None:
     """Write a page about runs."""
     from eval.report.page import report_command
 
     report_command(arguments)
-
-
-def readme(arguments: list[str]) -> None:
-    """Write a README's tables."""
-    from eval.readme import readme_command
-
-    readme_command(arguments)
 
 
 def results_add(arguments: list[str]) -> None:
@@ -146,13 +98,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "explore": explore,
     "export": export,
     "tune": tune,
-    "filters": filters,
-    "benchmark crf": benchmark_crf,
-    "benchmark builders": benchmark_builders,
-    "benchmark models": benchmark_models,
-    "networks": networks,
     "report": report,
-    "readme": readme,
     "results add": results_add,
     "results gallery": results_gallery,
     "results write": results_write,
@@ -171,7 +117,7 @@ def main(arguments: list[str]) -> None:
         print(USAGE)
         return
     try:
-        words = 2 if arguments[0] in ("benchmark", "results") else 1
+        words = 2 if arguments[0] == "results" else 1
         name = chosen("command", " ".join(arguments[:words]), COMMANDS)
         COMMANDS[name](arguments[words:])
     except (OSError, ValueError) as error:

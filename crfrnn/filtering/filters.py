@@ -107,7 +107,7 @@ class LatticeFilter(Filter):
     Args:
         features: (B, N, d), already divided by theta.
         accuracy: "standard", or "fine" for about a third or less of its error, some ten times
-            the vertices, and dearer still (`accuracy.py`; README has the measurement).
+            the vertices, and dearer still (docs/performance.md has the measurement).
         gradient: what the features receive: the derivative of the Gaussian, filtered by the
             lattice ("gaussian"), or that of the lattice itself ("lattice"), which is
             piecewise constant, cheaper, and further from the exact sum's.

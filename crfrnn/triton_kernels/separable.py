@@ -19,7 +19,6 @@ pixels; not measured). Reading and writing v once is 42 MB an axis, 10 us at 4 T
   times that on the tensor cores ("tf32x3": each factor as the sum of two of 11 bits, without the
   product of the lower ones), 13 us at 200 TFLOP/s. Close to the memory's own time, and it stays
   there as theta grows.
-`python -m eval benchmark crf --device cuda` times all three.
 """
 
 from __future__ import annotations

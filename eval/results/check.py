@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import difflib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from eval.metrics import harm_rate
-from eval.readme import block_of, check_block, differing_lines
 from eval.results.document import document
 from eval.results.record import kept_scores
 from eval.results.store import Record, Store
@@ -27,14 +26,10 @@ class Places:
     Attributes:
         experiments: the studies.
         document: RESULTS.md.
-        readme: README.md.
-        results: the results files of its blocks.
     """
 
     experiments: Path = Path("experiments")
     document: Path = Path("RESULTS.md")
-    readme: Path = Path("README.md")
-    results: Path = Path("results")
 
 
 def problems(places: Places) -> Iterator[str]:
@@ -42,7 +37,6 @@ def problems(places: Places) -> Iterator[str]:
     store = Store(places.experiments)
     yield from record_problems(store)
     yield from document_problems(store, places.document)
-    yield from readme_problems(places.readme, places.results)
 
 
 def record_problems(store: Store) -> Iterator[str]:
@@ -98,15 +92,7 @@ def document_problems(store: Store, path: Path) -> Iterator[str]:
         yield f"{path} cannot be written: {error}"
         return
     if found != expected:
-        lines = differing_lines(found, expected)
-        yield f"{path} is not what {store.root} gives; write it again:\n{lines}"
-
-
-def readme_problems(readme: Path, results: Path) -> Iterator[str]:
-    """Whether every block of the README is what its results file gives."""
-    text = readme.read_text(encoding="utf-8")
-    for path in sorted(results.glob("*.json")):
-        try:
-            check_block(text, path.stem, block_of(json.loads(path.read_text(encoding="utf-8"))))
-        except ValueError as error:
-            yield f"{readme}: {error}"
+        lines = difflib.unified_diff(
+            found.splitlines(), expected.splitlines(), "found", "expected", lineterm="", n=0
+        )
+        yield f"{path} is not what {store.root} gives; write it again:\n" + "\n".join(lines)

@@ -27,7 +27,7 @@ def test_wrong_words_end_with_one_line(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for words, message in (
         ("rum", "unknown command 'rum': .*Did you mean 'run'"),
-        ("benchmark", "unknown command 'benchmark': choose one of .*benchmark crf"),
+        ("results", "unknown command 'results': choose one of .*results add"),
         ("run nowhere.pt", "no checkpoint at nowhere.pt"),
         ("run nowhere.pt --device cuda", "--device cuda: PyTorch sees no GPU here"),
     ):

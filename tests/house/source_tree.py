@@ -8,7 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ("crfrnn", "models", "data", "runtime", "eval", "train")
+ROOMS = ("crfrnn", "models", "data", "runtime", "eval", "train", "benchmarks")
 
 
 def python_files(room: str) -> list[Path]:

@@ -24,8 +24,8 @@ from models import (
 )
 from models.describe import parameters, shell
 from models.layers import batch_norms
-from models.receptive_field import features_of, receptive_field
 from models.resnet import ResNetConfig
+from tests.models.receptive_field import features_of, receptive_field
 
 # Parameters at 21 classes, biases included: the totals of the papers and of the arithmetic that
 # reproduces them.

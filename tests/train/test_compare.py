@@ -210,11 +210,6 @@ def test_a_folder_that_cannot_be_made(tmp_path) -> None:
         train_main(["compare", "collage", "--out", str(tmp_path / "file" / "run")])
 
 
-def test_a_file_that_holds_no_results() -> None:
-    with pytest.raises(SystemExit, match="is not a results file"):
-        eval_main(["readme", "pyproject.toml"])
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [

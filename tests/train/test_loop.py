@@ -244,17 +244,3 @@ def test_trained_batch_norm_in_several_cpu_processes_is_refused(world, tiny, mon
         prepare_batch_norm(world.segmenter(), world.stage("unary"))
     apart = world.stage("unary", replace(tiny.fit, sync_batch_norm=False))
     prepare_batch_norm(world.segmenter(), apart)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_on_a_gpu(world, tiny, precision) -> None:
-    model = world.segmenter()
-    config = replace(tiny.fit, precision=precision, ema_decay=0.9)
-    world.train(model, config=config, device=torch.device("cuda"), log_every=1)
-    assert {p.device.type for p in model.parameters()} == {"cuda"}
-    assert all(value.isfinite().all() for value in model.state_dict().values())
-    # the checkpoint is for any device
-    resumed = world.segmenter()
-    world.train(resumed, config=config, resume=True)
-    assert {p.device.type for p in resumed.parameters()} == {"cpu"}

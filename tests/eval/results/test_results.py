@@ -134,18 +134,6 @@ def test_whatever_is_changed_by_hand_is_found(published: Path, capsys) -> None:
     fails_the_check(capsys, "0123456789abcdef.npz belongs to no run")
 
 
-def test_a_changed_block_of_the_readme_is_found(published: Path, capsys, fake_run) -> None:
-    results = published / "results"
-    results.mkdir()
-    shutil.copyfile(fake_run.run_dir / "results.json", results / "demo.json")
-    readme = published / "README.md"
-    readme.write_text("<!-- results:demo -->\n<!-- /results:demo -->\n")
-    main(["readme", "results/demo.json"])
-    main(["results", "check"])
-    readme.write_text(readme.read_text().replace("| 300 |", "| 301 |", 1))
-    fails_the_check(capsys, "the block 'demo' is not what its results give")
-
-
 def test_counts_are_stored_once_by_their_content(published: Path) -> None:
     # Before the CRF, post-hoc and crf-only are unary; so is joint in the fake run.
     study = Store(published / "experiments").study("first")

@@ -1,7 +1,12 @@
-"""On a real GPU: as on the CPU, the same bits again, in graphs, with the compiler, and memory."""
+"""On a real GPU: as on the CPU, the same bits again, in graphs, compiled, in memory, in training.
+
+python -m pytest -m gpu tests/full/crfrnn/test_gpu.py
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +19,8 @@ from crfrnn.filtering import ExactFilter, ops
 from crfrnn.filtering.linear import Normalization
 from crfrnn.inference import MeanField, mean_field
 from tests.crfrnn.native_path import ROUNDINGS, random_features, random_rows
+from tests.train.tiny import tiny_recipe
+from tests.train.world import World
 
 pytestmark = [
     pytest.mark.gpu,
@@ -192,3 +199,21 @@ def test_the_exact_filter_of_a_photograph_takes_less_than_a_gigabyte_and_repeats
         second = crf(unary, image)
     assert torch.cuda.max_memory_allocated() < 1e9
     assert torch.equal(first, second)
+
+
+# training
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_network_trains(precision: Any, tmp_path: Path) -> None:
+    tiny = tiny_recipe()
+    world = World(tiny, tmp_path)
+    model = world.segmenter()
+    config = replace(tiny.fit, precision=precision, ema_decay=0.9)
+    world.train(model, config=config, device=torch.device("cuda"), log_every=1)
+    assert {p.device.type for p in model.parameters()} == {"cuda"}
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+    # the checkpoint is for any device
+    resumed = world.segmenter()
+    world.train(resumed, config=config, resume=True)
+    assert {p.device.type for p in resumed.parameters()} == {"cpu"}

@@ -1,4 +1,4 @@
-"""Every number of README.md and RESULTS.md follows from what is stored."""
+"""Every number of RESULTS.md follows from what is stored."""
 
 from __future__ import annotations
 

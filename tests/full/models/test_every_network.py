@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import models
 from models import BUILDERS, DeepLabV3Config, DeepLabV3PlusConfig, build_network, builder
 from models.describe import shell
-from models.receptive_field import features_of, receptive_field
+from tests.models.receptive_field import features_of, receptive_field
 from tests.models.small import SMALL_PLUS, check_training_step, convolutions, drawn, image, thin
 
 

@@ -1,6 +1,6 @@
-"""Compile every kernel for a GPU that need not be there, and write what each of them takes.
+"""Compile every Triton kernel for a GPU that need not be there, and say what each of them takes.
 
-    python -m tests.full.crfrnn.triton_compile --out kernels.json
+    python -m benchmarks.kernels --out results/kernels.json
 
 The interpreter runs the kernels' logic, but knows nothing of what a compiler refuses. Here the
 launchers run with a driver that only says which GPU is meant, and every launch stops when its
@@ -9,22 +9,22 @@ kernel is compiled.
 
 from __future__ import annotations
 
-import argparse
-import json
 import re
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
+from benchmarks.measure import Options, Results, main, origin
 from crfrnn.filtering.lattice import ACCURACIES, build_lattice, split_segments
 from crfrnn.triton_kernels import build, exact, exact_grad, neighbours, rows, segments, separable
+from eval.tables import markdown
 
 HOPPER = GPUTarget("cuda", 90, 32)
 SINGLE, DOUBLE, HALF = torch.float32, torch.float64, torch.bfloat16
@@ -51,6 +51,7 @@ def lattice(dtype: torch.dtype, num_pixels: int = 300, labels: int = 21) -> None
 
 
 def lattice_build(dtype: torch.dtype, dim: int, num_pixels: int = 300) -> None:
+    """The tables of a lattice."""
     features = torch.randn(num_pixels, dim, dtype=dtype)
     weights, ranks, digits, _ = build.simplices(features, 1.0)
     strides = torch.ones(dim + 1, dtype=torch.int64)
@@ -79,6 +80,7 @@ def spatial(dtype: torch.dtype, size: int = 20, labels: int = 21) -> None:
 
 
 def exact_sums(dtype: torch.dtype, labels: int, dim: int, num_pixels: int = 300) -> None:
+    """The sum over all pairs, and the gradient of its features."""
     features = torch.rand(1, num_pixels, dim, dtype=DOUBLE if dtype == DOUBLE else SINGLE)
     v = torch.rand(1, num_pixels, labels, dtype=dtype)
     order = torch.arange(num_pixels)[None]
@@ -104,12 +106,15 @@ class AbsentGpu:
     """A driver for compilation alone."""
 
     def get_current_target(self) -> GPUTarget:
+        """The GPU that is meant."""
         return HOPPER
 
     def get_current_device(self) -> int:
+        """Its index."""
         return 0
 
     def get_current_stream(self, device: int) -> int:
+        """The default stream."""
         return 0
 
 
@@ -124,8 +129,11 @@ def compiled(launch: Any, arguments: tuple[Any, ...]) -> list[dict[str, Any]]:
         found.append(row | registers(kernel))
         return kernel
 
-    with patch.object(JITFunction, "run", stop):
+    JITFunction.run = stop  # every launcher goes through it
+    try:
         launch(*arguments)
+    finally:
+        JITFunction.run = run
     case = " ".join([launch.__name__, *map(str, arguments)])
     return [{"case": case, **row} for row in found]
 
@@ -142,14 +150,28 @@ def registers(kernel: Any) -> dict[str, int]:
     return {"registers": numbers["REG"], "spilled": numbers["LOCAL"] + numbers["STACK"]}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="JSON file, one entry a kernel")
-    out = parser.parse_args().out
+def measure(options: Options) -> Iterator[tuple[str, Any]]:
+    """Yield a row for each kernel that is compiled."""
     triton.runtime.driver.set_active(AbsentGpu())
-    found = [row for launch, arguments in CASES for row in compiled(launch, arguments)]
-    out.write_text(json.dumps(found, indent=1) + "\n")
+    yield "target", f"{HOPPER.backend}, compute capability {HOPPER.arch / 10:g}"
+    yield "kernels", [row for launch, arguments in CASES for row in compiled(launch, arguments)]
+
+
+def table(results: Results) -> str:
+    """Write the largest needs of each kernel as Markdown."""
+    most: dict[str, list[int]] = {}
+    for row in results["kernels"]:
+        own = [row[key] for key in ("registers", "spilled", "shared")]
+        most[row["kernel"]] = [
+            max(pair) for pair in zip(own, most.get(row["kernel"], own), strict=True)
+        ]
+    rows = [[f"`{kernel}`", *(f"{number:,}" for number in own)] for kernel, own in most.items()]
+    titles = ["kernel", "registers of a thread", "bytes spilled", "bytes shared by a block"]
+    legend = "The most that any case takes: dtypes, label counts and dimensions."
+    return "\n\n".join(
+        [origin(results, f"for {results['target']}"), markdown(titles, rows), legend]
+    )
 
 
 if __name__ == "__main__":
-    main()
+    main(Options, measure, table)

@@ -1,0 +1,3 @@
+"""Scripts that measure: `python -m benchmarks.crf`, `filters`, `networks`, `gpu`, `kernels`."""
+
+from __future__ import annotations

@@ -1,0 +1,90 @@
+"""Write the pages of tables: docs/performance.md, networks.md, comparisons.md, of results/*.json.
+
+python -m benchmarks.pages
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks import crf, filters, gpu, networks
+from benchmarks.measure import Results
+from eval.runs import Comparison, of_results
+from eval.tables import markdown_block
+from eval.tuning.markdown import markdown_block as tuning
+
+ROOT = Path(__file__).resolve().parents[1]
+
+Section = tuple[str, str, str, Callable[[Results], str]]  # title, files, text, table
+
+
+def comparison(results: Results) -> str:
+    """Write the table of arms of a results.json."""
+    return markdown_block(Comparison([of_results(results)]))
+
+
+def kernels(results: Results) -> str:
+    """Write the table of the compiled kernels; importing its script needs Triton."""
+    from benchmarks.kernels import table
+
+    return table(results)
+
+
+PAGES: dict[str, tuple[str, list[Section]]] = {
+    "docs/performance.md": (
+        "Speed, memory and error",
+        [
+            ("The CRF on the CPU", "crf.json",
+             "The layer beside every peer that can be imported, in turn in one run, after a check "
+             "that all of them compute the same CRF.", crf.table),
+            ("The filters", "filters.json",
+             "How close each filter comes to the exact sum, and what that costs.", filters.table),
+            ("The CRF on a GPU", "gpu*.json", "docs/gpu.md has the order of the commands.",
+             gpu.table),
+            ("The kernels of the GPU, compiled", "kernels.json",
+             "What the compiler makes of each, without a GPU.", kernels),
+        ],
+    ),
+    "docs/networks.md": (
+        "The networks in numbers",
+        [("All networks", "networks.json",
+          "`python -m benchmarks.networks` without `--no-speed` adds time and peak memory of "
+          "inference and training, with and without the CRF.", networks.table)],
+    ),
+    "docs/comparisons.md": (
+        "Comparisons of the arms",
+        [
+            ("Animals of VOC 2012, a weak network", "voc12-animals-imagenet.json",
+             "The time of start covers its scores alone; its training took eleven minutes more.",
+             comparison),
+            ("Animals of VOC 2012, a strong network", "voc12-animals.json",
+             "A published DeepLabv3 on MobileNetV2.", comparison),
+            ("CamVid", "camvid.json", "11 classes, the CRF at full resolution.", comparison),
+            ("Collage, the embedded data set", "demo.json", "What `make demo` prints.", comparison),
+            ("A post-hoc CRF, tuned", "tune.json",
+             "Behind the published DeepLabv3 on MobileNetV2, without any training.", tuning),
+        ],
+    ),
+}  # fmt: skip
+
+
+def pages(root: Path = ROOT) -> dict[Path, str]:
+    """Make the text of every page from the results that are stored."""
+    made = {}
+    for name, (title, sections) in PAGES.items():
+        parts = [f"# {title}", "Written by `python -m benchmarks.pages` from results/*.json."]
+        for heading, pattern, text, table in sections:
+            for path in sorted((root / "results").glob(pattern)):
+                results = json.loads(path.read_text(encoding="utf-8"))
+                parts += [f"## {heading}", f"{text} Stored in results/{path.name}:", table(results)]
+        made[root / name] = "\n\n".join(parts) + "\n"
+    return made
+
+
+if __name__ == "__main__":
+    for path, text in pages().items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        print(f"wrote {path.relative_to(ROOT)}")
