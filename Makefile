@@ -15,7 +15,7 @@ override STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-all install lint types sanitize survive results-check clean
+.PHONY: help demo test test-all install lint types docs docs-serve sanitize survive results-check clean
 
 help:
 	@echo "make demo     set up .venv, then train and compare all arms on the embedded data set"
@@ -24,6 +24,8 @@ help:
 	@echo "make install  set up .venv only"
 	@echo "make lint     ruff: rules and format"
 	@echo "make types    mypy"
+	@echo "make docs     build the pages of docs/ into build/docs, strictly"
+	@echo "make docs-serve show them at http://127.0.0.1:8000"
 	@echo "make sanitize the native code under the address, undefined-behaviour and thread sanitizers"
 	@echo "make survive  kill a training twenty times at random moments, and compare it with a whole one"
 	@echo "make results-check  recompute every number of RESULTS.md from the stored runs"
@@ -49,6 +51,14 @@ lint: $(STAMP)
 
 types: $(STAMP)
 	@$(BIN)/python -m mypy
+
+docs: $(STAMP)
+	@$(BIN)/python -m pip install $(INSTALL_FLAGS) --disable-pip-version-check -e '.[docs]'
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "build/docs/index.html is ready"
+
+docs-serve: docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
 
 # Without .venv: a C++ compiler is all it needs.
 sanitize:
