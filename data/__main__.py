@@ -64,7 +64,8 @@ class ShowOptions(Generic[C]):
         self.out.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(self.out)
         shown = min(self.count, len(dataset))
-        Console().print(f"wrote {self.out}: {shown} of {dataset}", markup=False)
+        what = f"{shown} of {len(dataset)} images of {self.data.kind}, {self.split}"
+        Console().print(f"wrote {self.out}: {what}", markup=False, soft_wrap=True)
         return 0
 
 
@@ -154,7 +155,7 @@ def main(arguments: list[str]) -> int:
         0; 1 where `verify` found anything wrong; 2 with a message where a word is not understood or
         the data cannot be read at all.
     """
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments or any(word in ("-h", "--help") for word in arguments[:2]):
         print(USAGE)
         return 0
     try:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from data.dataset import LabelSet, Split, label_set_of
 from data.paired import Layout, ListedConfig, Pair, label_table
-from data.reading import by_stem, require_folders
+from data.reading import by_stem, require_folders, two_paths
 
 # Ids 0..10 (Badrinarayanan et al., SegNet, TPAMI 2017) with their colours; 11 is void.
 COLOURS = {
@@ -61,22 +61,23 @@ class CamVidConfig(ListedConfig):
             ".../CamVid",
         )
         path = self.list_of(split)
-        frames: dict[str, dict[str, str]] = {}
+        files: dict[str, dict[str, str]] = {}
+
+        def file(listed: PurePosixPath) -> Path:
+            folder = listed.parent.name
+            if folder not in files:
+                files[folder] = by_stem(self.root / folder, (".png", ".jpg"))
+            return self.root / folder / files[folder].get(listed.stem, listed.name)
+
         pairs = []
         for line in self.lines_of(split):
-            words = [PurePosixPath(word.rstrip(";")) for word in line.split()]
-            if len(words) != 2 or any(not word.parent.name for word in words):
+            paths = two_paths(line)
+            if paths is None:
                 raise ValueError(
                     f"{path}: the line {line!r} is not two paths, of a frame and of its mask, each "
                     "with its folder"
                 )
-            image, mask = words
-            folder = image.parent.name
-            if folder not in frames:
-                frames[folder] = by_stem(self.root / folder, (".jpg", ".png"))
-            frame = frames[folder].get(image.stem, image.name)
-            mask_file = self.root / mask.parent.name / mask.name
-            pairs.append(Pair(image.stem, self.root / folder / frame, mask_file))
+            pairs.append(Pair(paths[0].stem, file(paths[0]), file(paths[1])))
         return Layout(
             pairs=tuple(pairs),
             source=f"the list {path}",

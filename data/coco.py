@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from data.dataset import LabelSet, Split, label_set_of
-from data.paired import Layout, Pair, RootedConfig, label_table
-from data.reading import file_names, read_lines, require_folders, require_names
+from data.paired import Layout, RootedConfig, label_table, paired
+from data.reading import read_lines, require_folders
 from data.voc import CLASSES
 
 # Lin et al., Microsoft COCO, ECCV 2014: the category of every class of VOC, in the order of VOC.
@@ -70,19 +70,15 @@ class CocoConfig(RootedConfig):
             "stuffthingmaps/{train2017,val2017} below it; pass it as --data.root .../coco",
         )
         images, masks = self.root / "images" / chosen, self.root / "stuffthingmaps" / chosen
-        if self.lists is None:
-            source = f"the folder {images}"
-            names = tuple(sorted(n[:-4] for n in file_names(images) if n.endswith(".jpg")))
-            if not names:
-                raise FileNotFoundError(f"no image {images}/*.jpg; unpack {chosen}.zip there")
-        else:
-            path = self.root / self.lists / f"{chosen}.txt"
-            source = f"the list {path}"
-            names = require_names(read_lines(path, "--data.lists"), path)
+        path = self.root / (self.lists or "") / f"{chosen}.txt"
+        lines = None if self.lists is None else read_lines(path, "--data.lists")
+        pairs = paired(images, masks, lines, path)
+        if not pairs:
+            raise FileNotFoundError(f"no image {images}/*.jpg; unpack {chosen}.zip there")
         known = self.lists is None and chosen in PUBLISHED
         return Layout(
-            pairs=tuple(Pair(n, images / f"{n}.jpg", masks / f"{n}.png") for n in names),
-            source=source,
+            pairs=pairs,
+            source=f"the folder {images}" if self.lists is None else f"the list {path}",
             table=TABLE,
             published={"COCO 2017": PUBLISHED[chosen]} if known else {},
         )

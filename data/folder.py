@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from data.dataset import VOID, LabelSet, Split, label_set_of
-from data.paired import Layout, Pair, RootedConfig, Table, label_table
-from data.reading import file_names, read_lines, require_folders, require_names, shortened
+import numpy as np
+from numpy.typing import NDArray
 
-IMAGE_ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+from data.dataset import VOID, LabelSet, Split, label_set_of, voc_palette
+from data.paired import Layout, RootedConfig, Table, label_table, paired
+from data.reading import (
+    IMAGE_ENDINGS,
+    by_stem,
+    file_names,
+    read_lines,
+    read_text,
+    require_folders,
+    shortened,
+)
+
 _LISTS = ("train.txt", "tune.txt", "report.txt")
 _EXAMPLE = '{"names": ["ground", "tree"], "void": 255}'
 
@@ -24,9 +35,11 @@ class FolderConfig(RootedConfig):
     The folder holds
 
     - images/NAME.jpg (or .png, .bmp, .tif, .webp),
-    - masks/NAME.png, index images (mode P or L) whose values are class ids,
+    - masks/NAME.png, index images (mode P or L) whose values are class ids, drawn over the
+      photographs as a viewer shows them (turned as their EXIF data say),
     - classes.json: `{"names": ["ground", "tree"], "void": 255, "colours": [[0, 0, 0], [0, 128, 0]],
-      "scored": ["tree"]}`, of which only the names are required,
+      "scored": ["tree"]}`, of which only the names are required; `"ids": [0, 255]` says what the
+      masks store for each class, where that is not 0, 1, ...,
     - either all of train.txt, tune.txt and report.txt, a NAME a line, or none of them: then a hash
       of the NAME decides, so that an image stays in its split when others are added.
 
@@ -56,6 +69,11 @@ class FolderConfig(RootedConfig):
         """Read the names, colours and scored ids of classes.json."""
         return read_classes(self.root / "classes.json")[0]
 
+    def mask_palette(self) -> NDArray[np.uint8] | None:
+        """Return the colours of classes.json; None where it has none."""
+        palette = self.label_set().palette
+        return None if np.array_equal(palette, voc_palette()) else palette
+
     def layout(self, split: Split) -> Layout:
         """Find the images of a split, in the order of its list or sorted.
 
@@ -71,33 +89,30 @@ class FolderConfig(RootedConfig):
             "a folder with images, masks and classes.json directly below it; pass it as "
             "--data.root DIR",
         )
-        _, table = read_classes(root / "classes.json")
-        images = _images(root / "images")
+        images, masks = root / "images", root / "masks"
+        _check_stems(images)
         present = [name for name in _LISTS if name in file_names(root)]
         if present and len(present) < len(_LISTS):
             raise FileNotFoundError(
                 f"{root} holds {', '.join(present)} but not all of {', '.join(_LISTS)}: add the "
                 "others, or remove these to split by a hash of the names"
             )
+        path = root / f"{split}.txt"
         if present:
-            path = root / f"{split}.txt"
-            source = f"the list {path}"
-            names = require_names(read_lines(path, "images/ and masks/"), path)
+            pairs = paired(images, masks, read_lines(path, "images/ and masks/"), path)
         else:
-            source = f"the folder {root / 'images'}"
-            names = tuple(name for name in images if self._split_of(name) == split)
-            _check_hashed(root, images, names, split)
-        return Layout(
-            pairs=tuple(
-                Pair(
-                    name=name,
-                    image=root / "images" / images.get(name, f"{name}.jpg"),
-                    mask=root / "masks" / f"{name}.png",
+            every = paired(images, masks, None, path)
+            pairs = tuple(pair for pair in every if self._split_of(pair.name) == split)
+            _check_hashed(root, {pair.name for pair in every})
+            if not pairs:
+                raise ValueError(
+                    f"none of the {len(every)} images falls into {split}: write train.txt, "
+                    "tune.txt and report.txt, or raise the shares"
                 )
-                for name in names
-            ),
-            source=source,
-            table=table,
+        return Layout(
+            pairs=pairs,
+            source=f"the list {path}" if present else f"the folder {images}",
+            table=read_classes(root / "classes.json")[1],
         )
 
     def _split_of(self, name: str) -> Split:
@@ -108,37 +123,27 @@ class FolderConfig(RootedConfig):
         return "report" if place < self.tune_share + self.report_share else "train"
 
 
-def _images(folder: Path) -> dict[str, str]:
-    images: dict[str, str] = {}
+def _check_stems(folder: Path) -> None:
+    files: dict[str, str] = {}
     for name in sorted(file_names(folder)):
-        path = Path(name)
-        if path.suffix.lower() not in IMAGE_ENDINGS:
-            continue
-        if path.stem in images:
+        stem, ending = Path(name).stem, Path(name).suffix.lower()
+        if ending in IMAGE_ENDINGS and files.setdefault(stem, name) != name:
             raise ValueError(
-                f"{folder} holds {images[path.stem]} and {name}, which would share the mask "
-                f"{path.stem}.png: rename or remove one"
+                f"{folder} holds {files[stem]} and {name}, which would share the mask "
+                f"{stem}.png: rename or remove one"
             )
-        images[path.stem] = name
-    if not images:
+    if not files:
         raise FileNotFoundError(
             f"{folder} holds no image: expected files that end in {', '.join(IMAGE_ENDINGS)}"
         )
-    return images
 
 
-def _check_hashed(root: Path, images: dict[str, str], names: tuple[str, ...], split: str) -> None:
-    stems = {Path(name).stem for name in file_names(root / "masks") if name.endswith(".png")}
-    alone = sorted(stems - images.keys())
+def _check_hashed(root: Path, images: Container[str]) -> None:
+    alone = [name for name in by_stem(root / "masks", (".png",)) if name not in images]
     if alone:
         raise ValueError(
             f"{root / 'masks'} holds masks without an image in {root / 'images'}: "
             f"{shortened(alone)}; add the images or remove the masks"
-        )
-    if not names:
-        raise ValueError(
-            f"none of the {len(images)} images falls into {split}: write train.txt, tune.txt and "
-            "report.txt, or raise the shares"
         )
 
 
@@ -150,7 +155,7 @@ def read_classes(path: Path) -> tuple[LabelSet, Table]:
         ValueError: it is malformed; the message says where and what is expected.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(read_text(path))
     except FileNotFoundError as error:
         raise FileNotFoundError(f"there is no {path}; expected {_EXAMPLE}") from error
     except ValueError as error:
@@ -162,7 +167,7 @@ def read_classes(path: Path) -> tuple[LabelSet, Table]:
 
 
 def _checked(values: Any) -> tuple[LabelSet, Table]:
-    known = ("names", "void", "colours", "scored")
+    known = ("names", "void", "colours", "scored", "ids")
     if not isinstance(values, dict) or "names" not in values:
         raise ValueError(f"expected an object with names, such as {_EXAMPLE}")
     unknown = sorted(values.keys() - set(known))
@@ -173,11 +178,13 @@ def _checked(values: Any) -> tuple[LabelSet, Table]:
         raise ValueError(f"names must be at least one and distinct, got {names}")
     if len(names) > VOID:
         raise ValueError(f"names must be at most {VOID}, got {len(names)}")
-    void = values.get("void", VOID)
-    if not _is_byte(void) or void < len(names):
-        raise ValueError(
-            f"void must be an id of {len(names)}..255, beyond those of the classes; got {void!r}"
-        )
+    ids = values.get("ids", list(range(len(names))))
+    whole = isinstance(ids, list) and all(map(_is_byte, ids)) and len(set(ids)) == len(names)
+    if not whole or len(ids) != len(names):
+        raise ValueError(f"ids must be {len(names)} different ids of 0..255, got {ids!r}")
+    void = values.get("void", None if VOID in ids else VOID)
+    if void is not None and (not _is_byte(void) or void in ids):
+        raise ValueError(f"void must be an id of 0..255 that is none of the classes, got {void!r}")
     colours = values.get("colours", [])
     whole = isinstance(colours, list) and len(colours) in (0, len(names))
     if not whole or not all(
@@ -188,7 +195,9 @@ def _checked(values: Any) -> tuple[LabelSet, Table]:
             f"colours must be {len(names)} times [red, green, blue] of 0..255, got {colours!r}"
         )
     labels = label_set_of(names, _strings("scored", values.get("scored", [])), colours)
-    return labels, label_table(len(names), void=(void,))
+    return labels, label_table(
+        {stored: label for label, stored in enumerate(ids)}, void=() if void is None else (void,)
+    )
 
 
 def _strings(field: str, value: Any) -> list[str]:

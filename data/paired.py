@@ -24,10 +24,11 @@ from data.dataset import (
 from data.reading import (
     Ids,
     absent,
+    by_stem,
+    names_in,
     read_ids,
     read_image,
     read_lines,
-    require_names,
     require_unique,
     shortened,
 )
@@ -127,8 +128,8 @@ def check_size(pair: Pair, image: tuple[int, ...], mask: tuple[int, ...]) -> Non
     if image != mask:
         raise CorruptSample(
             f"{pair.mask} is {mask[0]} x {mask[1]} (H x W), its image {pair.image} is "
-            f"{image[0]} x {image[1]}; they must be equal (a rotation noted in the image's EXIF "
-            "data is not applied)"
+            f"{image[0]} x {image[1]}; they must be equal (a photograph is turned as its EXIF data "
+            "say: a mask that was drawn over the unturned pixels must be turned, too)"
         )
 
 
@@ -166,6 +167,10 @@ class RootedConfig(ABC):
     has_void: ClassVar[bool] = False
 
     root: Path = Path()
+
+    def mask_palette(self) -> NDArray[np.uint8] | None:
+        """Return the colours that palette masks are known to have, (256, 3); None for any."""
+        return None
 
     @abstractmethod
     def label_set(self) -> LabelSet:
@@ -214,10 +219,36 @@ class ListedConfig(RootedConfig):
         return read_lines(self.list_of(split), f"--data.{split}-list")
 
     def pairs_of(self, split: Split, images: str, masks: str) -> tuple[Pair, ...]:
-        """Pair images/NAME.jpg and masks/NAME.png of every name in the list of a split."""
-        names = require_names(self.lines_of(split), self.list_of(split))
-        image, mask = self.root / images, self.root / masks
-        return tuple(Pair(name, image / f"{name}.jpg", mask / f"{name}.png") for name in names)
+        """Pair images and masks of these folders by the names in the list of a split."""
+        return paired(
+            self.root / images, self.root / masks, self.lines_of(split), self.list_of(split)
+        )
+
+
+def paired(
+    images: Path, masks: Path, lines: Sequence[str] | None, source: Path
+) -> tuple[Pair, ...]:
+    """Pair the images of a folder with the masks of another, NAME.png.
+
+    Args:
+        images: the folder of the images.
+        masks: the folder of the masks.
+        lines: of a list of names; None takes all images, sorted.
+        source: the list, for messages.
+
+    Raises:
+        ValueError: a line is not a name.
+    """
+    image_of, mask_of = by_stem(images), by_stem(masks, (".png",))
+    names = names_in(lines, source, image_of) if lines is not None else tuple(image_of)
+    return tuple(
+        Pair(
+            name,
+            images / image_of.get(name, f"{name}.jpg"),
+            masks / mask_of.get(name, f"{name}.png"),
+        )
+        for name in names
+    )
 
 
 class PairedDataset(SegmentationDataset):
@@ -249,7 +280,7 @@ class PairedDataset(SegmentationDataset):
         self.has_void = config.has_void
         self.names = tuple(pair.name for pair in layout.pairs)
         require_unique(self.names, layout.source)
-        missing = absent(path for pair in layout.pairs for path in (pair.image, pair.mask))
+        missing = absent(path for pair in layout.pairs for path in (pair.image, pair.mask)).values()
         if missing:
             raise FileNotFoundError(
                 f"{shortened(missing)} {'does' if len(missing) == 1 else 'do'} not exist, but "

@@ -29,11 +29,11 @@ from data.reading import (
     Ids,
     file_names,
     map_files,
+    names_in,
     naming,
     read_ids,
     read_lines,
     require_folders,
-    require_names,
 )
 from data.voc import ANIMALS, CLASSES, TABLE, list_path
 from data.voc2010 import PART_CLASSES, PersonPartConfig
@@ -345,7 +345,7 @@ def _holds(path: Path, ids: Ids) -> bool:
 
 
 def _names(path: Path) -> tuple[str, ...]:
-    return require_names(read_lines(path, "the folder that was given"), path)
+    return names_in(read_lines(path, "the folder that was given"), path)
 
 
 def _progress(items: Sequence[T]) -> Iterator[T]:

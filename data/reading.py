@@ -1,29 +1,32 @@
-"""Read pairs of image and mask files: pixels, lists of names, labels, many files at once."""
+"""Read files of images, masks and lists; what cannot be used is refused by its name."""
 
 from __future__ import annotations
 
+import codecs
 import os
+import re
 import stat
 import struct
+import unicodedata
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
 from data.dataset import CorruptSample
 
-# Reading the files of one sample; what cannot be used is refused by its name.
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 Ids = NDArray[np.uint8]
 """(H, W), the ids as a file stores them."""
@@ -73,29 +76,55 @@ def _damaged(path: Path, what: str, error: Exception) -> str:
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """A photograph: (H, W, 3) uint8, RGB in 0..255; grey ones get three channels.
+    """Read a photograph as a viewer shows it: (H, W, 3) uint8, RGB in 0..255.
+
+    It is turned as its EXIF data say. Grey gets three channels, CMYK is converted, what is
+    transparent shows white.
 
     Raises:
-        CorruptSample: truncated or not an image; the message names the file.
+        CorruptSample: truncated, not an image, or of more than 8 bits a channel; names the file.
         OSError: it cannot be opened.
     """
     with naming(path, "an image"), Image.open(path) as picture:
-        return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
+        if picture.mode.startswith(("I", "F")):
+            raise CorruptSample(
+                f"{path} has more than 8 bits a channel (mode {picture.mode}): convert it to 8 "
+                "bits first, because which grey is white is not known"
+            )
+        picture.load()
+        turned = ImageOps.exif_transpose(picture) if orientation(picture) > 1 else picture
+        if turned.has_transparency_data:
+            white = Image.new("RGBA", turned.size, "white")
+            turned = Image.alpha_composite(white, turned.convert("RGBA"))
+        return np.asarray(turned if turned.mode == "RGB" else turned.convert("RGB"))
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """Height and width of an image in pixels, from its header alone.
+def orientation(picture: Image.Image) -> int:
+    """Tell how a picture must be turned still: 1 (not at all) to 8, as EXIF numbers it."""
+    # Pillow turns a TIFF itself; it would decode a whole PNG to look behind the pixels.
+    if picture.format == "TIFF" or (picture.format == "PNG" and "exif" not in picture.info):
+        return 1
+    try:
+        value = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    except (OSError, *_DAMAGE):
+        return 1  # the tags are damaged; the pixels may be whole
+    return value if value in range(1, 9) else 1
+
+
+def image_header(path: Path) -> tuple[int, int, int]:
+    """Read height, width (in pixels, turned) and EXIF orientation from an image's header alone.
 
     Raises:
         CorruptSample: not an image; the message names the file.
         OSError: it cannot be opened.
     """
     with naming(path, "an image"), Image.open(path) as picture:
-        return picture.height, picture.width
+        turn, (width, height) = orientation(picture), picture.size
+        return (width, height, turn) if turn > 4 else (height, width, turn)
 
 
 def read_ids(path: Path) -> Ids:
-    """The ids of a mask: an index image, or a MATLAB file of SBD.
+    """Read the ids of a mask: an index image, or a MATLAB file of SBD.
 
     Raises:
         CorruptSample: truncated, not a mask, or a colour image; the message names the file.
@@ -113,6 +142,14 @@ def _read_index_image(path: Path) -> Ids:
                 "pixel values are class ids, not colours"
             )
         return np.asarray(picture)
+
+
+def read_palette(path: Path) -> NDArray[np.uint8] | None:
+    """Read the colours of an index image, (n, 3) RGB; None where it has none, or is no image."""
+    with suppress(OSError, *_DAMAGE), Image.open(path) as picture:
+        if picture.mode == "P":
+            return np.array(picture.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
+    return None
 
 
 def _read_sbd(path: Path) -> Ids:
@@ -210,38 +247,61 @@ def _denied(path: Path, layout: str = "") -> PermissionError:
 
 
 def file_names(folder: Path) -> frozenset[str]:
-    """The names in a folder, from one listing; none where there is no such folder.
+    """List the names in a folder that do not begin with a dot; none where there is no folder.
 
     Raises:
         PermissionError: it may not be read.
     """
     try:
-        return frozenset(os.listdir(folder))
+        return frozenset(name for name in os.listdir(folder) if not name.startswith("."))
     except (FileNotFoundError, NotADirectoryError):
         return frozenset()
     except PermissionError as error:
         raise _denied(folder) from error
 
 
-def absent(paths: Iterable[Path]) -> list[Path]:
-    """Those of the files that do not exist, in order: one listing a folder, not one call a file.
+def absent(paths: Iterable[Path]) -> dict[Path, str]:
+    """Find the files that do not exist, in order: one listing a folder, not one call a file.
+
+    Returns:
+        Of each absent file its path in words, with a file that differs in ending or case alone.
 
     Raises:
         PermissionError: a folder may not be read.
     """
     listings: dict[Path, frozenset[str]] = {}
-    missing = []
+    missing = {}
     for path in paths:
-        folder = path.parent
-        if folder not in listings:
-            listings[folder] = file_names(folder)
-        if path.name not in listings[folder]:
-            missing.append(path)
+        if path.parent not in listings:
+            listings[path.parent] = file_names(path.parent)
+        if path.name not in listings[path.parent]:
+            missing[path] = str(path)
+    for path in list(missing)[:_SHOWN]:
+        stem = path.stem.casefold()
+        near = (n for n in sorted(listings[path.parent]) if Path(n).stem.casefold() == stem)
+        missing[path] += "".join(f" (there is {name})" for name in list(near)[:1])
     return missing
 
 
+def read_text(path: Path) -> str:
+    """Read a text in UTF-8 or UTF-16, with or without a byte order mark, or else in Latin-1.
+
+    Raises:
+        UnicodeDecodeError: it is no text.
+    """
+    content = path.read_bytes()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        if b"\0" in content:
+            raise
+        return content.decode("latin-1")
+
+
 def read_lines(path: Path, option: str) -> tuple[str, ...]:
-    """The lines of a list that are not blank, stripped.
+    """Read the lines of a list that are not blank, stripped, with composed accents.
 
     Args:
         path: the list; the others of its folder are named where it is absent.
@@ -253,26 +313,74 @@ def read_lines(path: Path, option: str) -> tuple[str, ...]:
         ValueError: it is empty or no text.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        present = ", ".join(sorted(Path(n).stem for n in file_names(path.parent) if _is_list(n)))
+        lists = sorted(Path(n).stem for n in file_names(path.parent) if n.endswith(".txt"))
         raise FileNotFoundError(
-            f"there is no list {path}; lists there: {present or 'none'}; see {option}"
+            f"there is no list {path}; lists there: {', '.join(lists) or 'none'}; see {option}"
         ) from error
     except PermissionError as error:
         raise _denied(path) from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"the list {path} is no text ({error}); expected one name a line") from (
-            error
-        )
-    lines = tuple(line.strip() for line in text.splitlines() if line.strip())
+        raise ValueError(
+            f"the list {path} is no text ({error}); expected one name a line"
+        ) from error
+    lines = tuple(composed(line.strip()) for line in text.splitlines() if line.strip())
     if not lines:
         raise ValueError(f"the list {path} is empty; expected one image name a line")
     return lines
 
 
-def _is_list(name: str) -> bool:
-    return name.endswith(".txt")
+def composed(name: str) -> str:
+    """Write accents as Windows and Linux do: macOS stores a letter and its accent apart."""
+    return unicodedata.normalize("NFC", name)
+
+
+def name_in(line: str, stems: Container[str]) -> str | None:
+    """Return the name of an image that a line of a list means; None where it is not one name.
+
+    Args:
+        line: NAME, which may have spaces where there is such a file, or NAME with its ending.
+        stems: of the files that are there.
+    """
+    if line in stems:
+        return line
+    stem, ending = os.path.splitext(line)
+    if ending.lower() in IMAGE_ENDINGS:
+        line = stem
+    single = "/" not in line and len(line.split()) == 1
+    return line if single or line in stems else None
+
+
+def names_in(lines: Sequence[str], path: Path, stems: Container[str] = ()) -> tuple[str, ...]:
+    """Return the names of images that the lines of the list `path` mean, see `name_in`.
+
+    Raises:
+        ValueError: a line is something else.
+    """
+    names = [name_in(line, stems) for line in lines]
+    wrong = [line for line, name in zip(lines, names, strict=True) if name is None]
+    if wrong:
+        raise ValueError(f"{path}: expected one name a line, got {shortened(wrong)}")
+    return tuple(name for name in names if name is not None)
+
+
+def two_paths(line: str) -> tuple[PurePosixPath, PurePosixPath] | None:
+    """Return the two paths, of an image and its mask, that a line of a list means."""
+    match = re.fullmatch(r"(.*/.*\.\w+);?\s+(.*/.*\.\w+);?", line)
+    return (PurePosixPath(match[1]), PurePosixPath(match[2])) if match else None
+
+
+def by_stem(folder: Path, endings: Sequence[str] = IMAGE_ENDINGS) -> dict[str, str]:
+    """List the files of a folder by their name without its ending, sorted.
+
+    Args:
+        folder: none of its files are read.
+        endings: in lower case, with the dot; where several files have a stem, the first one counts.
+    """
+    files = [name for name in file_names(folder) if Path(name).suffix.lower() in endings]
+    files.sort(key=lambda name: (Path(name).stem, -endings.index(Path(name).suffix.lower())))
+    return {composed(Path(name).stem): name for name in files}
 
 
 def require_unique(names: Sequence[str], where: str) -> None:
@@ -288,32 +396,9 @@ def require_unique(names: Sequence[str], where: str) -> None:
     raise ValueError(f"{where} names an image twice: {shortened(twice)}")
 
 
-def shortened(items: Sequence[object]) -> str:
-    """The first few of many, and how many more there are."""
+def shortened(items: Iterable[object]) -> str:
+    """Name the first few of many, and how many more there are."""
+    items = list(items)
     shown = ", ".join(str(item) for item in items[:_SHOWN])
     rest = len(items) - _SHOWN
     return f"{shown} and {rest} more" if rest > 0 else shown
-
-
-def require_names(lines: Sequence[str], path: Path) -> tuple[str, ...]:
-    """The lines of the list `path`, each a single name without a folder.
-
-    Raises:
-        ValueError: a line is something else.
-    """
-    wrong = [line for line in lines if len(line.split()) > 1 or "/" in line]
-    if wrong:
-        raise ValueError(f"{path}: expected one name a line, got {shortened(wrong)}")
-    return tuple(lines)
-
-
-def by_stem(folder: Path, endings: Sequence[str]) -> dict[str, str]:
-    """The files of a folder by their name without its ending, sorted.
-
-    Args:
-        folder: none of its files are read.
-        endings: in lower case, with the dot; where several files have a stem, the last one counts.
-    """
-    files = [name for name in file_names(folder) if Path(name).suffix.lower() in endings]
-    files.sort(key=lambda name: (Path(name).stem, endings.index(Path(name).suffix.lower())))
-    return {Path(name).stem: name for name in files}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,31 +11,31 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table as RichTable
 
 from data.collage import Collage, CollageConfig
 from data.dataset import VOID, CorruptSample, Sample, SegmentationDataset, Split
 from data.kinds import DataConfig, config_to_dict
-from data.paired import Layout, Pair, Table, check_size, to_labels
+from data.paired import Layout, Pair, RootedConfig, Table, check_size, to_labels
 from data.reading import (
     absent,
-    image_size,
+    image_header,
     map_files,
     read_ids,
     read_image,
+    read_palette,
     require_unique,
     shortened,
 )
-
-# A contact sheet: many samples of a data set in one picture, each beside its mask.
 
 Picture = NDArray[np.uint8]
 
 
 def overlay(sample: Sample, palette: Picture, opacity: float = 0.6) -> Picture:
-    """The image under the colours of its labels; void is white.
+    """Lay the colours of its labels over an image; void is white.
 
     Args:
         sample: with mask ids in 0..255.
@@ -52,7 +53,7 @@ def overlay(sample: Sample, palette: Picture, opacity: float = 0.6) -> Picture:
 
 
 def contact_sheet(dataset: SegmentationDataset, count: int, columns: int, cell: int) -> Image.Image:
-    """The first samples of a data set, row by row; a cell is an image and its overlay.
+    """Draw the first samples of a data set, row by row: image, overlay, and the name below.
 
     Args:
         dataset: what to show.
@@ -68,13 +69,13 @@ def contact_sheet(dataset: SegmentationDataset, count: int, columns: int, cell: 
             raise ValueError(f"{name} must be at least 1, got {value}")
     count = min(count, len(dataset))
     columns = min(columns, count)
-    gap = 4
-    rows = -(-count // columns)
-    width, height = columns * (2 * cell + gap) + gap, rows * (cell + gap) + gap
-    sheet = Image.new("RGB", (width, height), (255, 255, 255))
+    gap, line = 4, 12
+    wide, high = 2 * cell + gap, cell + line + gap
+    sheet = Image.new("RGB", (columns * wide + gap, -(-count // columns) * high + gap), "white")
+    draw = ImageDraw.Draw(sheet)
     for i in range(count):
         sample = dataset[i]
-        left, top = i % columns * (2 * cell + gap) + gap, i // columns * (cell + gap) + gap
+        left, top = i % columns * wide + gap, i // columns * high + gap
         photograph = Image.fromarray(sample.image.permute(1, 2, 0).numpy())
         labelled = Image.fromarray(overlay(sample, dataset.palette))
         factor = cell / max(photograph.size)
@@ -82,6 +83,10 @@ def contact_sheet(dataset: SegmentationDataset, count: int, columns: int, cell: 
         sheet.paste(photograph.resize(size, Image.Resampling.BICUBIC), (left, top))
         # Nearest: a mixed colour would look like another class.
         sheet.paste(labelled.resize(size, Image.Resampling.NEAREST), (left + cell, top))
+        name = sample.name
+        while len(name) > 1 and draw.textlength(name) > 2 * cell:
+            name = name[:-1]
+        draw.text((left, top + cell), name, fill="black")
     return sheet
 
 
@@ -89,6 +94,8 @@ def contact_sheet(dataset: SegmentationDataset, count: int, columns: int, cell: 
 
 Track = Callable[[Iterable[Any], int], Iterable[Any]]
 """Passes an iterable of a known length through, to show how far it is."""
+
+ENOUGH = 5  # masks of which all have the same void
 
 
 @dataclass(frozen=True)
@@ -106,22 +113,28 @@ class Problem:
 
 @dataclass(frozen=True)
 class Finding:
-    """What reading one sample gave.
+    """The contents of one sample.
 
     Attributes:
         pixels: (256,) int64, how many pixels each class id has; none where the mask is unusable.
         size: (H, W) of the mask.
         problems: with its files.
+        turned: the photograph is turned, as its EXIF data say.
+        void: a digest of the places without a label.
+        colours: the colours that the mask's own palette gives to its class ids.
     """
 
     pixels: NDArray[np.int64] | None
-    size: tuple[int, ...]
-    problems: tuple[Problem, ...]
+    size: tuple[int, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    turned: bool = False
+    void: bytes = b""
+    colours: tuple[tuple[int, tuple[int, ...]], ...] = ()
 
 
 @dataclass
 class SplitReport:
-    """What a split holds, and what is wrong with it.
+    """The contents of a split, and what is wrong with it.
 
     Attributes:
         split: its name.
@@ -132,6 +145,7 @@ class SplitReport:
         pixels: (256,) int64, pixels of each class id.
         images: (256,) int64, readable samples that show each class id.
         sides: the smallest and the largest side of any mask, pixels.
+        turned: names of the photographs that are turned, as their EXIF data say.
         problems: all of them.
     """
 
@@ -143,9 +157,10 @@ class SplitReport:
     pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(VOID + 1, np.int64))
     images: NDArray[np.int64] = field(default_factory=lambda: np.zeros(VOID + 1, np.int64))
     sides: tuple[int, int] | None = None
+    turned: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
-    def add(self, finding: Finding) -> None:
+    def add(self, name: str, finding: Finding) -> None:
         """Count one sample."""
         self.problems.extend(finding.problems)
         if finding.pixels is None:
@@ -155,9 +170,10 @@ class SplitReport:
         self.images += finding.pixels > 0
         low, high = self.sides or finding.size[:2]
         self.sides = min(low, *finding.size), max(high, *finding.size)
+        self.turned += [name] if finding.turned else []
 
     def share(self, label: int) -> float:
-        """The part of the labelled pixels that a class has, 0..1."""
+        """Return the part of the labelled pixels that a class has, 0..1."""
         labelled = int(self.pixels[:VOID].sum())
         return int(self.pixels[label]) / labelled if labelled else 0.0
 
@@ -178,19 +194,42 @@ def inspect(pair: Pair, *, table: Table, decode: bool) -> Finding:
     """
     problems: list[Problem] = []
     size = labels = None
+    turned = False
     try:
-        size = read_image(pair.image).shape[:2] if decode else image_size(pair.image)
+        *size, orientation = image_header(pair.image)
+        turned = orientation > 1
+        if decode:
+            read_image(pair.image)
     except (CorruptSample, OSError) as error:
         problems.append(Problem(str(pair.image), str(error)))
     try:
-        labels = to_labels(read_ids(pair.mask), table, pair.mask)
+        ids = read_ids(pair.mask)
+        labels = to_labels(ids, table, pair.mask)
         if size is not None:
-            check_size(pair, size, labels.shape)
+            check_size(pair, tuple(size), labels.shape)
     except (CorruptSample, OSError) as error:
         problems.append(Problem(str(pair.mask), str(error)))
     if problems or labels is None:
-        return Finding(None, (), tuple(problems))
-    return Finding(np.bincount(labels.ravel(), minlength=VOID + 1), labels.shape, ())
+        return Finding(None, problems=tuple(problems))
+    void = np.packbits(labels == VOID)
+    return Finding(
+        np.bincount(labels.ravel(), minlength=VOID + 1),
+        labels.shape,
+        turned=turned,
+        void=hashlib.sha256(void.tobytes()).digest() if void.any() else b"",
+        colours=_colours(pair.mask, np.unique(ids).tolist(), table),
+    )
+
+
+def _colours(path: Path, ids: list[int], table: Table) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    """The colours of the class ids in a mask's palette; none where two ids share one."""
+    palette = read_palette(path)
+    if palette is None:
+        return ()
+    shown = {i: tuple(palette[i].tolist()) for i in ids if table[i] != VOID and i < len(palette)}
+    if len(set(shown.values())) < len(shown):
+        return ()
+    return tuple((int(table[i]), colour) for i, colour in shown.items())
 
 
 def verify(
@@ -201,7 +240,7 @@ def verify(
     workers: int | None = None,
     track: Track = lambda items, _: items,
 ) -> list[SplitReport]:
-    """Check lists, counts, existence, sizes and ids of whole splits.
+    """Check lists, counts, existence, sizes, ids, voids and palettes of whole splits.
 
     Args:
         config: of the data set.
@@ -221,37 +260,38 @@ def verify(
     if isinstance(config, CollageConfig):
         return [_made(config, split, track) for split in splits]
     reports = [SplitReport(split) for split in splits]
-    layouts: list[Layout | None] = []
+    present: list[tuple[SplitReport, Layout]] = []
     errors: list[Exception] = []
     for report in reports:
         try:
-            layouts.append(config.layout(report.split))
+            present.append((report, config.layout(report.split)))
         except (OSError, ValueError) as error:
             errors.append(error)
-            layouts.append(None)
             report.problems.append(Problem(str(config.root), str(error)))
-    if len(errors) == len(reports):
+    if not present:
         raise errors[0]
-    present = [(report, layout) for report, layout in zip(reports, layouts, strict=True) if layout]
-    classes = config.label_set().classes
+    labels = config.label_set()
     for report, layout in present:
-        report.classes = classes
+        report.classes = labels.classes
         _check_listing(report, layout)
     _check_disjoint(present)
     # tune and report may be the same images: each is read once.
-    missing = set(absent(path for _, layout in present for path in _files(layout)))
+    missing = absent(path for _, layout in present for path in _files(layout))
     pairs = list(dict.fromkeys(pair for _, layout in present for pair in layout.pairs))
-    whole = [pair for pair in pairs if not {pair.image, pair.mask} & missing]
+    whole = [pair for pair in pairs if not {pair.image, pair.mask} & missing.keys()]
     examine = partial(inspect, table=present[0][1].table, decode=decode)
     findings = dict(zip(whole, track(map_files(examine, whole, workers), len(whole)), strict=True))
     for report, layout in present:
-        lost = dict.fromkeys(path for path in _files(layout) if path in missing)
         why = f"does not exist, but {layout.source} names it"
-        report.problems.extend(Problem(str(path), f"{path} {why}") for path in lost)
+        for path in dict.fromkeys(path for path in _files(layout) if path in missing):
+            report.problems.append(Problem(str(path), f"{missing[path]} {why}"))
         for pair in layout.pairs:
             if pair in findings:
-                report.add(findings[pair])
-        _check_labels(report, layout.source)
+                report.add(pair.name, findings[pair])
+        if report.read and not report.pixels[:VOID].any():
+            report.problems.append(Problem(layout.source, "no pixel of the split has a label"))
+    first = present[0][0]
+    first.problems += _suspicions(config, [report for report, _ in present], findings)
     return reports
 
 
@@ -283,9 +323,56 @@ def _check_disjoint(present: list[tuple[SplitReport, Layout]]) -> None:
             report.problems.append(Problem(layout.source, what))
 
 
-def _check_labels(report: SplitReport, source: str) -> None:
-    if report.read and not report.pixels[:VOID].any():
-        report.problems.append(Problem(source, "no pixel of the split has a label"))
+def _suspicions(
+    config: RootedConfig, reports: list[SplitReport], findings: dict[Pair, Finding]
+) -> Iterator[Problem]:
+    """Find what is well formed in every file and wrong in all of them together."""
+    where, labels = str(config.root), config.label_set()
+    pixels = np.sum([report.pixels for report in reports], axis=0)
+    never = [labels.classes[label] for label in labels.scored if not pixels[label]]
+    as_published = all(report.listed in report.published.values() for report in reports)
+    if never and pixels[:VOID].any() and not as_published:
+        void = pixels[VOID] / pixels.sum()
+        hint = (
+            f", and {100 * void:.1f} % of the pixels are void (255). If 255 is a class, write "
+            f'"ids": [0, 255] (what the masks store for each class) into classes.json'
+            if void and config.kind == "folder"
+            else ""
+        )
+        yield Problem(
+            where,
+            f"no mask holds the class {shortened(never)}{hint}. If it is absent on purpose, name "
+            'the others as "scored"',
+        )
+    voids = {(finding.void, finding.size) for finding in findings.values() if finding.size}
+    ((void_of_all, _),) = voids if len(voids) == 1 else ((b"", ()),)
+    count = sum(report.read for report in reports)
+    if void_of_all and pixels[:VOID].any() and count >= ENOUGH:
+        yield Problem(
+            where,
+            f"the same {pixels[VOID] // count} pixels are void in all {count} masks: are they a "
+            "class, or a stamp on the pictures?",
+        )
+    yield from _palettes(config, findings)
+
+
+def _palettes(config: RootedConfig, findings: dict[Pair, Finding]) -> Iterator[Problem]:
+    """Find palettes that show a class in the colour that another class has elsewhere."""
+    classes, known = config.label_set().classes, config.mask_palette()
+    owner: dict[tuple[int, ...], tuple[int, str]] = {}
+    if known is not None:
+        colours = enumerate(known[: len(classes)].tolist())
+        owner = {tuple(colour): (label, "the data set") for label, colour in colours}
+    for pair, finding in findings.items():
+        for label, colour in finding.colours:
+            other, place = owner.setdefault(colour, (label, pair.mask.name))
+            if other != label:
+                yield Problem(
+                    str(pair.mask),
+                    f"{pair.mask} shows {classes[label]} in the colour {colour}, which is that of "
+                    f"{classes[other]} in {place}: its ids are in another order",
+                )
+                break
 
 
 def _made(config: CollageConfig, split: Split, track: Track) -> SplitReport:
@@ -293,15 +380,16 @@ def _made(config: CollageConfig, split: Split, track: Track) -> SplitReport:
     report = SplitReport(split, classes=dataset.classes, listed=len(dataset))
     for index in track(range(len(dataset)), len(dataset)):
         mask = dataset[index].mask.numpy()
-        report.add(Finding(np.bincount(mask.ravel(), minlength=VOID + 1), mask.shape, ()))
+        found = Finding(np.bincount(mask.ravel(), minlength=VOID + 1), mask.shape)
+        report.add(dataset.names[index], found)
     return report
 
 
-# What `python -m data verify` found, for the eye and as JSON.
+# The reports of `python -m data verify`, for the eye and as JSON.
 
 
 def to_json(config: DataConfig, reports: list[SplitReport]) -> dict[str, Any]:
-    """Everything that was found, as plain values."""
+    """Return everything that was found, as plain values."""
     return {"data": config_to_dict(config), "splits": [_split(report) for report in reports]}
 
 
@@ -313,6 +401,7 @@ def _split(report: SplitReport) -> dict[str, Any]:
         "read": report.read,
         "sides": report.sides,
         "void": report.void,
+        "turned": report.turned,
         "classes": [
             {"name": name, "share": report.share(label), "images": int(report.images[label])}
             for label, name in enumerate(report.classes)
@@ -322,7 +411,7 @@ def _split(report: SplitReport) -> dict[str, Any]:
 
 
 def print_report(console: Console, reports: list[SplitReport], *, limit: int) -> None:
-    """A table of all splits, then what is wrong with each.
+    """Print a table of all splits, then what is wrong with each.
 
     Args:
         console: where to.
@@ -330,10 +419,12 @@ def print_report(console: Console, reports: list[SplitReport], *, limit: int) ->
         limit: problems of a split that are printed; the others are counted.
     """
     classes = next(report.classes for report in reports if report.classes)
-    table = RichTable("id", "class")
+    table = RichTable(box=SIMPLE, padding=(0, 1), pad_edge=False)
+    table.add_column("id", justify="right")
+    table.add_column("class", no_wrap=True, min_width=max(map(len, classes)))
     for report in reports:
-        table.add_column(f"{report.split}: pixels", justify="right")
-        table.add_column("images", justify="right")
+        table.add_column(f"{report.split}\npixels", justify="right", no_wrap=True)
+        table.add_column("\nimages", justify="right", no_wrap=True)
     for label, name in enumerate(classes):
         cells = [
             cell
@@ -357,8 +448,12 @@ def _line(report: SplitReport) -> str:
     editions = [name for name, count in report.published.items() if count == report.listed]
     known = f" (as {' or '.join(editions)})" if editions else ""
     low, high = report.sides or (0, 0)
-    found = f"{len(report.problems)} problems" if report.problems else "every file is well formed"
+    end = f"{len(report.problems)} problems" if report.problems else "every file is well formed"
+    turned = len(report.turned)
+    if turned:
+        whose = "image is turned as its" if turned == 1 else "images are turned as their"
+        end = f"{turned} {whose} EXIF data say: {shortened(report.turned)}; {end}"
     return (
         f"{report.split}: {report.listed} images{known}, {report.read} read, sides {low}..{high} "
-        f"px, {100 * report.void:.2f} % void; {found}"
+        f"px, {100 * report.void:.2f} % void; {end}"
     )

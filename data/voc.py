@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from data.dataset import LabelSet, Split, label_set_of
+import numpy as np
+from numpy.typing import NDArray
+
+from data.dataset import LabelSet, Split, label_set_of, voc_palette
 from data.paired import Layout, ListedConfig, Pair, label_table
-from data.reading import file_names, require_folders
+from data.reading import by_stem, name_in, require_folders, two_paths
 
 # Ids 0..20 (Everingham et al., The PASCAL Visual Object Classes Challenge, IJCV 2010).
 CLASSES = (
@@ -75,6 +78,10 @@ class VocConfig(ListedConfig):
         """Describe the 21 ids."""
         return label_set_of(CLASSES, self.scored)
 
+    def mask_palette(self) -> NDArray[np.uint8]:
+        """Return the colours of the development kit."""
+        return voc_palette()
+
     def list_of(self, split: Split) -> Path:
         """Return the file that lists the images of a split."""
         return list_path(self.root, getattr(self, f"{split}_list"))
@@ -106,31 +113,33 @@ class VocConfig(ListedConfig):
         # In the order in which they are tried.
         images = [self.root / "JPEGImages"]
         masks = [self.root / "SegmentationClass", *(self.root / folder for folder in extra)]
+        files = {folder: by_stem(folder, (".png",)) for folder in masks}
         if self.sbd is not None:
             images.append(self.sbd / "img")
             masks.append(self.sbd / "cls")
-        present = {folder: file_names(folder) for folder in (*images, *masks)}
+            files[masks[-1]] = by_stem(masks[-1], (".mat",))
+        files |= {folder: by_stem(folder) for folder in images}
+        stems = {stem for folder in images for stem in files[folder]}
 
-        def first(candidates: list[Path], otherwise: Path) -> Path:
-            there = (path for path in candidates if path.name in present[path.parent])
-            return next(there, otherwise)
+        def first(folders: list[Path], name: str, otherwise: Path) -> Path:
+            places = (f / files[f][name] for f in folders if name in files[f])
+            return next(places, otherwise)
 
         def pair(line: str) -> Pair:
-            words = line.split()
-            if len(words) == 1 and "/" not in line:
-                image_files = [folder / f"{line}.jpg" for folder in images]
-                endings = [".mat" if folder.name == "cls" else ".png" for folder in masks]
-                mask_files = [f / f"{line}{e}" for f, e in zip(masks, endings, strict=True)]
-                return Pair(
-                    line, first(image_files, image_files[0]), first(mask_files, mask_files[0])
-                )
-            if len(words) == 2 and all("/" in word for word in words):
+            if paths := two_paths(line):
                 # "/JPEGImages/x.jpg /SegmentationClassAug/x.png": below the root, in spite of the /
-                image, mask = (self.root / word.lstrip("/") for word in words)
-                return Pair(image.stem, image, first([masks[0] / mask.name], mask))
-            raise ValueError(
-                f"{path}: the line {line!r} is neither the name of an image nor two paths below "
-                "the root, of an image and its mask"
+                image, mask = (self.root / str(path).lstrip("/") for path in paths)
+                return Pair(image.stem, image, first(masks[:1], mask.stem, mask))
+            name = name_in(line, stems)
+            if name is None:
+                raise ValueError(
+                    f"{path}: the line {line!r} is neither the name of an image nor two paths "
+                    "below the root, of an image and its mask"
+                )
+            return Pair(
+                name,
+                first(images, name, images[0] / f"{name}.jpg"),
+                first(masks, name, masks[0] / f"{name}.png"),
             )
 
         path = self.list_of(split)

@@ -7,18 +7,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
-import numpy as np
 import torch
 import tyro
-from PIL import Image, ImageOps
 from rich.progress import Progress
 from torch import Tensor
 
 from data import voc
 from data.dataset import CorruptSample, LabelSet
-from data.folder import IMAGE_ENDINGS
 from data.kinds import label_set
-from data.reading import naming
+from data.reading import IMAGE_ENDINGS, file_names, read_image
 from eval.inference import InferenceConfig, batches_by_size, check_possible, infer_each
 from eval.prediction_files import Kind, Picture, PredictionFiles
 from models import CrfConfig
@@ -39,7 +36,8 @@ def photographs(paths: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found += sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_ENDINGS)
+            files = sorted(path / name for name in file_names(path))
+            found += [file for file in files if file.suffix.lower() in IMAGE_ENDINGS]
         elif path.is_file():
             found.append(path)
         else:
@@ -59,29 +57,6 @@ def photographs(paths: Sequence[Path]) -> list[Path]:
                 "their image: predict them into two folders, or rename one."
             )
     return found
-
-
-def read_photograph(path: Path) -> Picture:
-    """A photograph as a viewer shows it: (H, W, 3) uint8, RGB in 0..255.
-
-    Turned as its EXIF data say, so a result lies over the picture as people see it (a mask drawn
-    over the unturned pixels does not). Grey gets three channels; what is transparent shows white.
-
-    Raises:
-        CorruptSample: truncated, no image, or of more than 8 bits a channel; names the file.
-        OSError: it cannot be opened.
-    """
-    with naming(path, "an image"), Image.open(path) as file:
-        if file.mode.startswith(("I", "F")):
-            raise CorruptSample(
-                f"{path} has mode {file.mode}, more than 8 bits a channel: convert it to 8 bits "
-                "first, because which grey is white is not known."
-            )
-        picture = ImageOps.exif_transpose(file)
-        if picture.has_transparency_data:
-            white = Image.new("RGBA", picture.size, "white")
-            picture = Image.alpha_composite(white, picture.convert("RGBA"))
-        return np.asarray(picture.convert("RGB"))
 
 
 # `python -m eval predict`: masks, overlays and probabilities of anyone's images.
@@ -180,7 +155,7 @@ def predict(options: PredictOptions) -> list[Path]:
         def readable() -> Iterator[Photograph]:
             for path in paths:
                 try:
-                    yield Photograph(path, read_photograph(path))
+                    yield Photograph(path, read_image(path))
                 except (CorruptSample, OSError) as error:
                     progress.console.print(f"left out: {error}", markup=False)
                     progress.advance(task)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from data import SegmentationDataset
 from data.dataset import VOID, LabelSet
-from data.reading import read_ids
-from eval.predict import photographs, read_photograph
+from data.reading import read_ids, read_image
+from eval.predict import photographs
 from eval.prediction_files import SMALLEST, Ids, Picture, read_probabilities
 from models import Segmenter
 
@@ -230,7 +230,7 @@ def image_tensor(pixels: Picture) -> Tensor:
 
 
 def _photograph(path: Path) -> Callable[[], Picture]:
-    return lambda: read_photograph(path)
+    return lambda: read_image(path)
 
 
 def _with_truths(

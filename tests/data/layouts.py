@@ -128,7 +128,7 @@ def write_folder(root: Path, count: int = 40) -> None:
     """Images n00, n01, ... of 3 x 4 in two classes, half of them PNG, without lists."""
     for k in range(count):
         ids = np.full((3, 4), k % 2)
-        ids[0, 0] = 255
+        ids[0, k % 4] = 255
         ending = "png" if k % 2 else "JPG"
         write_image(root / "images" / f"n{k:02d}.{ending}", 3, 4)
         write_mask(root / "masks" / f"n{k:02d}.png", ids)

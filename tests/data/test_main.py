@@ -22,7 +22,7 @@ def test_show_every_data_set(tmp_path, tiny_voc, capsys):
     arguments = f"show collage --out {out} --count 4 --cell 40 --data.size 32 --data.num-train 3"
     assert main(arguments.split()) == 0
     with Image.open(out) as picture:
-        assert picture.size == (3 * 84 + 4, 48)
+        assert picture.size == (3 * 84 + 4, 60)
     assert "wrote" in capsys.readouterr().out
     roots = {"voc": tiny_voc.root, **{name: tmp_path / name for name in LAYOUTS}}
     for name, root in roots.items():
@@ -62,7 +62,7 @@ def test_verify_ends_with_1_where_anything_is_wrong(tmp_path, capsys):
     [
         ("verifi voc", "Did you mean 'verify'?"),
         ("verify imagenet", "choose one of collage, voc"),
-        ("verify --help", "no data set given"),
+        ("verify", "no data set given"),
         ("verify collage x", "lies in no folder"),
         ("verify voc x --data.root y", "two folders were given"),
         ("verify voc --workers -1", "--workers must be at least 0"),

@@ -14,7 +14,7 @@ from scipy.io import savemat
 from data import VOID, CorruptSample, Sample, SegmentationDataset, label_pixels, paired, reading
 from data.dataset import label_set_of
 from data.paired import to_labels
-from data.reading import image_size, read_ids, read_image, read_lines, require_folders
+from data.reading import image_header, read_ids, read_image, read_lines, require_folders
 from tests.data.layouts import as_nobody, truncate, write_image, write_lines, write_mask, write_sbd
 
 IDS = np.random.default_rng(0).integers(0, 21, size=(40, 40))
@@ -26,7 +26,7 @@ def test_images_and_masks(tmp_path):
     write_sbd(tmp_path / "c.mat", np.array([[0, 20], [3, 4], [5, 6]]))
     write_sbd(tmp_path / "d.mat", np.array([[1, 2, 3]]))
     assert read_image(tmp_path / "a.png").shape == (3, 5, 3)
-    assert image_size(tmp_path / "a.png") == (3, 5)
+    assert image_header(tmp_path / "a.png") == (3, 5, 1)
     assert read_ids(tmp_path / "m.png").tolist() == [[0, 1, 2], [3, 4, 5]]
     assert read_ids(tmp_path / "c.mat").tolist() == [[0, 20], [3, 4], [5, 6]]
     assert read_ids(tmp_path / "d.mat").tolist() == [[1, 2, 3]]
@@ -60,7 +60,7 @@ def test_a_truncated_or_changed_mask_is_named(tmp_path, name, keep):
 
 def test_what_is_no_image_or_mask_is_named(tmp_path, monkeypatch):
     (tmp_path / "a.jpg").write_text("<html>404</html>")
-    for read in (read_image, image_size):
+    for read in (read_image, image_header):
         with pytest.raises(CorruptSample, match=r"a\.jpg cannot be decoded"):
             read(tmp_path / "a.jpg")
     write_image(tmp_path / "a.png", 20, 20)
@@ -100,7 +100,7 @@ def test_absent_files_are_found_in_order_with_one_listing_a_folder(tmp_path, mon
         return real(folder)
 
     monkeypatch.setattr("data.reading.os.listdir", counted)
-    assert reading.absent(wanted) == wanted[1:]
+    assert list(reading.absent(wanted)) == wanted[1:]
     assert sorted(calls) == [tmp_path / "a", tmp_path / "b"]
 
 

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from data import CollageConfig
-from data.dataset import CorruptSample, voc_palette
+from data.dataset import voc_palette
 from data.kinds import label_set
-from eval.predict import photographs, read_photograph
+from eval.predict import photographs
 from eval.prediction_files import Probabilities, overlay, read_probabilities, write_probabilities
 from tests.eval.tiny_checkpoint import write_photograph
 
@@ -21,6 +20,7 @@ def test_files_and_folders_are_read_in_order(tmp_path: Path) -> None:
     for name in ("b.png", "a.JPEG", "below/c.png"):
         write_photograph(tmp_path / "folder" / name, 4, 5)
     (tmp_path / "folder" / "notes.txt").write_text("no image")
+    (tmp_path / "folder" / "._b.png").write_text("what a Mac leaves beside a file")
     write_photograph(tmp_path / "z.png", 4, 5)
     found = photographs([tmp_path / "z.png", tmp_path / "folder"])
     assert [path.name for path in found] == ["z.png", "a.JPEG", "b.png"]
@@ -38,36 +38,6 @@ def test_paths_without_an_image_and_two_images_of_one_stem_are_refused(tmp_path:
         write_photograph(tmp_path / folder / "cat.png", 4, 5)
     with pytest.raises(ValueError, match=r"one.cat\.png and .*two.cat\.png are both called 'cat'"):
         photographs([tmp_path / "one", tmp_path / "two"])
-
-
-def test_a_photograph_becomes_what_a_viewer_shows(tmp_path: Path) -> None:
-    def read(picture: Image.Image, **options: Any) -> np.ndarray:
-        picture.save(tmp_path / "odd.png", **options)
-        return np.asarray(read_photograph(tmp_path / "odd.png"))
-
-    grey = np.arange(20, dtype=np.uint8).reshape(4, 5)
-    assert np.array_equal(read(Image.fromarray(grey)), np.stack([grey] * 3, axis=2))
-    transparent = np.full((4, 5, 4), 9, dtype=np.uint8)
-    transparent[0, :, 3], transparent[1:, :, 3] = 0, 255
-    found = read(Image.fromarray(transparent))
-    assert (found[0] == 255).all()  # white shows through
-    assert (found[1:] == 9).all()
-    indexed = Image.fromarray(grey).convert("P")
-    indexed.putpalette(voc_palette().tobytes())
-    assert np.array_equal(read(indexed), voc_palette()[grey])
-    turned = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
-    exif = Image.fromarray(turned).getexif()
-    exif[0x0112] = 6  # the top of the scene is on the right of the file
-    assert np.array_equal(read(Image.fromarray(turned), exif=exif), np.rot90(turned, -1))
-
-
-def test_damaged_and_sixteen_bit_files_are_named(tmp_path: Path) -> None:
-    (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n and nothing more")
-    with pytest.raises(CorruptSample, match=r"cut\.png cannot be decoded as an image"):
-        read_photograph(tmp_path / "cut.png")
-    Image.fromarray(np.zeros((4, 5), dtype=np.uint16)).save(tmp_path / "deep.png")
-    with pytest.raises(CorruptSample, match=r"deep\.png has mode I;16, more than 8 bits"):
-        read_photograph(tmp_path / "deep.png")
 
 
 def test_an_overlay_mixes_and_outlines() -> None:

@@ -1,0 +1,248 @@
+"""Files as people have them: one reader for training, prediction and verify, and plain words."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data import CamVidConfig, CorruptSample, FolderConfig, VocConfig, build
+from data.__main__ import main
+from data.dataset import voc_palette
+from data.reading import image_header, read_image, read_lines
+from data.verify import verify
+from tests.data.layouts import write_camvid, write_folder, write_lines, write_mask
+
+ORIENTATION = 0x0112
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write_folder(tmp_path / "mine")
+    return tmp_path / "mine"
+
+
+def train(root: Path) -> tuple[str, ...]:
+    return build(FolderConfig(root), "train").names
+
+
+def write_lists(root: Path, *names: str) -> None:
+    for split, lines in (("train", names), ("tune", ("n01",)), ("report", ("n07",))):
+        write_lines(root / f"{split}.txt", *lines)
+
+
+def whats(root: Path) -> str:
+    reports = verify(FolderConfig(root), ("train", "tune", "report"))
+    return "\n".join(problem.what for report in reports for problem in report.problems)
+
+
+# Pixels
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "tif", "webp"])
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_a_photograph_is_turned_as_a_viewer_turns_it(tmp_path, ending, orientation):
+    pixels = np.zeros((16, 24, 3), dtype=np.uint8)
+    pixels[:8, :8] = 255  # the upper left corner
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    path = tmp_path / f"a.{ending}"
+    Image.fromarray(pixels).save(path, exif=exif, quality=95)
+    image = read_image(path)
+    expected = np.rot90(pixels, 2 if orientation == 3 else -1)
+    assert image.shape[:2] == expected.shape[:2] == image_header(path)[:2]
+    assert (abs(image.astype(int) - expected) < 60).all()
+
+
+def test_a_damaged_orientation_does_not_cost_the_photograph(tmp_path):
+    Image.new("RGB", (8, 4)).save(tmp_path / "a.jpg", exif=b"Exif\0\0nonsense")
+    assert read_image(tmp_path / "a.jpg").shape == (4, 8, 3)
+    assert image_header(tmp_path / "a.jpg") == (4, 8, 1)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_more_than_8_bits_a_channel_are_refused(tmp_path, mode):
+    values = np.full((4, 6), 1000, dtype={"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode])
+    path = tmp_path / ("a.png" if mode == "I;16" else "a.tif")
+    Image.fromarray(values).save(path)
+    with pytest.raises(CorruptSample, match=r"a\.(png|tif) has more than 8 bits a channel"):
+        read_image(path)
+
+
+def test_what_is_transparent_shows_white_and_cmyk_is_converted(tmp_path):
+    clear = Image.new("RGBA", (6, 4), (255, 0, 0, 0))
+    clear.putpixel((0, 0), (10, 20, 30, 255))
+    clear.save(tmp_path / "a.png")
+    image = read_image(tmp_path / "a.png")
+    assert image[0, 0].tolist() == [10, 20, 30]
+    assert (image[1:] == 255).all()
+    grey = Image.new("LA", (6, 4), (90, 255))
+    grey.save(tmp_path / "g.png")
+    assert (read_image(tmp_path / "g.png") == 90).all()
+    indexed = Image.new("P", (6, 4), 15)
+    indexed.putpalette(voc_palette().tobytes())
+    indexed.save(tmp_path / "p.png")
+    assert (read_image(tmp_path / "p.png") == voc_palette()[15]).all()
+    colour = Image.new("RGB", (16, 16), (200, 100, 50))
+    colour.convert("CMYK").save(tmp_path / "c.jpg", quality=100)
+    assert abs(read_image(tmp_path / "c.jpg").astype(int) - [200, 100, 50]).max() < 8
+
+
+def test_verify_names_turned_photographs(tmp_path, capsys):
+    write_folder(tmp_path, count=40)
+    exif = Image.Exif()
+    exif[ORIENTATION] = 3
+    Image.new("RGB", (4, 3)).save(tmp_path / "images" / "n00.JPG", exif=exif)
+    assert main(["verify", "folder", str(tmp_path)]) == 0
+    assert "1 image is turned as its EXIF data say: n00" in capsys.readouterr().out
+    exif[ORIENTATION] = 6
+    Image.new("RGB", (4, 3)).save(tmp_path / "images" / "n00.JPG", exif=exif)
+    assert "a mask that was drawn over the unturned pixels" in whats(tmp_path)
+
+
+# Names
+
+
+def test_endings_in_other_cases_are_read(root, tiny_voc, tmp_path):
+    mask, name = root / "masks" / "n02.png", "n02"
+    mask.rename(mask.with_suffix(".PNG"))
+    assert name in train(root)
+    tiny_voc.image("a").rename(tiny_voc.image("a").with_suffix(".JPG"))
+    tiny_voc.mask("a").rename(tiny_voc.mask("a").with_suffix(".PNG"))
+    assert build(VocConfig(tiny_voc.root), "train")[0].name == "a"
+    write_camvid(tmp_path / "camvid")
+    frame = tmp_path / "camvid" / "trainannot" / "f1.png"
+    frame.rename(frame.with_suffix(".PNG"))
+    assert build(CamVidConfig(tmp_path / "camvid"), "train")[0].name == "f1"
+
+
+def test_names_in_lists_may_have_spaces_and_endings(root, tiny_voc):
+    for folder, ending in (("images", "JPG"), ("masks", "png")):
+        (root / folder / f"n02.{ending}").rename(root / folder / f"IMG 0012.{ending}")
+    write_lists(root, "IMG 0012", "n03.png", "n04.JPG")
+    assert train(root) == ("IMG 0012", "n03", "n04")
+    tiny_voc.image("b").rename(tiny_voc.image("b c"))
+    tiny_voc.mask("b").rename(tiny_voc.mask("b c"))
+    tiny_voc.write_list("train", "a.jpg", "b c")
+    assert build(VocConfig(tiny_voc.root), "train").names == ("a", "b c")
+
+
+def test_an_absent_file_names_what_is_there(root):
+    write_lists(root, "N03", "n99.jpg")
+    with pytest.raises(FileNotFoundError, match=r"N03\.jpg \(there is n03\.png\)"):
+        train(root)
+    write_lists(root, "n99.jpg")
+    with pytest.raises(FileNotFoundError, match=r"images/n99\.jpg, "):
+        train(root)
+
+
+def test_files_that_begin_with_a_dot_are_no_images(root):
+    before = train(root)
+    for name in ("images/._n02.JPG", "masks/._n02.png", "images/.DS_Store"):
+        (root / name).write_bytes(b"\0\5\26\7" * 1000)
+    assert train(root) == before
+    assert whats(root) == ""
+
+
+def test_letters_with_accents_are_the_same_in_both_spellings(root):
+    decomposed, composed = (unicodedata.normalize(form, "caf\u00e9") for form in ("NFD", "NFC"))
+    for folder, ending in (("images", "JPG"), ("masks", "png")):
+        (root / folder / f"n02.{ending}").rename(root / folder / f"{decomposed}.{ending}")
+    write_lists(root, composed)
+    assert train(root) == (composed,)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
+def test_lists_and_classes_are_read_in_the_encodings_of_editors(root, encoding):
+    (root / "l.txt").write_text("n02\nM\u00fcller\n", encoding=encoding)
+    assert read_lines(root / "l.txt", "") == ("n02", "M\u00fcller")
+    (root / "classes.json").write_text('["gr\u00fcn", "blau"]', encoding=encoding)
+    assert build(FolderConfig(root), "train").classes == ("gr\u00fcn", "blau")
+
+
+# What verify says
+
+
+def test_masks_of_0_and_255_are_no_classes_and_classes_json_can_say_that_they_are(root, capsys):
+    for k, path in enumerate(sorted((root / "masks").iterdir())):
+        ids = np.zeros((3, 4))
+        ids[k % 3, 1:3] = 255
+        write_mask(path, ids)
+    (root / "classes.json").write_text('["road", "crack"]')
+    assert main(["verify", "folder", str(root)]) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "no mask holds the class crack, and 16.7 % of the pixels are void (255)" in said
+    assert '"ids": [0, 255]' in said
+    (root / "classes.json").write_text('{"names": ["road", "crack"], "ids": [0, 255]}')
+    assert main(["verify", "folder", str(root)]) == 0
+    assert np.unique(build(FolderConfig(root), "train")[0].mask).tolist() == [0, 1]
+    for wrong in ([0], [0, 0], [0, 256], "ab"):
+        (root / "classes.json").write_text(json.dumps({"names": ["road", "crack"], "ids": wrong}))
+        with pytest.raises(ValueError, match=r"ids must be 2 different ids of 0\.\.255"):
+            build(FolderConfig(root), "train")
+
+
+def test_a_class_that_never_occurs_is_a_problem_unless_it_is_not_scored(root):
+    (root / "classes.json").write_text('["ground", "tree", "car"]')
+    assert "no mask holds the class car" in whats(root)
+    (root / "classes.json").write_text(
+        '{"names": ["ground", "tree", "car"], "scored": ["ground", "tree"]}'
+    )
+    assert whats(root) == ""
+
+
+def test_void_at_the_same_pixels_of_every_mask_is_a_problem(root):
+    for k, path in enumerate(sorted((root / "masks").iterdir())):
+        ids = np.full((3, 4), k % 2)
+        ids[2] = 255
+        write_mask(path, ids)
+    assert "the same 4 pixels are void in all" in whats(root)
+
+
+def test_palettes_that_contradict_each_other_or_the_colours_are_named(root, tiny_voc):
+    colours = np.array([[0, 0, 0], [0, 128, 0]], dtype=np.uint8)
+
+    def write(path: Path, palette: np.ndarray) -> None:
+        with Image.open(path) as mask:
+            ids = np.array(mask)
+        ids[ids == 255] = 0
+        picture = Image.fromarray(ids).convert("P")
+        picture.putpalette(palette.tobytes())
+        picture.save(path)
+
+    for path in (root / "masks").iterdir():
+        write(path, colours)
+    assert whats(root) == ""
+    write(root / "masks" / "n03.png", colours[::-1])
+    assert "n03.png shows tree in the colour (0, 0, 0), which is that of ground in" in whats(root)
+    for path in (root / "masks").iterdir():
+        write(path, colours[::-1])
+    assert whats(root) == ""  # nobody says otherwise
+    (root / "classes.json").write_text(
+        json.dumps({"names": ["ground", "tree"], "colours": colours.tolist()})
+    )
+    assert "shows ground in the colour (0, 128, 0), which is that of tree in the" in whats(root)
+
+
+def test_the_table_has_whole_names(tiny_voc, capsys):
+    tiny_voc.write_list("report", "a")
+    main(["verify", "voc", str(tiny_voc.root)])
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in ("background", "pottedplant", "diningtable"))
+
+
+@pytest.mark.parametrize("command", ["show", "verify", "prepare", "download"])
+def test_help_without_a_name_is_help(command, capsys):
+    assert main([command, "--help"]) == 0
+    assert "usage: python -m data" in capsys.readouterr().out
+
+
+def test_show_says_in_words_what_it_drew(root, tmp_path, capsys):
+    assert main(["show", "folder", str(root), "--out", str(tmp_path / "s.png")]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "24 of 27 images of folder, train" in printed
+    assert "(" not in printed
