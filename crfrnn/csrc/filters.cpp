@@ -44,6 +44,11 @@ float* splat_and_blur(const Lattice& lattice, const Part& part, int64_t labels, 
     team.for_parts(pieces, bound, [&](int64_t begin, int64_t end) {
         loops().splat(lattice, labels, count, factors, v, values, begin, end);
     });
+    return blur_all(lattice, part, width, transposed, values, blurred, team);
+}
+
+float* blur_all(const Lattice& lattice, const Part& part, int64_t width, bool transposed,
+                float* values, float* blurred, Team& team) {
     // The missing neighbour.
     for (float* const table : {values, blurred})
         std::fill_n(table + lattice.vertices * width, width, 0.0f);
@@ -51,7 +56,7 @@ float* splat_and_blur(const Lattice& lattice, const Part& part, int64_t labels, 
         const int direction = transposed ? lattice.size - 1 - step : step;
         const int32_t* stencil =
             lattice.stencils + direction * (lattice.vertices + 1) * lattice.width;
-        team.for_rows(part.last - part.first, grain, [&](int64_t begin, int64_t end) {
+        team.for_rows(part.last - part.first, GRAIN / width + 1, [&](int64_t begin, int64_t end) {
             loops().blur(stencil, lattice.taps, lattice.width, width, values, blurred,
                          part.first + begin, part.first + end);
         });
@@ -67,16 +72,16 @@ void scale_rows(const float* factor, int64_t labels, const float* v, float* scal
     });
 }
 
-void convolve_axis(const Taps& taps, int64_t before, int64_t size, int64_t length, const float* v,
-                   float* out, Team& team) {
+void correlate_axis(const Axis& axis, int64_t before, int64_t length, const float* v, float* out,
+                    Team& team) {
     const int64_t strips = (length + COLUMNS - 1) / COLUMNS;
-    const int64_t grain = GRAIN / (size * std::min(length, COLUMNS)) + 1;
+    const int64_t grain = GRAIN / (axis.out_size * std::min(length, COLUMNS)) + 1;
     team.for_rows(before * strips, grain, [&](int64_t begin, int64_t end) {
         for (int64_t unit = begin; unit < end; ++unit) {
-            const int64_t first = unit % strips * COLUMNS;
-            const int64_t at = unit / strips * size * length + first;
-            loops().convolve(v + at, taps.middle, taps.radius, size, length,
-                             std::min(COLUMNS, length - first), 0, size, out + at, length);
+            const int64_t first = unit % strips * COLUMNS, image = unit / strips;
+            loops().correlate(axis, v + image * axis.in_size * length + first, length,
+                              std::min(COLUMNS, length - first), 0, axis.out_size,
+                              out + image * axis.out_size * length + first, length);
         }
     });
 }
@@ -87,7 +92,7 @@ const float* convolve_axes(const Separable& kernel, int64_t batch, int64_t label
     for (int axis = 0; axis < kernel.axes; ++axis) {
         const int64_t size = kernel.shape[axis];
         length /= size;
-        convolve_axis(taps_of(kernel, axis), before, size, length, v, to[axis % 2], team);
+        correlate_axis(axis_of(kernel, axis), before, length, v, to[axis % 2], team);
         before *= size;
         v = to[axis % 2];
     }

@@ -30,6 +30,16 @@ float* splat_and_blur(const Lattice& lattice, const Part& part, int64_t labels, 
 void scale_rows(const float* factor, int64_t labels, const float* v, float* scaled, int64_t rows,
                 Team& team);
 
+// Taps along an axis: the middle one, and how far they reach on both sides of it.
+struct Taps {
+    const float* middle;
+    int64_t radius;
+};
+
+// B_d ... B_0, between the two buffers (M + 1, width), of which that with the result is returned.
+float* blur_all(const Lattice& lattice, const Part& part, int64_t width, bool transposed,
+                float* values, float* blurred, Team& team);
+
 // Taps of one axis of a kernel.
 inline Taps taps_of(const Separable& kernel, int axis) {
     const float* taps = kernel.taps;
@@ -37,9 +47,15 @@ inline Taps taps_of(const Separable& kernel, int axis) {
     return {taps + kernel.radii[axis] + PADDING, kernel.radii[axis]};
 }
 
-// One axis of the separable filter: v (before, size, length) -> out.
-void convolve_axis(const Taps& taps, int64_t before, int64_t size, int64_t length, const float* v,
-                   float* out, Team& team);
+// One axis of the grid.
+inline Axis axis_of(const Separable& kernel, int axis) {
+    const Taps taps = taps_of(kernel, axis);
+    return {taps.middle, taps.radius, 1, 1, 0, kernel.shape[axis], kernel.shape[axis]};
+}
+
+// One axis of the separable filter: v (before, in_size, length) -> out.
+void correlate_axis(const Axis& axis, int64_t before, int64_t length, const float* v, float* out,
+                    Team& team);
 
 // All axes, which alternate between the two buffers, beginning with the first; returns the one
 // that the last axis ends in.

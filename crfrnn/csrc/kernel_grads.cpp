@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "filters.h"
-#include "patches.h"
 
 namespace crfrnn {
 
@@ -85,27 +84,16 @@ void add_separable_dots(const Separable& kernel, const Images& images, int64_t b
     const int64_t pixels = kernel.pixels(), rows = batch * pixels;
     const int64_t first = images.begin * pixels, last = images.end * pixels;
     float* const dots = scratch;
-    if (kernel.axes <= 2) {
-        Term term{};
-        term.values = v;
-        term.before = before;
-        set_axes(kernel, term);
-        const Patches patches(&kernel, batch, pixels, labels);
-        patches.for_each(images, team, [&](int64_t, const Patch& patch) {
-            loops().patch_dots(term, labels, w, dots, patch);
-        });
-    } else {
-        float* const to[] = {dots + rows, dots + rows + rows * labels};
-        v += first * labels;
-        if (before != nullptr) {
-            scale_rows(before + first, labels, v, to[1], last - first, team);
-            v = to[1];
-        }
-        const float* const filtered = convolve_axes(kernel, images.count(), labels, v, to, team);
-        team.for_rows(last - first, GRAIN / labels + 1, [&](int64_t begin, int64_t end) {
-            loops().row_dots(filtered, w + first * labels, labels, dots + first, begin, end);
-        });
+    float* const to[] = {dots + rows, dots + rows + rows * labels};
+    v += first * labels;
+    if (before != nullptr) {
+        scale_rows(before + first, labels, v, to[1], last - first, team);
+        v = to[1];
     }
+    const float* const filtered = convolve_axes(kernel, images.count(), labels, v, to, team);
+    team.for_rows(last - first, GRAIN / labels + 1, [&](int64_t begin, int64_t end) {
+        loops().row_dots(filtered, w + first * labels, labels, dots + first, begin, end);
+    });
     for (int64_t i = first; i < last; ++i) sums[i] += factor_at(factor, i) * dots[i];
 }
 
@@ -115,7 +103,7 @@ int64_t kernel_grad_floats(const Kernel& kernel, const KernelGrad& to, int64_t b
                            int64_t pixels, int64_t labels) {
     const int64_t rows = batch * pixels;
     if (kernel.lattice == nullptr)
-        return rows + (kernel.separable->axes > 2 ? 2 : 0) * rows * labels;
+        return rows + 2 * rows * labels;
     const int64_t most = filters_together(to.dim, labels);
     return 2 * (kernel.lattice->vertices + 1) * most * labels + (2 * most + 1) * rows;
 }

@@ -50,6 +50,27 @@ void splat(const Lattice& lattice, int64_t labels, int64_t count, const float* f
     });
 }
 
+// sums += W' (factor v) for `count` pixels from `first` on, whose rows begin at v.
+inline void scatter(const Lattice& lattice, int64_t stride, const int32_t* places,
+                    const float* factor, const float* v, int64_t first, int64_t count,
+                    float* sums) {
+    const int size = lattice.size;
+    const float* const weights = lattice.slice_weights;
+    by_groups(stride, [&](auto group) {
+        for (int64_t pixel = first; pixel < first + count; ++pixel) {
+            const auto row = group.load_row(v + (pixel - first) * stride);
+            const float own = factor != nullptr ? factor[pixel] : 1.0f;
+            for (int k = 0; k < size; ++k) {
+                const float weight = own * weights[pixel * size + k];
+                float* const to = sums + places[pixel * size + k] * stride;
+                auto sum = group.load_row(to);
+                for (int g = 0; g < group.blocks; ++g) sum.block[g] += weight * row.block[g];
+                group.store_row(to, sum);
+            }
+        }
+    });
+}
+
 // One direction of the blur for some of the vertices: (M + 1, L) -> (M + 1, L).
 void blur(const int32_t* stencil, const float* taps, int width, int64_t labels,
           const float* values, float* blurred, int64_t begin, int64_t end) {

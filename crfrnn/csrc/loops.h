@@ -33,26 +33,58 @@ struct Penalty {
     bool uniform;           // ... there is one
 };
 
-// Taps along an axis: the middle one, and how far they reach on both sides of it.
-struct Taps {
-    const float* middle;  // or null for an axis that is done
+// A correlation along one axis, between grids as fine as the pixels or coarser: output o is the sum
+// of taps[in_step i - out_step o + shift] v_i over the inputs i.
+struct Axis {
+    const float* taps;  // the middle one, with zeros beyond the radius; null: nothing to do
     int64_t radius;
+    int64_t in_step, out_step;  // pixels from one input, or output, to the next
+    int64_t shift;
+    int64_t in_size, out_size;
 };
 
-// A kernel whose last stage is still to be done: slicing, or the last and the first axis.
+// A kernel's filtered values, on their way to the pixels. Rows of labels are padded to `stride`.
 struct Term {
     const float* factor;     // (BN,), of the finished rows, or null for 1
     const Lattice* lattice;  // or null
-    const float* values;     // (M + 1, L) of a lattice, or rows (BN, L)
-    const float* before;     // (BN,), of these rows ahead of the last axis, or null for 1
-    Taps last, first;
+    const float* values;     // (M + 1, stride) of a lattice, or (B, rows.in_size, width, stride)
+    Axis rows, columns;      // of a grid: from its rows to those of the pixels, then along each
+    int64_t width;           // sites in a row of the grid
+    bool penalised;          // whether the penalty has been applied to the values
     Penalty penalty;
 };
 
-// Pixels that are done together: `columns` neighbours, `size` times with `stride` between. To the
-// left of them the line has `left` more, and `right` to the right.
-struct Patch {
-    int64_t first, size, stride, columns, left, right;
+// What becomes of the pixels' rows on their way into a kernel.
+struct Sink {
+    const float* factor;     // (BN,), of the rows, or null for 1
+    const Lattice* lattice;  // or null
+    const int32_t* places;   // (BN, d + 1), rows of `sums`: of every band its own
+    const int32_t* touched;  // these rows, band after band
+    const int64_t* bands;    // where those of a band begin, and the end of the last
+    float* sums;
+    Axis columns;            // of a grid: along each row
+    int64_t width;           // sites in a row of the grid
+    float* lines;            // (B, height, width, stride)
+};
+
+// Rows of an image's grid that one thread does in turn, from top to bottom.
+struct Band {
+    int64_t number, first_pixel, size;  // of the image
+    int64_t image, begin, end;
+};
+
+// Floats of a row of labels with its padding: whole blocks of registers.
+inline int64_t padded_labels(int64_t labels) { return labels <= 4 ? 4 : (labels + 7) / 8 * 8; }
+
+// What all bands have in common.
+struct Pass {
+    int64_t labels, stride;  // L, and the floats of a padded row of labels
+    int64_t width;           // pixels of a row
+    int64_t rows;            // BN
+    const Term* terms;
+    int num_terms;
+    const Sink* sinks;
+    int num_sinks;
 };
 
 struct Loops {
@@ -65,9 +97,8 @@ struct Loops {
                    int64_t begin, int64_t end);
     void (*slice_dots)(const Lattice&, int64_t labels, int64_t count, const float* values,
                        const float* v, float* dots, int64_t begin, int64_t end);
-    void (*convolve)(const float* v, const float* taps, int64_t radius, int64_t size,
-                     int64_t length, int64_t columns, int64_t begin, int64_t end, float* out,
-                     int64_t apart);
+    void (*correlate)(const Axis&, const float* v, int64_t length, int64_t columns, int64_t begin,
+                      int64_t end, float* out, int64_t apart);
     void (*softmax)(const float* logits, int64_t labels, float* q, int64_t begin, int64_t end);
     void (*row_dots)(const float* a, const float* b, int64_t labels, float* dots, int64_t begin,
                      int64_t end);
@@ -76,13 +107,13 @@ struct Loops {
     void (*multiply)(const Penalty& minus, int64_t labels, const float* v, float* product,
                      int64_t begin, int64_t end);
     void (*penalise)(const Penalty&, int64_t labels, float* values, int64_t begin, int64_t end);
-    void (*patch_dots)(const Term& term, int64_t labels, const float* w, float* dots,
-                       const Patch& patch);
-    void (*update)(const Term* terms, int count, int64_t labels, const float* unary, bool to_q,
-                   float* updated, const Patch& patch);
-    void (*update_grad)(const Term* terms, int count, int64_t labels, const float* q,
-                        float* logits_grad, const float* grad_sum, float* new_sum,
-                        float* const* penalty_grads, const Patch& patch);
+    void (*merge)(int64_t stride, const float* sums, const int32_t* more, const int32_t* offsets,
+                  const Penalty* penalty, float* values, int64_t begin, int64_t end);
+    void (*update)(const Pass&, const float* unary, float* updated, bool to_q, float* history,
+                   const Band&);
+    void (*update_grad)(const Pass&, const float* q, float* rows_grad, const float* grad_sum,
+                        float* new_sum, float* const* penalty_grads, const Band&);
+    void (*send)(const Pass&, const float* rows, const Band&);
 };
 
 extern const Loops loops_baseline, loops_avx2, loops_avx512;

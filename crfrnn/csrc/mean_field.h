@@ -7,16 +7,47 @@
 #include "kernel_grads.h"
 #include "kernels.h"
 #include "loops.h"
-#include "patches.h"
 #include "threads.h"
 
 namespace crfrnn {
 
+// The penalty of a kernel, on padded rows of labels.
+struct PaddedPenalty {
+    std::vector<float> rows, diagonal;
+    Penalty penalty;
+
+    // P' of a matrix P (L, L), or P itself, with zeros in the padding.
+    PaddedPenalty(const float* matrix, int64_t labels, int64_t stride, bool transposed);
+};
+
+// How a spatial Gaussian goes through its grid, on whose coarser ones it is the product of two
+// narrower Gaussians: down to the coarse grid and up again. `columns` are along the rows of pixels.
+struct SpatialAxes {
+    Axis columns_down{}, columns_up{}, rows_down{}, rows_up{};
+    int64_t width, height;  // sites of the lines, and rows of them on the coarse grid, 0 without it
+    std::vector<std::vector<float>> taps;
+
+    SpatialAxes(const Separable& kernel, int64_t columns);
+};
+
+// Where the pixels of each band add up what they send to a lattice: in the vertex's own row, if the
+// band is the first to touch it, or in a row of the band's own behind those of all vertices.
+struct Accumulators {
+    std::vector<int32_t> touched;            // rows, band after band
+    std::vector<int64_t> bands;              // where those of each band begin
+    std::vector<int32_t> more, offsets;      // the other rows of each vertex
+    int64_t rows;
+
+    // `places` (BN, d + 1) are filled.
+    Accumulators(const Lattice& lattice, const std::vector<Band>& bands, int64_t width,
+                 int32_t* places);
+};
+
 // unary - sum_m after_m * K_m (before_m * softmax(logits)) P_m', all rows (BN, L), and its gradient.
 //
-// An update goes through memory twice: (1) splat and blur, on the vertices; (2) patch by patch, the
-// convolutions, the slices and the penalties. The penalty of a lattice is applied on its vertices.
-// On grids of more than two axes all but the first are convolved ahead of (2).
+// Between two updates nothing is stored but what is on the vertices and on the coarse grids: a band
+// of pixels takes its messages from there, makes its q, and adds it to the next ones, all while it
+// is in the cache. The bands, and so the bits, do not depend on the number of threads.
 class MeanField {
    public:
     MeanField(const Kernel* kernels, int count, int64_t batch, int64_t pixels, int64_t labels,
@@ -35,27 +66,22 @@ class MeanField {
                      const KernelGrad* const* kernel_grads);
 
    private:
-    // Scratch for the filters, and `extra` floats more, which come first.
-    float* reserve(int64_t extra);
-    // body(images) for a few images at a time: what they are between two updates is in memory that
-    // the next ones take again.
+    struct Group;  // of images that are done together
+
+    // body(group) for a few images at a time: what they are between two updates is in memory that
+    // the next ones take again. `extra` floats more are the group's own.
     template <class Body>
-    void by_images(const Body& body) const;
-    // Stage 1, and what is left to do for stage 2.
-    std::vector<Term> filter(const Images& images, const float* rows, bool transposed);
+    void by_groups_of_images(int64_t extra, const Body& body) const;
 
     const Kernel* kernels_;
     int count_;
-    int64_t batch_, pixels_, labels_;
+    int64_t batch_, pixels_, labels_, stride_;
     Team& team_;
-    int64_t rows_;       // floats of (BN, L)
-    int64_t together_;   // images
-    int64_t some_rows_;  // floats of their rows
-    Patches patches_;
-    std::vector<float> columns_, diagonals_;  // (count, L, L): P', and (count, L)
-    std::vector<Penalty> penalties_;
-    std::vector<int64_t> sizes_;  // of what each kernel needs: both tables of a lattice, or rows
-    std::vector<float*> buffers_;
+    int64_t width_, height_;  // of the grid
+    int64_t rows_of_band_, bands_of_image_, together_;
+    std::vector<SpatialAxes> spatial_;  // of the kernels that are
+    std::vector<int> spatial_of_;       // which of them, or -1
+    std::vector<PaddedPenalty> columns_, matrices_;  // P_m' and P_m
 };
 
 }  // namespace crfrnn

@@ -88,27 +88,30 @@ struct Group {
         Lanes<W> block[G];
     };
 
-    int64_t at[G];
+    Group(int64_t first, int64_t labels)
+        : first_(first), last_(std::min(first + (G - 1) * W, labels - W)) {}
 
-    Group(int64_t first, int64_t labels) {
-        for (int g = 0; g < G; ++g) at[g] = std::min(first + g * W, labels - W);
-    }
+    // The label that a block begins at.
+    int64_t at(int g) const { return g < G - 1 ? first_ + g * W : last_; }
 
     Sum zero() const { return Sum{}; }
 
     Sum load_row(const float* row) const {
         Sum sum;
-        for (int g = 0; g < G; ++g) sum.block[g] = load<W>(row + at[g]);
+        for (int g = 0; g < G; ++g) sum.block[g] = load<W>(row + at(g));
         return sum;
     }
 
     void add(Sum& sum, float weight, const float* row) const {
-        for (int g = 0; g < G; ++g) sum.block[g] += weight * load<W>(row + at[g]);
+        for (int g = 0; g < G; ++g) sum.block[g] += weight * load<W>(row + at(g));
     }
 
     void store_row(float* row, const Sum& sum) const {
-        for (int g = 0; g < G; ++g) store<W>(row + at[g], sum.block[g]);
+        for (int g = 0; g < G; ++g) store<W>(row + at(g), sum.block[g]);
     }
+
+   private:
+    const int64_t first_, last_;
 };
 
 // body(group) for the groups that cover `labels` labels. Blocks overlap inside a group alone, so
@@ -136,6 +139,24 @@ inline void by_groups_and_rows(int64_t labels, int64_t begin, int64_t end, const
     const int64_t step = labels > 32 ? 64 : end - begin;
     for (int64_t first = begin; first < end; first += step)
         by_groups(labels, [&](auto group) { body(group, first, std::min(first + step, end)); });
+}
+
+// Whether a lane is one of the first.
+inline Block<8>::Integers first_lanes(int64_t count) {
+    Block<8>::Integers lanes;
+    for (int k = 0; k < 8; ++k) lanes[k] = k < count ? -1 : 0;
+    return lanes;
+}
+
+// Floats of the calling thread, not initialised, aligned to cache lines: one memory for each slot,
+// kept from call to call, because fresh memory would cost more than what is done in it.
+inline float* workspace(std::size_t slot, int64_t count) {
+    static thread_local std::vector<std::vector<float>> memory;
+    if (memory.size() <= slot) memory.resize(slot + 1);
+    std::vector<float>& own = memory[slot];
+    if (static_cast<int64_t>(own.size()) < count + 16) own.resize(count + 16);
+    const auto address = reinterpret_cast<std::uintptr_t>(own.data());
+    return own.data() + (64 - address % 64) % 64 / sizeof(float);
 }
 
 // 1 for the labels that are the last of G blocks' own, 0 for those of the block before it.

@@ -32,7 +32,7 @@ struct Memory {
     }
 };
 
-thread_local Memory memory;
+thread_local Memory memories[2];
 
 }  // namespace
 
@@ -48,7 +48,8 @@ void Scratch::ask_for_large_pages(void* memory, int64_t bytes) {
 #endif
 }
 
-float* Scratch::floats(int64_t count) {
+float* Scratch::floats(int64_t count, int slot) {
+    Memory& memory = memories[slot];
     const int64_t bytes =
         (count * static_cast<int64_t>(sizeof(float)) + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
     if (bytes > memory.bytes) memory.resize(bytes);
@@ -56,7 +57,8 @@ float* Scratch::floats(int64_t count) {
 }
 
 void Scratch::release() {
-    if (memory.bytes > KEPT) memory.resize(0);
+    for (Memory& memory : memories)
+        if (memory.bytes > KEPT) memory.resize(0);
 }
 
 }  // namespace crfrnn

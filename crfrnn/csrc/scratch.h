@@ -9,8 +9,8 @@ namespace crfrnn {
 
 class Scratch {
    public:
-    // `count` floats, not initialised; valid until the calling thread asks again.
-    static float* floats(int64_t count);
+    // `count` floats, not initialised; valid until the calling thread asks for the slot again.
+    static float* floats(int64_t count, int slot = 0);
 
     // Ask for the largest pages in memory that has none yet; a wish, nothing depends on it.
     static void ask_for_large_pages(void* memory, int64_t bytes);

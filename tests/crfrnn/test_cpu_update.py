@@ -93,6 +93,19 @@ def test_updates_are_the_plain_ones_in_a_row(
     assert_gradients_agree(updated, plain, values, gradients)
 
 
+@pytest.mark.parametrize("width", [1.0, 2.5, 3.0, 5.0, 12.0])
+def test_spatial_message_of_an_update_is_exact_to_what_a_coarse_grid_costs(width: float) -> None:
+    """White noise, on which it costs most; the bounds are in csrc/mean_field.cpp."""
+    shape = (40, 70)
+    logits = torch.randn(1, 2800, 9) * 10
+    q, nothing = logits.softmax(-1), torch.zeros_like(logits)
+    kernel = Normalized(SeparableFilter(torch.tensor([width, width]), shape), "none", None)
+    messages = fused_updates(logits, nothing, [kernel], [-torch.eye(9)])
+    assert messages is not None
+    sums = kernel(torch.ones(1, 2800, 1))
+    assert ((messages - kernel(q)).abs() / sums).max() < 2e-5
+
+
 @pytest.mark.parametrize("iterations", [1, 3])
 def test_updates_from_the_unary(iterations: int) -> None:
     (_, *values), kernels = update_problem(4)
