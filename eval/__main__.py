@@ -38,7 +38,7 @@ def predict(arguments: list[str]) -> None:
 
 def explore(arguments: list[str]) -> None:
     """Move the numbers of a CRF on a page."""
-    from eval.explore.command import explore_command
+    from eval.explore.page import explore_command
 
     explore_command(arguments)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from data.dataset import LabelSet, voc_palette
-from eval.explore.scene import Scene, Scenes, Source
+from eval.explore.scenes import Scene, Scenes
 from eval.predict import POST_HOC
 
 SETTING = replace(POST_HOC, theta_alpha=8.0, theta_beta=20.0, num_iterations_eval=4)
@@ -31,22 +32,11 @@ def two_colours(height: int = 40, width: int = 60, *, truth: bool = True) -> Sce
         "two",
         pixels.astype(np.uint8),
         torch.from_numpy(logits[None].astype(np.float32)),
-        LABELS,
         true if truth else None,
     )
 
 
 def two_scenes() -> Scenes:
     """The scene with its truth, and one of another size without."""
-
-    def source(scene: Scene) -> Source:
-        truth = scene.truth
-        return Source(
-            lambda: scene.pixels,
-            lambda _: scene.unary,
-            None if truth is None else (lambda: truth),
-            LABELS,
-            f"{scene.name}.png",
-        )
-
-    return Scenes({"one": source(two_colours()), "other": source(two_colours(30, 50, truth=False))})
+    loaders = {"one": two_colours, "other": lambda: two_colours(30, 50, truth=False)}
+    return Scenes(LABELS, loaders, {"one": Path("one.png")})

@@ -15,19 +15,29 @@ from crfrnn import PRESETS
 from data import CollageConfig
 from data.kinds import label_set
 from eval.__main__ import main
-from eval.explore.command import LEARNT, ExploreOptions, explorer_of
-from eval.explore.controls import START, setting_from, values_of, with_preset
-from eval.explore.page import Explorer
-from eval.explore.refinery import Refinery
-from eval.explore.view import view
+from eval.explore.page import (
+    LEARNT,
+    START,
+    ExploreOptions,
+    Explorer,
+    Refinery,
+    control,
+    explorer_of,
+    score,
+    setting_from,
+    values_of,
+    with_preset,
+)
+from eval.explore.scenes import Scene
 from eval.metrics import Scorer, scores
 from eval.predict import POST_HOC
+from eval.setting_lines import LINE_OPTIONS
 from models import CrfConfig
 from models.crf import build_crf
 from models.layers import shrink, shrink_image, stretch
 from runtime.checkpoint import load_segmenter, read_checkpoint
 from tests.data.layouts import write_mask
-from tests.eval.explore_scenes import SETTING, two_colours, two_scenes
+from tests.eval.explore_scenes import LABELS, SETTING, two_colours, two_scenes
 from tests.eval.plain_networks import CRF
 from tests.eval.tiny_checkpoint import tiny_checkpoint, write_photograph
 
@@ -59,25 +69,23 @@ def test_the_marginals_are_those_of_the_layer_and_kernels_serve_while_they_can()
         assert torch.equal(refined.q, expected)
     energies = refinery.energies(scene, setting)
     records = crf.trace(shrink(scene.unary, 2), crf.potentials.build_kernels(small))
-    assert [energy.free for energy in energies] == [r.free_energy.item() / 600 for r in records]
-
-
-def test_the_view_shows_and_scores_the_mask_of_the_layer() -> None:
-    scene = two_colours()
-    shown = view(Refinery(), scene, SETTING, "tree")
-    before, after = scene.unary[0].argmax(0), shown.refined.q.argmax(0)
-    assert shown.changed == (before != after).double().mean() > 0
-    assert shown.shares == {k: pytest.approx((after == k).double().mean()) for k in shown.shares}
-    assert scene.truth is not None
-    assert shown.miou is not None
-    for found, ids in zip(shown.miou, (before, after), strict=True):
-        scorer = Scorer(scene.labels.classes, scene.labels.scored)
-        scorer.update("two", ids, torch.from_numpy(scene.truth).long())
-        assert found == pytest.approx(scores(scorer.counts())["miou"])
-    assert shown.miou[1] > shown.miou[0]
-    assert view(Refinery(), two_colours(truth=False), SETTING, "tree").miou is None
+    free = energies["nats per pixel"][energies["quantity"] == "KL + const."]
+    assert list(free) == [record.free_energy.item() / 600 for record in records]
     with pytest.raises(ValueError, match=r"2,400 are too many.*at most 2,000"):
         Refinery(exact_pixels=2000).refine(scene, replace(SETTING, bilateral_filter="exact"))
+
+
+def test_a_mask_is_scored_as_everywhere() -> None:
+    scene = two_colours()
+    after = Refinery().refine(scene, SETTING).q.argmax(0)
+    assert scene.truth is not None
+    values = []
+    for ids in (scene.unary[0].argmax(0), after):
+        scorer = Scorer(LABELS.classes, LABELS.scored)
+        scorer.update("two", ids, torch.from_numpy(scene.truth).long())
+        values.append(score(scene, ids.numpy(), LABELS.scored))
+        assert values[-1] == pytest.approx(scores(scorer.counts())["miou"])
+    assert values[1] > values[0]
 
 
 def test_presets_reach_the_controls_and_come_back() -> None:
@@ -96,26 +104,40 @@ def moved(**changes: Any) -> list[Any]:
 
 def test_what_is_shown_follows_the_controls_and_says_what_is_wrong() -> None:
     shown = Explorer(two_scenes(), SETTING, "net.pt")
-    first = shown.pictures("one", "tree", moved())
-    other = shown.pictures("one", "tree", moved(theta_beta=1.0))
-    assert first[0] != other[0]
-    assert first[1] != other[1]
-    assert "<sky>" not in shown.pictures("one", "<sky>", moved())[1]  # it is escaped
+    masks, words, key, *small = shown.pictures("one", "tree", moved())
+    other_masks, other_words, other_key, *other_small = shown.pictures(
+        "one", "tree", moved(theta_beta=1.0)
+    )
+    assert (masks[1] != other_masks[1]).any()
+    assert (key, words) != (other_key, other_words)
+    assert any((one != other).any() for one, other in zip(small, other_small, strict=True))
+    assert "mIoU of this image" in words
+    everywhere_sky = replace(two_colours(), unary=two_colours().unary.flip(1))
+    shown.scenes.loaders["other"] = lambda: everywhere_sky
+    assert "<sky>" not in shown.pictures("other", "<sky>", moved())[2]  # it is escaped
     python, commands = shown.lines("one", moved(theta_beta=1.0))
     assert "theta_beta=1," in python
     assert "--crf.theta-beta 1 " in commands
-    assert shown.curve("one", moved()) != shown.curve("one", moved(theta_beta=1.0))
-    assert "theta_alpha must be" in shown.pictures("one", "tree", moved(theta_alpha=0.0))[0]
+    assert "one.png" in commands
+    first, other = (shown.curve("one", moved(theta_beta=beta)) for beta in (20.0, 1.0))
+    assert first is not None
+    assert not first.equals(other)
+    assert "theta_alpha must be" in shown.pictures("one", "tree", moved(theta_alpha=0.0))[1]
     assert all("# theta_alpha must" in line for line in shown.lines("one", moved(theta_alpha=0.0)))
 
-    def gone() -> Any:
+    def gone() -> Scene:
         raise OSError("<one.png> is gone")
 
     scenes = two_scenes()
-    scenes.sources["one"] = replace(scenes.sources["one"], read=gone)
+    scenes.loaders["one"] = gone
     broken = Explorer(scenes, SETTING, "net.pt")
-    assert "&lt;one.png&gt; is gone" in broken.pictures("one", "tree", moved())[0]
-    assert 'role="alert"' not in broken.pictures("other", "tree", moved())[0]
+    assert "&lt;one.png&gt; is gone" in broken.pictures("one", "tree", moved())[1]
+    assert "changed" in broken.pictures("other", "tree", moved())[1]
+
+
+def test_every_option_of_a_post_hoc_crf_has_a_control() -> None:
+    for name, value in zip(LINE_OPTIONS, values_of(SETTING), strict=True):
+        assert control(name, value).value == value
 
 
 @pytest.fixture
@@ -133,7 +155,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_images_are_seen_by_the_network(images: Path, checkpoint: Path, tmp_path: Path) -> None:
     explorer = explorer_of(ExploreOptions(checkpoint, (images,)))
-    assert explorer.scenes.names == ["a", "b"]
+    assert list(explorer.scenes.loaders) == ["a", "b"]
     scene = explorer.scenes["a"]
     segmenter = load_segmenter(read_checkpoint(checkpoint))
     with torch.no_grad():
@@ -158,7 +180,7 @@ def test_stored_probabilities_are_those_of_the_network(
         # Half precision: eleven bits.
         torch.testing.assert_close(found, expected, rtol=2**-9, atol=1e-6)
         assert explorer.start == POST_HOC
-        assert explorer.classes == label_set(COLLAGE).classes
+        assert explorer.labels.classes == label_set(COLLAGE).classes
     with pytest.raises(ValueError, match=r"a\.npz is of the image 'a', got .*b\.png"):
         explorer_of(ExploreOptions(folder / "a.npz", (images / "b.png",)))
 
@@ -166,7 +188,7 @@ def test_stored_probabilities_are_those_of_the_network(
 def test_a_split_has_its_truth(checkpoint: Path) -> None:
     explorer = explorer_of(ExploreOptions(checkpoint, split="tune"))
     split = data.build(COLLAGE, "tune")
-    assert explorer.scenes.names == list(split.names)
+    assert list(explorer.scenes.loaders) == list(split.names)
     scene = explorer.scenes[split.names[2]]
     assert scene.truth is not None
     assert np.array_equal(scene.truth, split[2].mask)

@@ -44,8 +44,8 @@ def opened(server: Path, browser_page: Any) -> Iterator[Any]:
 
 def test_the_page_answers_a_slider(opened: Any) -> None:
     def state() -> tuple[str, str, str]:
-        image = opened.locator("#main img").first.get_attribute("src")
-        return image, opened.locator("#side").inner_text(), opened.locator("#energy").inner_html()
+        image = opened.locator("#main img").last.get_attribute("src")
+        return image, opened.locator("#legend").inner_text(), opened.locator("#energy").inner_html()
 
     assert "theta_beta=20," in opened.locator("#python").inner_text()
     assert "--crf.theta-beta 20" in opened.locator("#commands").inner_text()
@@ -59,7 +59,7 @@ def test_the_page_answers_a_slider(opened: Any) -> None:
     )
     after = state()
     assert all(old != new for old, new in zip(before, after, strict=True))
-    assert "kernels built" in opened.locator("#main").inner_text()
+    assert "kernels built" in opened.locator("#facts").inner_text()
 
     # Weights alone: the kernels serve again.
     opened.locator("#bilateral_weight input[type=range]").fill("9")
@@ -67,9 +67,9 @@ def test_the_page_answers_a_slider(opened: Any) -> None:
 
     # Zero has no meaning as a width, and the page says so.
     opened.locator("#theta_alpha input[type=range]").fill("0")
-    assert "theta_alpha must be" in opened.wait_for_selector("#main [role=alert]").inner_text()
+    opened.wait_for_selector("#facts :text('theta_alpha must be')")
     opened.locator("#theta_alpha input[type=range]").fill("30")
-    opened.wait_for_selector("#main [role=alert]", state="detached")
+    opened.wait_for_selector("#facts :text('kernels built')")
 
 
 def test_a_port_that_is_taken_ends_with_one_line(server: Path, tmp_path: Path) -> None:
