@@ -5,7 +5,7 @@ from __future__ import annotations
 from data.camvid import CamVidConfig
 from data.cityscapes import CityscapesConfig
 from data.coco import CocoConfig
-from data.collage import Collage, CollageConfig
+from data.collage import Collage, CollageClicksConfig, CollageConfig
 from data.dataset import (
     VOID,
     CorruptSample,
@@ -21,7 +21,7 @@ from data.kinds import DataConfig, build, config_from_dict, config_to_dict
 from data.paired import RootedConfig
 from data.stream import Batch, TrainStream
 from data.transforms import Augment, TransformConfig
-from data.voc import VocConfig
+from data.voc import VocClicksConfig, VocConfig
 from data.voc2010 import PascalContextConfig, PersonPartConfig
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "CityscapesConfig",
     "CocoConfig",
     "Collage",
+    "CollageClicksConfig",
     "CollageConfig",
     "CorruptSample",
     "DataConfig",
@@ -45,6 +46,7 @@ __all__ = [
     "Split",
     "TrainStream",
     "TransformConfig",
+    "VocClicksConfig",
     "VocConfig",
     "build",
     "choose",

@@ -16,7 +16,15 @@ from PIL import Image
 from scipy.ndimage import uniform_filter
 from scipy.special import ndtri
 
-from data.dataset import LabelSet, Sample, SegmentationDataset, Split, check_split, label_set_of
+from data.dataset import (
+    VOID,
+    LabelSet,
+    Sample,
+    SegmentationDataset,
+    Split,
+    check_split,
+    label_set_of,
+)
 
 # Where the pixels of a collage come from: the pictures inside the scikit-image package, of which
 # only those that every wheel since 0.22 carries are named. A picture is cut into boxes, and a box
@@ -377,11 +385,40 @@ def draw_layers(
     return layers
 
 
-def label_map(layers: list[Layer]) -> NDArray[np.int64]:
+def frontmost(layers: list[Layer]) -> Ints:
+    """Return (size, size) int64, which layer shows at every pixel."""
+    front = np.zeros(layers[0].mask.shape, dtype=np.int64)
+    for k, layer in enumerate(layers):
+        front[layer.mask] = k
+    return front
+
+
+def label_map(layers: list[Layer]) -> Ints:
     """Return (size, size) int64, the class of the frontmost layer at every pixel."""
-    labels = np.zeros(layers[0].mask.shape, dtype=np.int64)
-    for layer in layers:
-        labels[layer.mask] = layer.label
+    labels: Ints = np.array([layer.label for layer in layers], dtype=np.int64)[frontmost(layers)]
+    return labels
+
+
+def click_map(rng: RandomState, layers: list[Layer], clicks: int, radius: int) -> Ints:
+    """Label only the pixels near clicks on every layer that shows; all others are void.
+
+    Args:
+        rng: draws the clicks, each at any pixel of its layer.
+        layers: from `draw_layers`.
+        clicks: on each layer.
+        radius: of the disc that a click labels, as far as its layer shows there, pixels.
+
+    Returns:
+        (size, size) int64.
+    """
+    front = frontmost(layers)
+    labels = np.full(front.shape, VOID, dtype=np.int64)
+    for k, layer in enumerate(layers):
+        rows, columns = np.nonzero(front == k)
+        for _ in range(clicks if len(rows) else 0):
+            at = rng.randint(len(rows), dtype=np.int64)
+            near = (rows - rows[at]) ** 2 + (columns - columns[at]) ** 2 <= radius * radius
+            labels[rows[near], columns[near]] = layer.label
     return labels
 
 
@@ -487,9 +524,7 @@ def paint(
         (size, size, 3) uint8, RGB.
     """
     size = layers[0].mask.shape[0]
-    front = np.zeros((size, size), dtype=np.int64)  # which layer shows at every pixel
-    for k, layer in enumerate(layers):
-        front[layer.mask] = k
+    front = frontmost(layers)
     canvas = np.zeros((size, size, 3), dtype=np.float32)
     for k, layer in enumerate(layers):
         if k > 0:
@@ -558,6 +593,33 @@ class CollageConfig:
         return label_set_of(CLASSES)
 
 
+@dataclass(frozen=True)
+class CollageClicksConfig(CollageConfig):
+    """The collage with weak labels: the masks of train are void but near a few clicks.
+
+    Every thing that shows, and what lies behind them all, is clicked on, at places that are the
+    same in every epoch. The images, and the whole masks of tune and report, are those of the
+    collage.
+
+    Attributes:
+        clicks: on each thing.
+        radius: of the disc that a click labels, within its thing, pixels.
+    """
+
+    kind: ClassVar[str] = "collage-clicks"
+
+    clicks: int = 2
+    radius: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.clicks < 1 or self.radius < 0:
+            raise ValueError(
+                f"expected clicks of at least 1 and radius of at least 0, got {self.clicks}, "
+                f"{self.radius}"
+            )
+
+
 class Collage(SegmentationDataset):
     """Scenes composed of the pictures that scikit-image ships; nothing is downloaded or stored.
 
@@ -591,10 +653,13 @@ class Collage(SegmentationDataset):
         form, look = RandomState([*key, 0]), RandomState([*key, 1])
         layers = draw_layers(form, config.size, len(CLASSES), config.min_things, config.max_things)
         image = paint(look, layers, self.patches, config.noise)
+        mask = label_map(layers)
+        if isinstance(config, CollageClicksConfig) and self.split == "train":
+            mask = click_map(RandomState([*key, 2]), layers, config.clicks, config.radius)
         return Sample(
             name=self.names[index],
             image=torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
-            mask=torch.from_numpy(label_map(layers)),
+            mask=torch.from_numpy(mask),
         )
 
     def __repr__(self) -> str:

@@ -43,6 +43,10 @@ class FolderConfig(RootedConfig):
     - either all of train.txt, tune.txt and report.txt, a NAME a line, or none of them: then a hash
       of the NAME decides, so that an image stays in its split when others are added.
 
+    Weak labels need nothing else. A mask that is void (255) but at points, clicks or scribbles is a
+    mask: give such masks to the images of train.txt, and whole ones to those of tune.txt and
+    report.txt. Losses and scores look at labelled pixels alone.
+
     Attributes:
         root: that folder.
         tune_share, report_share: parts of the images that a hash puts into tune and report, 0..1.

@@ -9,11 +9,11 @@ from typing import Any
 from data.camvid import CamVidConfig
 from data.cityscapes import CityscapesConfig
 from data.coco import CocoConfig
-from data.collage import Collage, CollageConfig
+from data.collage import Collage, CollageClicksConfig, CollageConfig
 from data.dataset import LabelSet, SegmentationDataset, Split
 from data.folder import FolderConfig
 from data.paired import PairedDataset, RootedConfig
-from data.voc import VocConfig
+from data.voc import VocClicksConfig, VocConfig
 from data.voc2010 import PascalContextConfig, PersonPartConfig
 
 DataConfig = CollageConfig | RootedConfig
@@ -29,6 +29,8 @@ KINDS: dict[str, type[Any]] = {
         CamVidConfig,
         CocoConfig,
         FolderConfig,
+        CollageClicksConfig,
+        VocClicksConfig,
     )
 }
 """The configs of all data sets by name."""

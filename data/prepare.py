@@ -7,6 +7,7 @@ unless `force` replaces it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from io import BytesIO
@@ -27,12 +28,15 @@ from data.dataset import VOID, CorruptSample, voc_palette
 from data.paired import to_labels
 from data.reading import (
     Ids,
+    by_stem,
     file_names,
+    image_header,
     map_files,
     names_in,
     naming,
     read_ids,
     read_lines,
+    read_text,
     require_folders,
 )
 from data.voc import ANIMALS, CLASSES, TABLE, list_path
@@ -130,6 +134,85 @@ def _shows_an_animal(folder: Path, name: str) -> bool:
     labels = to_labels(read_ids(path), TABLE, path)
     wanted = [CLASSES.index(animal) for animal in ANIMALS if animal not in ("background", "person")]
     return bool(np.isin(labels, wanted).any())
+
+
+def voc_clicks(root: Root, clicks: Path, *, radius: int = 3, force: bool = False) -> None:
+    """Write SegmentationClassClicks: masks that are void but in a disc around each click.
+
+    Bearman et al., What's the Point, ECCV 2016, train with such masks.
+
+    Args:
+        root: the VOC2012 folder, with JPEGImages.
+        clicks: a JSON file, {"NAME": [[x, y, class id], ...]}, x pixels from the left edge of the
+            image and y from the upper one.
+        radius: of each disc, pixels; 0 labels one pixel.
+        force: replace masks that hold something else.
+
+    Raises:
+        ValueError: the file of clicks is malformed, or radius is negative.
+    """
+    require_folders(root, ("JPEGImages",), "the VOC2012 folder, with JPEGImages below it")
+    if radius < 0:
+        raise ValueError(f"--radius must be at least 0 pixels, got {radius}")
+    images, output = by_stem(root / "JPEGImages"), Output(force=force)
+    by_name = read_clicks(clicks, num_classes=len(CLASSES))
+    names = [name for name in by_name if name in images]
+    if not names:
+        raise FileNotFoundError(f"{root / 'JPEGImages'} has no image that {clicks} names")
+    for name in _progress(names):
+        height, width, _ = image_header(root / "JPEGImages" / images[name])
+        ids = click_mask((height, width), by_name[name], radius)
+        output.mask(root / "SegmentationClassClicks" / f"{name}.png", ids)
+    _say_counts({"clicks": len(names)}, {"clicks": len(by_name)})
+    _say(f"{output}; train with --data.kind voc-clicks")
+
+
+Click = tuple[float, float, int]
+"""x and y in pixels, and a class id."""
+
+
+def read_clicks(path: Path, num_classes: int) -> dict[str, list[Click]]:
+    """Read and check a file of clicks, see `voc_clicks`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is malformed, or names a class that does not exist.
+    """
+    expected = 'expected {"NAME": [[x, y, class id], ...]}'
+    try:
+        values = json.loads(read_text(path))
+        clicks = {
+            str(name): [(float(x), float(y), int(label)) for x, y, label in places]
+            for name, places in values.items()
+        }
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} holds no clicks ({error}); {expected}") from error
+    wrong = {label for places in clicks.values() for *_, label in places} - {*range(num_classes)}
+    if wrong:
+        raise ValueError(f"{path}: class ids must be 0..{num_classes - 1}, got {sorted(wrong)}")
+    return clicks
+
+
+def click_mask(size: tuple[int, int], clicks: Sequence[Click], radius: int) -> Ids:
+    """Label discs around clicks in a mask of void; where discs overlap, the nearest click counts.
+
+    Args:
+        size: (H, W).
+        clicks: those outside count as at the border.
+        radius: of a disc, pixels.
+
+    Returns:
+        (H, W) uint8.
+    """
+    ids = np.full(size, VOID, dtype=np.uint8)
+    nearest = np.full(size, radius * radius + 1)
+    rows, columns = np.ogrid[: size[0], : size[1]]
+    for x, y, label in clicks:
+        row, column = min(max(round(y), 0), size[0] - 1), min(max(round(x), 0), size[1] - 1)
+        squared = (rows - row) ** 2 + (columns - column) ** 2
+        closer = squared < nearest
+        ids[closer], nearest[closer] = label, squared[closer]
+    return ids
 
 
 def cityscapes(root: Root, *, force: bool = False) -> None:
@@ -283,6 +366,7 @@ def _word(cell: Any) -> str:
 PREPARATIONS: dict[str, Callable[..., None]] = {
     "voc-animals": voc_animals,
     "voc-trainaug": voc_trainaug,
+    "voc-clicks": voc_clicks,
     "cityscapes": cityscapes,
     "person-part": person_part,
     "coco": coco_lists,

@@ -86,6 +86,15 @@ class VocConfig(ListedConfig):
         """Return the file that lists the images of a split."""
         return list_path(self.root, getattr(self, f"{split}_list"))
 
+    def masks_of(self, split: Split) -> list[Path]:
+        """Return the folders in which the mask of an image is looked for, in order."""
+        folders = [self.root / "SegmentationClass"]
+        if self.extra_masks is not None:
+            folders.append(self.root / self.extra_masks)
+        if self.sbd is not None:
+            folders.append(self.sbd / "cls")
+        return folders
+
     def layout(self, split: Split) -> Layout:
         """Find the images that the list of a split names."""
         extra = () if self.extra_masks is None else (self.extra_masks,)
@@ -111,13 +120,9 @@ class VocConfig(ListedConfig):
                 ".../benchmark_RELEASE/dataset",
             )
         # In the order in which they are tried.
-        images = [self.root / "JPEGImages"]
-        masks = [self.root / "SegmentationClass", *(self.root / folder for folder in extra)]
-        files = {folder: by_stem(folder, (".png",)) for folder in masks}
-        if self.sbd is not None:
-            images.append(self.sbd / "img")
-            masks.append(self.sbd / "cls")
-            files[masks[-1]] = by_stem(masks[-1], (".mat",))
+        images = [self.root / "JPEGImages", *([] if self.sbd is None else [self.sbd / "img"])]
+        masks = self.masks_of(split)
+        files = {folder: by_stem(folder, (".png", ".mat")) for folder in masks}
         files |= {folder: by_stem(folder) for folder in images}
         stems = {stem for folder in images for stem in files[folder]}
 
@@ -149,6 +154,34 @@ class VocConfig(ListedConfig):
             table=TABLE,
             published=PUBLISHED.get(path.stem, {}),
         )
+
+
+@dataclass(frozen=True)
+class VocClicksConfig(VocConfig):
+    """VOC with weak labels: train reads masks that are void but at clicks or scribbles.
+
+    tune and report keep their whole masks.
+
+    Attributes:
+        train_masks: the folder of the masks of train, below the root; `python -m data prepare
+            voc-clicks` makes SegmentationClassClicks. Scribbles are masks of the same kind.
+    """
+
+    kind: ClassVar[str] = "voc-clicks"
+
+    train_masks: str = "SegmentationClassClicks"
+
+    def masks_of(self, split: Split) -> list[Path]:
+        """Return the folder of weak masks for train, those of VOC for tune and report."""
+        if split != "train":
+            return super().masks_of(split)
+        require_folders(
+            self.root,
+            (self.train_masks,),
+            "the masks of train that `python -m data prepare voc-clicks` makes, or others; pass "
+            "their folder below the root as --data.train-masks",
+        )
+        return [self.root / self.train_masks]
 
 
 def list_path(root: Path, name: str) -> Path:

@@ -27,10 +27,12 @@ CONFIGS: dict[str, Any] = {
     "cityscapes": CityscapesConfig(labels="labelTrainIds"),
     "coco": CocoConfig(lists="voc_lists"),
     "collage": CollageConfig(size=33),
+    "collage-clicks": data.CollageClicksConfig(clicks=1),
     "folder": data.FolderConfig(tune_share=0.3),
     "pascal-context": data.PascalContextConfig(classes=60),
     "person-part": data.PersonPartConfig(),
     "voc": data.VocConfig(sbd=Path("y"), extra_masks="SegmentationClassAug", scored=("cat",)),
+    "voc-clicks": data.VocClicksConfig(train_masks="Scribbles"),
 }
 NAMES = {
     "camvid": (("f1", "f2"), ("f3",), ("f4",)),
