@@ -11,7 +11,6 @@ from typing import Any, Generic, TypeVar
 
 import tyro
 from rich.console import Console
-from rich.progress import track
 
 from data.collage import CollageConfig
 from data.dataset import Split, choose
@@ -96,19 +95,13 @@ class VerifyOptions(Generic[C]):
         if self.workers is not None and self.workers < 0:
             raise ValueError(f"--workers must be at least 0, got {self.workers}")
         config = with_root(self.data, self.root)
-        reports = verify(
-            config, self.split, decode=self.images, workers=self.workers, track=_progress
-        )
+        reports = verify(config, self.split, decode=self.images, workers=self.workers)
         print_report(Console(), reports, limit=self.limit)
         if self.out is not None:
             self.out.parent.mkdir(parents=True, exist_ok=True)
             text = json.dumps(to_json(config, reports), indent=1) + "\n"
             self.out.write_text(text, encoding="utf-8")
         return 1 if any(report.problems for report in reports) else 0
-
-
-def _progress(items: Iterable[Any], total: int) -> Iterable[Any]:
-    return track(items, "reading", total, console=Console(stderr=True), transient=True)
 
 
 def with_root(config: DataConfig, root: Path | None) -> DataConfig:

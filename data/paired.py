@@ -218,12 +218,6 @@ class ListedConfig(RootedConfig):
         """Read the list of a split."""
         return read_lines(self.list_of(split), f"--data.{split}-list")
 
-    def pairs_of(self, split: Split, images: str, masks: str) -> tuple[Pair, ...]:
-        """Pair images and masks of these folders by the names in the list of a split."""
-        return paired(
-            self.root / images, self.root / masks, self.lines_of(split), self.list_of(split)
-        )
-
 
 def paired(
     images: Path, masks: Path, lines: Sequence[str] | None, source: Path

@@ -47,11 +47,7 @@ _DAMAGE = (
 
 @contextmanager
 def naming(path: Path, what: str) -> Iterator[None]:
-    """Turn what a decoder raises into an error that names the file.
-
-    Args:
-        path: the file that is read inside.
-        what: it should be.
+    """Name the file and what it should be in whatever a decoder raises inside.
 
     Raises:
         CorruptSample: its content is damaged.
@@ -180,11 +176,11 @@ _FEW = 200  # so many files are read sooner than processes start
 
 
 def map_files(function: Callable[[T], R], items: Sequence[T], workers: int | None) -> Iterator[R]:
-    """The results in the order of the items.
+    """Call a function with every item, and yield the results in the order of the items.
 
     Args:
         function: at the top level of a module, or a partial of such a one.
-        items: what it is called with.
+        items: its arguments.
         workers: processes; 0 works in this one, None chooses.
 
     Raises:
@@ -384,12 +380,7 @@ def by_stem(folder: Path, endings: Sequence[str] = IMAGE_ENDINGS) -> dict[str, s
 
 
 def require_unique(names: Sequence[str], where: str) -> None:
-    """Raise ValueError where a name occurs more than once.
-
-    Args:
-        names: of the samples of a split.
-        where: what names them, for the message.
-    """
+    """Raise ValueError where a name that `where` (a list or folder) lists occurs twice."""
     if len(set(names)) == len(names):
         return
     twice = sorted(name for name, count in Counter(names).items() if count > 1)

@@ -1,4 +1,4 @@
-"""The order in which training sees the data, as a function of the seed and the step alone."""
+"""Feed training with batches: a function of the seed and the step alone."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class TrainStream:
         self._order: tuple[int, list[int]] = (-1, [])  # the latest epoch and its permutation
 
     def batch(self, step: int) -> Batch:
-        """The batch of a step, counted from 0.
+        """Make the batch of a step, counted from 0.
 
         Raises:
             ValueError: step is negative, or the samples differ in size.
@@ -100,13 +100,9 @@ class TrainStream:
         return _stack(samples, corrupt)
 
     def iterate(self, start_step: int, num_steps: int, num_workers: int) -> Iterator[Batch]:
-        """The batches of steps start_step .. start_step + num_steps - 1, in order.
+        """Make the batches of steps start_step .. start_step + num_steps - 1, in order.
 
-        Args:
-            start_step: the first step, at least 0.
-            num_steps: how many.
-            num_workers: processes that prepare batches ahead; 0 prepares each one here when it is
-                asked for.
+        So many worker processes prepare batches ahead; without any, each is made when asked for.
         """
         if num_workers == 0:
             for step in range(start_step, start_step + num_steps):
@@ -167,7 +163,7 @@ class TrainStream:
 
 
 class _Steps(Dataset[Batch]):
-    """A stretch of a stream, as the loader wants it; a class at module level can be pickled."""
+    """A stretch of a stream, as the loader wants it; at module level, so it can be pickled."""
 
     def __init__(self, stream: TrainStream, start_step: int, num_steps: int) -> None:
         self.stream = stream

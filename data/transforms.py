@@ -21,7 +21,7 @@ DEEPLAB_V3PLUS_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
 
 @dataclass(frozen=True)
 class TransformConfig:
-    """Which changes a training image goes through: scale, crop, colour, padding, flip.
+    """The changes that a training image goes through: scale, crop, colour, padding, flip.
 
     Attributes:
         scale: the factor is drawn uniformly from (low, high); None leaves the size.
@@ -72,7 +72,7 @@ class TransformConfig:
 
 
 class Augment:
-    """Applies a `TransformConfig`.
+    """Apply a `TransformConfig`.
 
     The transforms of `torchvision.transforms.v2` draw from torch's global generator. Here every
     decision comes from the generator that the caller passes, so a sample can be made again, and the
@@ -86,15 +86,7 @@ class Augment:
         self.config = config
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
-        """Change one sample.
-
-        Args:
-            sample: (3, H, W) uint8 image and (H, W) int64 mask.
-            generator: on the CPU; advanced by the draws.
-
-        Returns:
-            A new sample of the same name, crop_size x crop_size where that is set.
-        """
+        """Make a new sample of the same name, crop_size x crop_size where that is set."""
         config = self.config
         # uint8 holds every id and void, and lets one byte image run through the same kernels.
         image: Tensor = tv_tensors.Image(sample.image)
@@ -141,7 +133,7 @@ def _resize(image: Tensor, mask: Tensor, factor: float) -> tuple[Tensor, Tensor]
 
 
 def _crop(image: Tensor, mask: Tensor, size: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """At most size x size; what a smaller image lacks is padded last, so that it is not copied."""
+    """Crop to at most size x size; a smaller image is padded last, so that it is not copied."""
     height, width = image.shape[-2:]
     top, left = (
         int(torch.randint(max(0, n - size) + 1, (), generator=generator)) for n in (height, width)
@@ -161,7 +153,7 @@ def _pad(
 
 
 def _jitter(image: Tensor, config: TransformConfig, generator: Generator) -> Tensor:
-    """The changes of `torchvision.transforms.v2.ColorJitter`, drawn from the caller's generator."""
+    """Change colours as `torchvision.transforms.v2.ColorJitter`, by the caller's generator."""
     changes = (
         (F.adjust_brightness, 1.0, config.brightness),
         (F.adjust_contrast, 1.0, config.contrast),

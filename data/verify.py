@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from rich.box import SIMPLE
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table as RichTable
 
 from data.collage import Collage, CollageConfig
@@ -32,19 +33,11 @@ from data.reading import (
 )
 
 Picture = NDArray[np.uint8]
+T = TypeVar("T")
 
 
 def overlay(sample: Sample, palette: Picture, opacity: float = 0.6) -> Picture:
-    """Lay the colours of its labels over an image; void is white.
-
-    Args:
-        sample: with mask ids in 0..255.
-        palette: (256, 3) uint8 RGB.
-        opacity: of the colours, 0..1.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
-    """
+    """Lay the colours (256, 3) of its labels over an image, (H, W, 3) uint8; void is white."""
     image = sample.image.permute(1, 2, 0).numpy()
     mask = sample.mask.numpy()
     colours = np.where((mask == VOID)[:, :, None], np.uint8(255), palette[mask])
@@ -92,20 +85,11 @@ def contact_sheet(dataset: SegmentationDataset, count: int, columns: int, cell: 
 
 # Reading a whole data set once, so that a bad file is found before a training run finds it.
 
-Track = Callable[[Iterable[Any], int], Iterable[Any]]
-"""Passes an iterable of a known length through, to show how far it is."""
-
 ENOUGH = 5  # masks of which all have the same void
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong.
-
-    Attributes:
-        file: where; a file of the data set, or its list or folder.
-        what: what was expected and what is there.
-    """
+class Problem(NamedTuple):
+    """One thing that is wrong: the file, list or folder, and what was expected and is there."""
 
     file: str
     what: str
@@ -187,10 +171,7 @@ class SplitReport:
 def inspect(pair: Pair, *, table: Table, decode: bool) -> Finding:
     """Read the files of one sample and note all that is wrong.
 
-    Args:
-        pair: the files.
-        table: of the data set.
-        decode: the whole image; else its header alone. The mask is always decoded.
+    The mask is decoded whole; the image only where `decode` says so, else its header is read.
     """
     problems: list[Problem] = []
     size = labels = None
@@ -222,7 +203,7 @@ def inspect(pair: Pair, *, table: Table, decode: bool) -> Finding:
 
 
 def _colours(path: Path, ids: list[int], table: Table) -> tuple[tuple[int, tuple[int, ...]], ...]:
-    """The colours of the class ids in a mask's palette; none where two ids share one."""
+    """List the colours of the class ids in a mask's palette; none where two ids share one."""
     palette = read_palette(path)
     if palette is None:
         return ()
@@ -238,7 +219,6 @@ def verify(
     *,
     decode: bool = True,
     workers: int | None = None,
-    track: Track = lambda items, _: items,
 ) -> list[SplitReport]:
     """Check lists, counts, existence, sizes, ids, voids and palettes of whole splits.
 
@@ -247,7 +227,6 @@ def verify(
         splits: which.
         decode: every image too, not only every mask.
         workers: processes that read; 0 reads in this one, None chooses.
-        track: shows progress.
 
     Returns:
         A report for each split, with all problems.
@@ -258,7 +237,7 @@ def verify(
         OSError: a reading process died.
     """
     if isinstance(config, CollageConfig):
-        return [_made(config, split, track) for split in splits]
+        return [_made(config, split) for split in splits]
     reports = [SplitReport(split) for split in splits]
     present: list[tuple[SplitReport, Layout]] = []
     errors: list[Exception] = []
@@ -280,7 +259,8 @@ def verify(
     pairs = list(dict.fromkeys(pair for _, layout in present for pair in layout.pairs))
     whole = [pair for pair in pairs if not {pair.image, pair.mask} & missing.keys()]
     examine = partial(inspect, table=present[0][1].table, decode=decode)
-    findings = dict(zip(whole, track(map_files(examine, whole, workers), len(whole)), strict=True))
+    found = _progress(map_files(examine, whole, workers), len(whole))
+    findings = dict(zip(whole, found, strict=True))
     for report, layout in present:
         why = f"does not exist, but {layout.source} names it"
         for path in dict.fromkeys(path for path in _files(layout) if path in missing):
@@ -375,14 +355,18 @@ def _palettes(config: RootedConfig, findings: dict[Pair, Finding]) -> Iterator[P
                 break
 
 
-def _made(config: CollageConfig, split: Split, track: Track) -> SplitReport:
+def _made(config: CollageConfig, split: Split) -> SplitReport:
     dataset = Collage(config, split)
     report = SplitReport(split, classes=dataset.classes, listed=len(dataset))
-    for index in track(range(len(dataset)), len(dataset)):
+    for index in _progress(range(len(dataset)), len(dataset)):
         mask = dataset[index].mask.numpy()
         found = Finding(np.bincount(mask.ravel(), minlength=VOID + 1), mask.shape)
         report.add(dataset.names[index], found)
     return report
+
+
+def _progress(items: Iterable[T], total: int) -> Iterable[T]:
+    return track(items, "reading", total, console=Console(stderr=True), transient=True)
 
 
 # The reports of `python -m data verify`, for the eye and as JSON.
@@ -390,34 +374,23 @@ def _made(config: CollageConfig, split: Split, track: Track) -> SplitReport:
 
 def to_json(config: DataConfig, reports: list[SplitReport]) -> dict[str, Any]:
     """Return everything that was found, as plain values."""
-    return {"data": config_to_dict(config), "splits": [_split(report) for report in reports]}
-
-
-def _split(report: SplitReport) -> dict[str, Any]:
-    return {
-        "split": report.split,
-        "listed": report.listed,
-        "published": report.published,
-        "read": report.read,
-        "sides": report.sides,
-        "void": report.void,
-        "turned": report.turned,
-        "classes": [
-            {"name": name, "share": report.share(label), "images": int(report.images[label])}
-            for label, name in enumerate(report.classes)
-        ],
-        "problems": [{"file": p.file, "what": p.what} for p in report.problems],
-    }
+    plain = ("split", "listed", "published", "read", "sides", "void", "turned")
+    splits = [
+        {
+            **{name: getattr(report, name) for name in plain},
+            "classes": [
+                {"name": name, "share": report.share(label), "images": int(report.images[label])}
+                for label, name in enumerate(report.classes)
+            ],
+            "problems": [problem._asdict() for problem in report.problems],
+        }
+        for report in reports
+    ]
+    return {"data": config_to_dict(config), "splits": splits}
 
 
 def print_report(console: Console, reports: list[SplitReport], *, limit: int) -> None:
-    """Print a table of all splits, then what is wrong with each.
-
-    Args:
-        console: where to.
-        reports: of one data set.
-        limit: problems of a split that are printed; the others are counted.
-    """
+    """Print a table of all splits, then the first `limit` problems of each."""
     classes = next(report.classes for report in reports if report.classes)
     table = RichTable(box=SIMPLE, padding=(0, 1), pad_edge=False)
     table.add_column("id", justify="right")
@@ -426,12 +399,8 @@ def print_report(console: Console, reports: list[SplitReport], *, limit: int) ->
         table.add_column(f"{report.split}\npixels", justify="right", no_wrap=True)
         table.add_column("\nimages", justify="right", no_wrap=True)
     for label, name in enumerate(classes):
-        cells = [
-            cell
-            for report in reports
-            for cell in (f"{100 * report.share(label):.2f} %", str(int(report.images[label])))
-        ]
-        table.add_row(str(label), name, *cells)
+        cells = [(f"{100 * r.share(label):.2f} %", str(r.images[label])) for r in reports]
+        table.add_row(str(label), name, *(cell for pair in cells for cell in pair))
     console.print(table)
     for report in reports:
         console.print(_line(report), markup=False, soft_wrap=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from data.dataset import LabelSet, Split, label_set_of
-from data.paired import Layout, ListedConfig, Table, label_table
+from data.paired import Layout, ListedConfig, Table, label_table, paired
 from data.reading import require_folders
 
 
@@ -45,8 +45,9 @@ class Voc2010Config(ListedConfig):
         )
         path = self.list_of(split)
         known = path.stem in self.published
+        images, masks = self.root / "JPEGImages", self.root / self.masks
         return Layout(
-            pairs=self.pairs_of(split, "JPEGImages", self.masks),
+            pairs=paired(images, masks, self.lines_of(split), path),
             source=f"the list {path}",
             table=self.table(),
             published={self.edition: self.published[path.stem]} if known else {},

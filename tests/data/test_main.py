@@ -13,7 +13,7 @@ from PIL import Image
 
 from data import download
 from data.__main__ import main
-from data.download import SOURCES, Archive, Source
+from data.download import SOURCES, Archive
 from tests.data.layouts import LAYOUTS, as_nobody, truncate, write_folder
 
 
@@ -108,22 +108,22 @@ def test_download_checks_and_unpacks(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr("data.download.download_url", fetched)
     for md5, status in (("0" * 32, 2), (right, 0), (right, 0)):
-        archive = Archive(url, "file.tar.gz", "1 kB", md5, into="here")
-        monkeypatch.setitem(SOURCES, "voc", Source((archive,), "verify voc {root}/x"))
+        archive = Archive(url, "1 kB", md5, into="here")
+        monkeypatch.setitem(SOURCES, "voc", ((archive,), "verify voc {root}/x"))
         assert main(["download", "voc", "--root", str(tmp_path / "new"), "--no-keep"]) == status
         assert not (tmp_path / "new" / "file.tar.gz").exists()
     printed = capsys.readouterr()
     assert "another MD5 than 000" in printed.err
     assert f"curl -L -C - -o {tmp_path}/new/file.tar.gz {url}" in printed.out
     assert "unpacked before" in printed.out
-    assert f"next: verify voc {tmp_path}/new/x" in printed.out
+    assert f"next: python -m data verify voc {tmp_path}/new/x" in printed.out
     assert (tmp_path / "new" / "here" / "VOC2012" / "file.txt").read_text() == "hello"
 
 
 def test_an_archive_that_came_otherwise_is_checked(tmp_path, monkeypatch, capsys):
     content = tar_of("file.txt")
-    archive = Archive("http://127.0.0.1:9/x", "file.tgz", "1 kB", hashlib.md5(content).hexdigest())
-    monkeypatch.setitem(SOURCES, "voc", Source((archive,), ""))
+    archive = Archive("http://127.0.0.1:9/file.tgz", "1 kB", hashlib.md5(content).hexdigest())
+    monkeypatch.setitem(SOURCES, "voc", ((archive,), ""))
     for held, status in ((content[:-5], 2), (content, 0)):
         (tmp_path / "file.tgz").write_bytes(held)
         assert main(["download", "voc", "--root", str(tmp_path)]) == status
