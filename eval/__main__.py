@@ -12,7 +12,7 @@ USAGE = """usage: python -m eval run CHECKPOINT [--split SPLIT] [--data.root DIR
        python -m eval predict CHECKPOINT IMAGES... --out DIR [--scales S ...] [--flip] [--no-crf]
        python -m eval explore CHECKPOINT-OR-PROBABILITIES IMAGES... [--split SPLIT] [--port N]
        python -m eval export CHECKPOINT --out FILE.safetensors
-       python -m eval tune CHECKPOINT [--method METHOD] [--objective OBJECTIVE] [--out DIR]
+       python -m eval tune CHECKPOINT [--objective OBJECTIVE] [--out DIR]
        python -m eval report RUNS [--out page.html] [--data.root DIR] [--gallery N]
        python -m eval results add RUNS... --study NAME [--label WORDS] [--arms ARM ...]
        python -m eval results gallery RUN --study NAME [--count N]
@@ -52,7 +52,7 @@ def export(arguments: list[str]) -> None:
 
 def tune(arguments: list[str]) -> None:
     """Find the settings of a post-hoc CRF."""
-    from eval.tuning.tune import tune_command
+    from eval.tune import tune_command
 
     tune_command(arguments)
 

@@ -9,7 +9,6 @@ from typing import Annotated, Literal, NamedTuple
 
 import torch
 import tyro
-from rich.progress import Progress
 from torch import Tensor
 
 from data import voc
@@ -21,6 +20,7 @@ from eval.prediction_files import Kind, Picture, PredictionFiles
 from models import CrfConfig
 from runtime.checkpoint import Checkpoint, load_segmenter, read_checkpoint
 from runtime.distributed import DeviceName, device_named
+from runtime.progress import progress_bar
 from runtime.run_folder import config_at
 
 # Anyone's photographs, as the models see them.
@@ -85,6 +85,7 @@ class PredictOptions:
         crf: any --crf.OPTION puts this CRF behind the network, in place of the checkpoint's: what
             is not given is that of DeepLab v2, with scalar weights and Potts.
         no_crf: the network alone.
+        label_bias: a number for each label, taken from the network's logits.
         batch_size: images that pad to one size and go through the network together.
         data_root: of data sets of the kind `folder`: where classes.json lies now.
         device: "auto" is the GPU where there is one.
@@ -100,6 +101,7 @@ class PredictOptions:
     )
     crf: CrfConfig | None = None
     no_crf: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    label_bias: tuple[float, ...] = ()
     batch_size: int = 1
     data_root: Annotated[Path | None, tyro.conf.arg(name="data.root")] = None
     device: DeviceName = "auto"
@@ -146,10 +148,11 @@ def predict(options: PredictOptions) -> list[Path]:
     segmenter = load_segmenter(checkpoint)
     if options.no_crf or options.crf is not None:
         segmenter = segmenter.with_crf(options.crf)
+    segmenter.add_label_bias(options.label_bias)
     segmenter = segmenter.to(device_named(options.device))
     check_possible(segmenter, options.inference)
     unreadable: list[Path] = []
-    with Progress() as progress:
+    with progress_bar() as progress:
         task = progress.add_task("images", total=len(paths))
 
         def readable() -> Iterator[Photograph]:

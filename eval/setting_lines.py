@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 
 from crfrnn import PRESETS
+from eval.grid import Direction
 from eval.predict import POST_HOC
 from models import CrfConfig, Segmenter
 from models.crf import SEARCHED, SOLVERS, crf_options, options_taken_by, unused_options
@@ -49,8 +51,14 @@ def is_scalar(config: CrfConfig | None) -> bool:
     return config is None or (config.kernel_weights, config.compatibility) == ("scalar", "potts")
 
 
-def code(setting: CrfConfig, num_labels: int) -> str:
-    """The layer, for the grid it runs on, and what it needs."""
+def code(setting: CrfConfig, num_labels: int, label_bias: Sequence[float] = ()) -> str:
+    """Write the layer, for the grid it runs on, and what it needs.
+
+    Args:
+        setting: the CRF.
+        num_labels: L.
+        label_bias: (L,) to be taken from the unary; () for none.
+    """
     stride = setting.resolution
     imports, values = ["from crfrnn import CrfRnn"], {}
     said = _said(setting)
@@ -70,21 +78,29 @@ def code(setting: CrfConfig, num_labels: int) -> str:
         values["inference"] = f"{solver.__name__}({written})"
     arguments = ", ".join(f"{name}={value}" for name, value in values.items())
     note = "" if stride == 1 else f"  # for image and logits at 1/{stride} of their size"
-    return "\n".join([*imports, f"crf = CrfRnn({num_labels}, {arguments}).eval(){note}"])
+    lines = [*imports, f"crf = CrfRnn({num_labels}, {arguments}).eval(){note}"]
+    if label_bias:
+        bias = ", ".join(f"{value:.6g}" for value in label_bias)
+        lines.append(f"unary = unary - unary.new_tensor([{bias}])[:, None, None]")
+    return "\n".join(lines)
 
 
-def predict_line(setting: CrfConfig, checkpoint: str, image: str) -> str:
-    """The command that puts this CRF behind the network of a checkpoint."""
+def predict_line(
+    setting: CrfConfig, checkpoint: str, image: str, label_bias: Sequence[float] = ()
+) -> str:
+    """Write the command that puts this CRF, and a bias, behind the network of a checkpoint."""
     words = ["python", "-m", "eval", "predict", checkpoint, image, "--out", "predictions"]
     for name in _said(setting):
         words += [f"--crf.{_option(name)}", _value(setting, name)]
+    if label_bias:
+        words += ["--label-bias", *(f"{value:.6g}" for value in label_bias)]
     return shlex.join(words)
 
 
-def train_line(setting: CrfConfig) -> str:
-    """The command that makes this the post-hoc CRF of a run, where joint training starts, too.
+def train_line(setting: CrfConfig, bias: float = 0.0, direction: Direction = "prior") -> str:
+    """Write the command that makes this the post-hoc CRF of a run, where joint training starts.
 
-    The factor on the output is left out: the run calibrates its own.
+    The factor on the output is left out: the run calibrates its own. A bias is tried beside 0.
 
     Raises:
         ValueError: a factor on the unary, which the post-hoc search leaves at 1.
@@ -101,6 +117,8 @@ def train_line(setting: CrfConfig) -> str:
             continue
         group = "search" if name in SEARCHED else "crf"
         words += [f"--{group}.{_option(name)}", _value(setting, name)]
+    if bias:
+        words += ["--search.bias", _short(bias), "--search.bias-direction", direction]
     return shlex.join(words)
 
 

@@ -169,6 +169,12 @@ class Segmenter(nn.Module):
         """
         self.config = replace(self.config, label_bias=tuple(taken))
 
+    def add_label_bias(self, taken: Sequence[float]) -> None:
+        """Take a number from the logits of each label on top of `label_bias`; () for none."""
+        if taken:
+            own = self.config.label_bias or (0.0,) * len(taken)
+            self.set_label_bias([a + b for a, b in zip(own, taken, strict=True)])
+
     def refine(self, unary: Tensor, image: Tensor) -> Tensor:
         """The CRF's logits at the size of the image, run at its own resolution.
 

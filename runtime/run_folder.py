@@ -80,6 +80,8 @@ class Execution:
 
 GAINED: Mapping[str, Any] = {
     "search_again": False,
+    "search.bias": [],
+    "search.bias_direction": "prior",
     **{f"crf.{f.name}": f.default for f in crf_options() if f.metadata["gained"]},
 }
 """Fields that recipes have gained, by dotted name, at the value that changes nothing: left out

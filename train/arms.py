@@ -34,8 +34,8 @@ from eval.inference import Coarse, coarse_unaries, evaluate
 from eval.metrics import SplitCounts, harm_rate, scores
 from eval.report import print_report, write_report
 from eval.runs import comparisons, of_results
+from eval.search import search
 from eval.tables import comparison_table
-from eval.tuning.search import search
 from models import (
     CrfConfig,
     Segmenter,
@@ -49,8 +49,9 @@ from models.registry import at_output_stride, build_network
 from runtime import distributed
 from runtime.checkpoint import read_checkpoint, save_checkpoint
 from runtime.distributed import device_named
+from runtime.progress import progress_bar
 from runtime.run_folder import ARMS, ArmName, Found, RunFolder, as_json, read_json, write_json
-from train.loop import fit, progress_bar
+from train.loop import fit
 from train.losses import check_class_weights, weighed
 from train.optim import build_optimizer
 from train.recipe import FitConfig, Recipe
@@ -385,14 +386,14 @@ class ArmRunner:
             return Found(CrfConfig(**stored["best"]), stored["rows"], stored["seconds"])
         began = time.perf_counter()
         with progress_bar() as progress:
-            task = progress.add_task(f"search on {arm}", total=None, detail="")
-            best, rows = search(
+            task = progress.add_task(f"search on {arm}", total=None)
+            best, _, rows = search(
                 self.load(arm, seed),
                 self.recipe.crf,
                 self.tune,
                 self._coarse(arm, seed, self.tune),
                 self.recipe.search,
-                lambda done, total: progress.update(task, completed=done, total=total),
+                progress=lambda done, total: progress.update(task, completed=done, total=total),
             )
         found = Found(best, rows, time.perf_counter() - began)
         if distributed.is_first():

@@ -20,25 +20,23 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import tyro
 from torch import Tensor
 
-from data import Sample, SegmentationDataset, label_pixels
-from eval.inference import coarse_unaries, evaluate, image_of
-from eval.metrics import SplitCounts, harm_rate, mean_iou, scores
-from eval.tuning.grid import evenly_spaced
-from eval.tuning.search import confusion_of
+from data import Sample, SegmentationDataset
+from eval.grid import Direction, evenly_spaced
+from eval.inference import coarse_unaries, evaluate, image_of, labels_of
+from eval.metrics import SplitCounts, confusion_matrix, harm_rate, mean_iou, scores
+from eval.search import direction_of
 from models import Segmenter
 from models.layers import shrink, shrink_image, stretch
 from runtime.checkpoint import load_segmenter, read_checkpoint, save_checkpoint
 from runtime.distributed import DeviceName, device_named
 from runtime.run_folder import RunFolder, as_json, read_json, split_of, write_json
-
-Direction = Literal["background", "prior"]
 
 
 @dataclass(frozen=True)
@@ -149,17 +147,6 @@ def biased(options: BiasOptions, config: Any, source: Path, folder: RunFolder) -
     print(f"{arm}-seed{seed}: b = {best:g}{edge}; tune mIoU {said}; {seconds:.0f} s")
 
 
-def direction_of(direction: Direction, train: SegmentationDataset) -> Tensor:
-    """d, (L,); see the module. Labels that no training pixel has count as the rarest that has."""
-    if direction == "background":
-        d = torch.zeros(len(train.classes))
-        d[0] = 1.0
-        return d
-    pixels = label_pixels(train)
-    rarest = pixels[pixels > 0].min()
-    return (pixels.clamp(min=rarest) / rarest).log()
-
-
 @torch.no_grad()
 def tried(
     segmenter: Segmenter,
@@ -176,7 +163,7 @@ def tried(
         for confusion, logits in zip(
             confusions, biased_logits(segmenter, sample, biases), strict=True
         ):
-            confusion += confusion_of(logits, sample.mask)
+            confusion += confusion_matrix(sample.mask.numpy(), labels_of(logits).numpy(), labels)
     return [float(np.nan_to_num(value)) for value in mean_iou(confusions, dataset.scored)]
 
 

@@ -10,14 +10,6 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -28,6 +20,7 @@ from models import Segmenter, SegmenterOutput
 from models.layers import batch_norms, synchronized
 from runtime import distributed
 from runtime.checkpoint import load_segmenter, read_checkpoint
+from runtime.progress import progress_bar
 from train.crf_trace import crf_gradient_norms, crf_scalars
 from train.losses import loss_terms
 from train.stage import Stage, Trainable, only_learning, set_mode
@@ -125,7 +118,7 @@ class Loop:
         self.forward: nn.Module = TrainedForward(segmenter, self.stage.learns, config.precision)
         if distributed.num_processes() > 1:
             self.forward = DistributedDataParallel(self.forward)
-        self.progress = progress_bar()
+        self.progress = progress_bar(detail=True)
         first, last = (n * config.accumulate for n in (state.step, config.steps))
         self.batches = Batches(
             stream.iterate(first, last - first, how.workers),
@@ -468,16 +461,3 @@ def peak_memory(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kilobytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def progress_bar() -> Progress:
-    """Build a bar with loss, images/s, elapsed and remaining time, for the first process alone."""
-    return Progress(
-        TextColumn("{task.description:<16}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[detail]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        disable=not distributed.is_first(),
-    )

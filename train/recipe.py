@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data import DataConfig, TransformConfig
-from eval.tuning.grid import SearchConfig
+from eval.grid import SearchConfig
 from models import CrfForm, NetworkConfig, published_network
 from models.crf import post_hoc_config
 from runtime.run_folder import Execution, as_json, what_matters

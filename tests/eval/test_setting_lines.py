@@ -15,6 +15,7 @@ import data
 from data import CollageConfig
 from eval.inference import coarse_unaries
 from eval.predict import POST_HOC, parsed
+from eval.search import search
 from eval.setting_lines import (
     LINE_OPTIONS,
     code,
@@ -24,7 +25,6 @@ from eval.setting_lines import (
     setting_of,
     train_line,
 )
-from eval.tuning.search import search
 from models import CrfConfig, CrfForm, Segmenter, SegmenterConfig
 from models.crf import build_crf
 from models.layers import shrink, shrink_image
@@ -81,7 +81,7 @@ def test_the_line_of_train_makes_it_the_post_hoc_crf(setting: CrfConfig, recipe:
     split = data.build(CollageConfig(size=33, num_train=1, num_tune=1, num_report=1), "tune")
     segmenter = Segmenter(SegmenterConfig(len(split.classes), TINY)).eval()
     config, coarse = replace(options.recipe.search, num_images=1), coarse_unaries(segmenter, split)
-    found, (_,) = search(segmenter, options.recipe.crf, split, coarse, config)
+    found, _, (_,) = search(segmenter, options.recipe.crf, split, coarse, config)
     learnt = {"output_scale", "num_iterations", "unary_scale"}
     learnt |= {f.name for f in fields(CrfForm) if f.name.startswith("learn_")}
     names = {field.name for field in fields(CrfConfig)}

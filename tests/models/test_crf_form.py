@@ -13,10 +13,10 @@ import data
 from crfrnn import CrfRnn
 from crfrnn.frank_wolfe import FrankWolfe
 from crfrnn.inference import MeanField
+from eval.grid import SearchConfig
 from eval.inference import coarse_unaries, evaluate
 from eval.metrics import scores
-from eval.tuning.grid import SearchConfig
-from eval.tuning.search import search
+from eval.search import search
 from models import CrfConfig, CrfForm, Segmenter, SegmenterConfig
 from models.crf import build_crf, in_form, options_taken_by
 from tests.models.small import SLIM
@@ -88,7 +88,7 @@ def test_search_evaluation_and_description_take_it(change) -> None:
     segmenter = Segmenter(SegmenterConfig(len(dataset.classes), NETWORK)).eval()
     coarse = coarse_unaries(segmenter, dataset)
     grid = SearchConfig(num_images=1, theta_alpha=(6.0,), theta_beta=(9.0,), rounds=0)
-    best, rows = search(segmenter, form, dataset, coarse, grid)
+    best, _, rows = search(segmenter, form, dataset, coarse, grid)
     assert len(rows) == 2
     refined = segmenter.with_crf(in_form(best, form))
     assert refined.config.crf is not None

@@ -13,11 +13,12 @@ from data import VOID
 from eval.inference import coarse_unaries, evaluate
 from eval.metrics import SplitCounts, harm_rate, mean_iou, scores
 from eval.results.record import records_of
+from eval.search import direction_of
 from models import CrfConfig, Segmenter, SegmenterConfig
 from runtime.checkpoint import load_segmenter, read_checkpoint
 from runtime.run_folder import read_json, split_of
 from train.__main__ import main
-from train.bias import direction_of, tried
+from train.bias import tried
 
 
 def test_the_bias_is_taken_in_front_of_the_crf(tiny) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from data import CollageConfig
-from eval.tuning.grid import SearchConfig
+from eval.grid import SearchConfig
 from models import DeepLabV3Config, TimmConfig
 from train.recipe import FitConfig, ModelConfig, Recipe
 from train.recipes import RECIPES

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from data import CamVidConfig, CollageConfig, TransformConfig, VocConfig
 from data.voc import ANIMALS
-from eval.tuning.grid import SearchConfig
+from eval.grid import SearchConfig
 from models import CrfForm, DeepLabV3Config, TimmConfig, published_network
 from train.losses import LossConfig
 from train.recipe import FitConfig, ModelConfig, Recipe

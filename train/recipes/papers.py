@@ -7,7 +7,7 @@ from dataclasses import replace
 from crfrnn.presets import preset
 from data import TransformConfig, VocConfig
 from data.transforms import DEEPLAB_V2_SCALES, DEEPLAB_V3PLUS_SCALES
-from eval.tuning.grid import SearchConfig
+from eval.grid import SearchConfig
 from models import CrfForm, builder, pretrained_config
 from models.registry import Builder, PublishedRecipe
 from train.losses import LossConfig

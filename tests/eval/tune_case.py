@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 
 import data
 from data import VOID, CollageConfig, Sample
-from eval.tuning.logits import LogitsFolder, digest
-from eval.tuning.options import GridOptions, TuneOptions
+from eval.grid import SearchConfig
+from eval.tune import GridOptions, TuneOptions
 from models import CrfForm, Segmenter, SegmenterConfig
 from runtime.checkpoint import save_checkpoint
 from tests.eval.plain_networks import TINY
@@ -25,6 +27,7 @@ GRID = GridOptions(
     theta_gamma=(1.0,), spatial_weight=(1.0,), theta_alpha=(5.0, 10.0), theta_beta=(10.0,),
     bilateral_weight=(1.0, 4.0), rounds=1,
 )  # fmt: skip
+SEARCH: SearchConfig = GRID.config(None)
 
 
 def network() -> Segmenter:
@@ -44,22 +47,27 @@ def hint(sample: Sample, num_classes: int) -> torch.Tensor:
     return (3 * hot + torch.randn(hot.shape, generator=generator))[None]
 
 
+def hints() -> dict[str, torch.Tensor]:
+    """The hints of all images that are searched on."""
+    split = data.build(SCENES, "tune")
+    samples = (split[k] for k in range(len(split)))
+    return {sample.name: hint(sample, len(split.classes)).contiguous() for sample in samples}
+
+
 def options(folder: Path, **changes: Any) -> TuneOptions:
     """A tuning of a new checkpoint in a folder, the network's logits given as hints."""
     path = folder / "checkpoint.pt"
     config = data.config_to_dict(SCENES)
     save_checkpoint(path, network(), data=config, arm="start", seed=0, step=0, training={})
     values = {"crf": FORM, "grid": GRID, "workers": 1, "out": folder / "out", **changes}
-    found = TuneOptions(path, **values)
-    split = data.build(SCENES, "tune")
-    logits = LogitsFolder(found.out / "logits", digest(path.read_bytes()))
-    for sample in (split[k] for k in range(len(split))):
-        hinted = hint(sample, len(split.classes))
-        logits.of(sample, lambda hinted=hinted: hinted)  # type: ignore[misc]
-    return found
+    chosen = TuneOptions(path, **values)
+    chosen.out.mkdir(parents=True)
+    made_by = {"checkpoint": hashlib.sha256(path.read_bytes()).hexdigest()[:32]}
+    save_file(hints(), chosen.out / "logits.safetensors", metadata=made_by)
+    return chosen
 
 
 def journal(folder: Path) -> list[dict[str, Any]]:
     """Every setting that a tuning has scored, without what it took."""
     rows = map(json.loads, (folder / "settings.jsonl").read_text().splitlines())
-    return [{k: v for k, v in row.items() if not k.endswith("seconds")} for row in rows]
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]

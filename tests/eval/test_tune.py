@@ -13,23 +13,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 from rich.console import Console
+from safetensors.torch import save_file
 from scipy.optimize import minimize_scalar
 
 import data
 from crfrnn.potentials import PairwisePotentials
-from data import VOID
+from data import VOID, Sample
 from eval.__main__ import main
+from eval.grid import AXES, SearchConfig, Setting, coarse_to_fine, evenly_spaced
 from eval.inference import evaluate
 from eval.metrics import Scorer, scores
-from eval.tuning.grid import Grid, SearchConfig, evenly_spaced
-from eval.tuning.logits import LogitsFolder
-from eval.tuning.method import SEARCHED
-from eval.tuning.options import TuneOptions
-from eval.tuning.picture import LIKELIHOOD_STRIDE
-from eval.tuning.search import calibrate, refined, score_image, search
-from eval.tuning.tune import tune
+from eval.search import LIKELIHOOD_STRIDE, PreparedImage, calibrate, search
+from eval.tune import GridOptions, TuneOptions, tune
 from models import CrfConfig, CrfForm
-from tests.eval.tuning_case import FORM, GRID, SCENES, hint, journal, network, options
+from tests.eval.tune_case import FORM, SCENES, SEARCH, hints, journal, network, options
 
 BASE = CrfConfig(**{**asdict(FORM), "theta_gamma": 1.0, "spatial_weight": 1.0})
 SETTING = replace(BASE, theta_alpha=10.0, theta_beta=10.0, bilateral_weight=2.0)
@@ -37,15 +34,16 @@ SETTING = replace(BASE, theta_alpha=10.0, theta_beta=10.0, bilateral_weight=2.0)
 
 def test_the_grid_closes_in_on_the_maximum() -> None:
     peak = {"theta_alpha": 48.0, "theta_beta": 4.2, "bilateral_weight": 5.0}
-    seen: dict[CrfConfig, float] = {}
+    seen: dict[Setting, float] = {}
     stages = []
 
-    def height(stage: str, settings: Sequence[CrfConfig]) -> list[float]:
+    def height(stage: str, settings: Sequence[Setting]) -> list[float]:
         assert not set(settings) & set(seen)  # nothing twice
         stages.append(stage)
         for setting in settings:
-            off = [math.log(getattr(setting, name) / top) for name, top in peak.items()]
-            seen[setting] = -sum(o**2 for o in (off[0], 2 * off[1], off[2]))
+            off = [math.log(getattr(setting.crf, name) / top) for name, top in peak.items()]
+            squares = (off[0], 2 * off[1], off[2], setting.bias - 1.2)
+            seen[setting] = -sum(o**2 for o in squares)
         return [seen[setting] for setting in settings]
 
     grid = {
@@ -53,39 +51,42 @@ def test_the_grid_closes_in_on_the_maximum() -> None:
         "theta_beta": (3.0, 6.0),
         "bilateral_weight": (3.0, 6.0),
     }
-    Grid(SearchConfig(**grid, rounds=4), BASE).run(height)  # type: ignore[arg-type]
-    best = max(seen, key=seen.__getitem__)
+    config = SearchConfig(**grid, bias=(1.0, 1.2), rounds=4)  # type: ignore[arg-type]
+    best = coarse_to_fine(config, BASE, height)
+    assert seen[best] == max(seen.values())
     # Steps of the grid are 30, 3 and 3, and a round moves one value: a quarter of each is left.
     for (name, top), step in zip(peak.items(), (30, 3, 3), strict=True):
-        assert getattr(best, name) == pytest.approx(top, abs=step / 4)
-    assert stages == ["coarse", "fine 1", "fine 2", "fine 3", "fine 4"]
+        assert getattr(best.crf, name) == pytest.approx(top, abs=step / 4)
+    assert stages == ["coarse", "bias", "fine 1", "fine 2", "fine 3", "fine 4"]
+    assert best.bias == 1.2
+    tried = [setting.bias for setting in seen]
+    assert tried[:14] == [*[0.0] * 12, 1.0, 1.2]
+    assert {1.1, 1.3} <= {round(bias, 9) for bias in tried[14:]}
     assert evenly_spaced(3, 11) == [0, 5, 10]  # the images that are searched on
 
 
 @pytest.fixture(scope="module")
 def coarse() -> dict[str, torch.Tensor]:
-    split = data.build(SCENES, "tune")
-    samples = (split[k] for k in range(len(split)))
-    return {sample.name: hint(sample, len(split.classes)) for sample in samples}
+    return hints()
 
 
 def test_the_best_row_is_returned_and_its_score_is_that_of_the_segmenter(coarse) -> None:
     split, form = data.build(SCENES, "tune"), replace(FORM, resolution=2)
-    config = replace(GRID.config(None), calibrate=False)
-    best, rows = search(network(), form, split, coarse, config)
-    settings = [tuple(row[name] for name in SEARCHED) for row in rows]
+    config = replace(SEARCH, calibrate=False)
+    best, bias, rows = search(network(), form, split, coarse, config)
+    settings = [tuple(row[name] for name in AXES) for row in rows]
     assert len(set(settings)) == len(settings) == 8  # the grid, and the neighbours of its best
     assert [row["stage"] for row in rows] == ["coarse"] * 4 + ["fine 1"] * 4
     top = max(rows, key=lambda row: row["miou"])
-    assert all(getattr(best, name) == top[name] for name in SEARCHED)
+    assert all(getattr(best, name) == top[name] for name in AXES)
     assert (best.kernel_weights, best.compatibility) == ("scalar", "potts")
-    assert (best.resolution, best.output_scale) == (2, 1.0)
+    assert (best.resolution, best.output_scale, bias) == (2, 1.0, 0.0)
     expected = scores(evaluate(network().with_crf(best), split, coarse))["miou"]
     assert top["miou"] == pytest.approx(expected, abs=1e-12)
 
 
 def test_rows_and_temperature_stay_what_they_were(coarse) -> None:
-    best, rows = search(network(), FORM, data.build(SCENES, "tune"), coarse, GRID.config(None))
+    best, _, rows = search(network(), FORM, data.build(SCENES, "tune"), coarse, SEARCH)
     found = [(r["theta_alpha"], r["bilateral_weight"], r["miou"]) for r in rows]
     assert found == [
         (5.0, 1.0, pytest.approx(0.23973060226317314, abs=1e-12)),
@@ -109,25 +110,32 @@ def test_settings_that_share_widths_share_filters(coarse, monkeypatch) -> None:
         return build(self, image)
 
     monkeypatch.setattr(PairwisePotentials, "build_kernels", counting)
-    settings = [replace(SETTING, bilateral_weight=w) for w in (1.0, 2.0, 3.0)]
-    settings.append(replace(SETTING, theta_alpha=20.0))
+    settings = [Setting(replace(SETTING, bilateral_weight=w), w) for w in (1.0, 2.0, 3.0)]
+    settings.append(Setting(replace(SETTING, theta_alpha=20.0)))
     sample = data.build(SCENES, "tune")[0]
-    assert len(list(score_image(network(), sample, coarse[sample.name], settings))) == 4
+    image = PreparedImage(network(), sample, coarse[sample.name], torch.ones(9))
+    assert len(image.measure(settings)) == 4
     assert len(builds) == 2
 
 
 def test_calibration_finds_the_factor_that_was_hidden(coarse) -> None:
     """Labels drawn from softmax(3 logits) are calibrated at 3, whatever the logits are."""
-    split, setting = data.build(SCENES, "tune"), replace(SETTING, bilateral_weight=0.5)
-    samples = []
+    split, crf = data.build(SCENES, "tune"), replace(SETTING, bilateral_weight=0.5)
+    setting = Setting(crf)
+
+    def prepared(sample: Sample, stride: int = 7) -> PreparedImage:
+        return PreparedImage(network(), sample, coarse[sample.name], stride=stride)
+
+    images = []
     for sample in (split[k] for k in range(3)):
-        ((_, logits),) = refined(network(), sample, coarse[sample.name], [setting])
-        drawn = torch.multinomial((3 * logits[0]).softmax(0).flatten(1).t(), 1)
-        samples.append(replace(sample, mask=drawn.reshape(sample.mask.shape)))
+        everywhere = replace(sample, mask=torch.zeros_like(sample.mask))
+        (refined,) = prepared(everywhere, stride=1).refined([setting])
+        drawn = torch.multinomial((3 * refined.sampled).softmax(1), 1)
+        images.append(prepared(replace(sample, mask=drawn.reshape(sample.mask.shape))))
     # Twelve thousand labels, one in seven used: a few tenths of sampling error.
-    assert calibrate(network(), setting, samples, coarse) == pytest.approx(3, rel=0.3)
-    known = replace(setting, output_scale=3.0)
-    assert calibrate(network(), known, samples, coarse) == pytest.approx(1, rel=0.3)
+    assert calibrate(images, setting) == pytest.approx(3, rel=0.3)
+    known = Setting(replace(crf, output_scale=3.0))
+    assert calibrate(images, known) == pytest.approx(1, rel=0.3)
 
 
 def quiet() -> Console:
@@ -145,11 +153,11 @@ def test_the_command_finds_what_training_finds(finished, coarse) -> None:
     assert result["best"]["miou"] > result["network"]["miou"]
     first, *rows = journal(given.out)
     assert (first["stage"], first["setting"]) == ("network", None)
-    best, expected = search(network(), FORM, data.build(SCENES, "tune"), coarse, GRID.config(None))
+    best, _, expected = search(network(), FORM, data.build(SCENES, "tune"), coarse, SEARCH)
     assert best.output_scale != 1.0  # calibrated
-    assert all(result["setting"][name] == getattr(best, name) for name in SEARCHED)
-    by_setting = {tuple(r["setting"][n] for n in SEARCHED): r["scores"]["miou"] for r in rows}
-    assert by_setting == {tuple(r[n] for n in SEARCHED): r["miou"] for r in expected}
+    assert all(result["setting"][name] == getattr(best, name) for name in AXES)
+    by_setting = {tuple(r["setting"][n] for n in AXES): r["scores"]["miou"] for r in rows}
+    assert by_setting == {tuple(r[n] for n in AXES): r["miou"] for r in expected}
 
 
 def test_scores_of_the_best_are_those_of_the_segmenter_with_that_crf(coarse, tmp_path) -> None:
@@ -193,7 +201,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_end(finished, tmp_path, monke
     assert tune(part, quiet())["setting"] == result["setting"]
     assert journal(part.out) == journal(given.out)
     # Now it is finished: nothing is measured again.
-    monkeypatch.setattr("eval.tuning.crew.Crew.rounds", lambda *a, **k: pytest.fail("again"))
+    monkeypatch.setattr("eval.tune.Evaluator.__call__", lambda *a: pytest.fail("again"))
     assert tune(part, quiet())["setting"] == result["setting"]
 
 
@@ -204,42 +212,61 @@ def test_a_folder_of_another_tuning_or_a_damaged_one_is_refused(finished, tmp_pa
     with pytest.raises(FileExistsError, match="holds a tuning already: --resume"):
         tune(given, quiet())
     damaged = options(tmp_path)
-    (damaged.out / "settings.jsonl").write_text('{"a": 1}\n{"a"\n{"a": 3}\n')
-    with pytest.raises(ValueError, match=r"settings.jsonl, line 2 is no JSON .*delete the folder"):
+    (damaged.out / "settings.jsonl").write_text('{"a": 1}\n{"a": 3}\n')
+    with pytest.raises(ValueError, match=r"settings.jsonl, line 1 is no score .*delete the folder"):
         tune(damaged, quiet())
 
 
-def test_logits_that_are_damaged_or_of_something_else_are_computed_again(tmp_path: Path) -> None:
-    sample = data.build(SCENES, "tune")[0]
-
-    def logits(network: str, value: float, of=sample) -> float:
-        made = torch.full((1, 2, 3, 3), value)
-        found, remark = LogitsFolder(tmp_path, network).of(of, lambda: made)
-        assert ("is computed again" in (remark or "")) == (value > 2)
-        return float(found.max())
-
-    assert logits("abc", 1.0) == logits("abc", 2.0) == 1.0
-    (path,) = tmp_path.iterdir()
-    whole = path.read_bytes()
-    for damaged in (whole[:-8], b"", whole[:-1] + bytes([whole[-1] ^ 1])):
-        path.write_bytes(damaged)
-        assert logits("abc", 3.0) == 3.0
-    assert logits("abd", 4.0) == 4.0
-    assert logits("abd", 5.0, replace(sample, image=255 - sample.image)) == 5.0
-
-
-@pytest.mark.parametrize(
-    "method", ["sobol --sobol.points 2 --sobol.local 1", "gradient --descent.steps 2"]
-)
-def test_the_command_tunes_and_scores_the_report_split(method: str, tmp_path: Path, capsys) -> None:
+def test_the_command_runs_the_network_once_and_scores_the_report_split(
+    tmp_path: Path, capsys, monkeypatch
+) -> None:
     given = options(tmp_path)
+    logits = given.out / "logits.safetensors"
+    save_file(hints(), logits, metadata={"checkpoint": "another"})  # computed again
     words = f"tune {given.checkpoint} --out {given.out} --workers 1 --num-images 2 --score-report"
-    main([*words.split(), "--crf.num-iterations-eval", "2", "--method", *method.split()])
+    words += " --crf.num-iterations-eval 2 --grid.theta-alpha 30 --grid.theta-beta 3"
+    words += " --grid.bias 0.5 1 --preset deeplab_v2_resnet101"
+    main(words.split())
     result = json.loads((given.out / "best.json").read_text())
-    assert "report split, miou" in capsys.readouterr().out
-    rows = [row for row in journal(given.out) if row["stage"] not in ("network", "all labels")]
-    found = [row["scores"]["miou"] for row in rows]
-    assert (result["settings"], result["best_with_label_floor"]["miou"]) == (len(rows), max(found))
+    printed = capsys.readouterr().out
+    assert "report split, miou" in printed
+    assert result["crf_helps"] == ("leave the CRF out" not in printed)
+    rows = [row for row in journal(given.out) if row["setting"] and row["stage"] != "all labels"]
+    values = [row["scores"]["miou"] for row in rows]
+    assert (result["settings"], result["best_with_label_floor"]["miou"]) == (len(rows), max(values))
+    assert {row["stage"] for row in rows} == {"start", "coarse", "bias", "fine 1", "fine 2"}
+    alone = [row["bias"] for row in journal(given.out) if row["stage"] == "network"]
+    assert alone == [0.0, 0.5, 1.0]
+    monkeypatch.setattr("models.Segmenter.coarse_unary", lambda *a: pytest.fail("run again"))
+    main([*words.replace(" --score-report", "").split(), "--resume"])
+    assert json.loads((given.out / "best.json").read_text())["report"] == result["report"]
+
+
+def test_a_crf_that_only_harms_is_to_be_left_out(tmp_path: Path, capsys) -> None:
+    widest = GridOptions(
+        theta_gamma=(40.0,), spatial_weight=(50.0,), theta_alpha=(90.0,), theta_beta=(200.0,),
+        bilateral_weight=(50.0,), rounds=0,
+    )  # fmt: skip
+    result = tune(options(tmp_path, grid=widest), Console(width=200))
+    assert result["best"]["miou"] < result["network"]["miou"]
+    assert not result["crf_helps"]
+    assert "no setting has a better miou than the network alone: leave" in capsys.readouterr().out
+
+
+def test_a_bias_of_the_labels_is_found_with_the_crf(coarse, tmp_path: Path) -> None:
+    """Logits that say label 3 too often by 4 nats are put right by as much."""
+    split = data.build(SCENES, "tune")
+    direction = torch.nn.functional.one_hot(torch.tensor(3), len(split.classes)).float()
+    wrong = {name: logits + 4 * direction[:, None, None] for name, logits in coarse.items()}
+    form = replace(FORM, resolution=2)
+    config = replace(SEARCH, bias=(2.0, 4.0, 6.0), rounds=0)
+    best, bias, rows = search(network(), form, split, wrong, config, direction)
+    assert bias == 4.0
+    assert [row["bias"] for row in rows] == [0.0, 0.0, 0.0, 0.0, 2.0, 4.0, 6.0]
+    right = network().with_crf(best)
+    right.add_label_bias((bias * direction).tolist())
+    expected = scores(evaluate(right, split, wrong))["miou"]
+    assert max(row["miou"] for row in rows) == pytest.approx(expected, abs=1e-12)
 
 
 def test_options_that_do_not_fit_are_refused() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from eval.tuning.tune import tune
-from tests.eval.tuning_case import journal, options
+from eval.tune import tune
+from tests.eval.tune_case import journal, options
 
 
 def test_two_processes_find_what_one_does(tmp_path) -> None:
