@@ -10,7 +10,7 @@ from data.camvid import CamVidConfig
 from data.cityscapes import CityscapesConfig
 from data.coco import CocoConfig
 from data.collage import Collage, CollageClicksConfig, CollageConfig
-from data.dataset import LabelSet, SegmentationDataset, Split
+from data.dataset import SegmentationDataset, Split
 from data.folder import FolderConfig
 from data.paired import PairedDataset, RootedConfig
 from data.voc import VocClicksConfig, VocConfig
@@ -49,18 +49,6 @@ def build(config: DataConfig, split: Split) -> SegmentationDataset:
     if isinstance(config, CollageConfig):
         return Collage(config, split)
     return PairedDataset(config, split)
-
-
-def label_set(config: DataConfig) -> LabelSet:
-    """Describe the classes of a data set that need not lie here: a model outlives its data.
-
-    Only `folder` keeps them in a file, classes.json below its root.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is malformed.
-    """
-    return config.label_set()
 
 
 def config_to_dict(config: DataConfig) -> dict[str, Any]:

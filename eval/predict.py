@@ -13,7 +13,6 @@ from torch import Tensor
 
 from data import voc
 from data.dataset import CorruptSample, LabelSet
-from data.kinds import label_set
 from data.reading import IMAGE_ENDINGS, file_names, read_image
 from eval.inference import InferenceConfig, batches_by_size, check_possible, infer_each
 from eval.prediction_files import Kind, Picture, PredictionFiles
@@ -185,7 +184,7 @@ def labels_of(checkpoint: Checkpoint, root: Path | None) -> LabelSet:
     """
     config = config_at(checkpoint["data"], root)
     try:
-        return label_set(config)
+        return config.label_set()
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"the names of the classes are in no file here ({error}): pass --data.root DIR, the "

@@ -14,7 +14,7 @@ import pytest
 import data
 from data import CamVidConfig, CityscapesConfig, CocoConfig, CollageConfig, CorruptSample, build
 from data.dataset import voc_palette
-from data.kinds import KINDS, label_set
+from data.kinds import KINDS
 from data.voc import CLASSES
 from tests.data.layouts import LAYOUTS, write_image, write_lines, write_mask
 
@@ -63,7 +63,7 @@ def test_names_and_what_is_known_without_the_data(kind: str, tmp_path: Path) -> 
     for config in (KINDS[kind](), CONFIGS[kind]):
         if kind not in ("cityscapes", "coco"):  # whose other files are not there
             here = replace(config, root=tmp_path)
-        dataset, found = build(here, "train"), label_set(config)
+        dataset, found = build(here, "train"), config.label_set()
         assert (found.classes, found.scored) == (dataset.classes, dataset.scored)
         assert np.array_equal(found.palette, dataset.palette)
 

@@ -11,7 +11,6 @@ import pytest
 from data import FolderConfig, Split, build
 from data.dataset import voc_palette
 from data.folder import read_classes
-from data.kinds import label_set
 from data.paired import PairedDataset
 from tests.data.layouts import write_folder, write_image, write_lines
 
@@ -94,12 +93,12 @@ def test_all_that_the_classes_may_say(root):
     assert dataset.palette[:3].tolist() == colours
     assert np.array_equal(dataset.palette[3:], voc_palette()[3:])
     assert dataset.table[[0, 2, 3, 4, 255]].tolist() == [0, 2, 255, -1, -1]
-    found = label_set(FolderConfig(root))
+    found = FolderConfig(root).label_set()
     assert (found.classes, found.scored) == (dataset.classes, dataset.scored)
     assert np.array_equal(found.palette, dataset.palette)
     (root / "classes.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"there is no .*classes\.json; expected \{"):
-        label_set(FolderConfig(root))
+        FolderConfig(root).label_set()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 
 from data import CorruptSample, VocConfig, build
-from data.kinds import label_set
 from data.voc import ANIMALS, CLASSES
 from tests.data.layouts import write_image, write_lines, write_mask
 
@@ -43,7 +42,7 @@ def test_scored_classes(config):
     assert build(config, "train").scored == tuple(range(21))
     animals = build(replace(config, scored=ANIMALS), "train")
     assert (animals.scored, animals.classes) == ((0, 8, 10, 12, 13, 15, 17), CLASSES)
-    found = label_set(VocConfig(scored=ANIMALS))
+    found = VocConfig(scored=ANIMALS).label_set()
     assert (found.classes, found.scored) == (animals.classes, animals.scored)
     assert np.array_equal(found.palette, animals.palette)
     with pytest.raises(ValueError, match="unknown scored class 'tv'"):

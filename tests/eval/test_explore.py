@@ -13,7 +13,6 @@ import torch
 import data
 from crfrnn import PRESETS
 from data import CollageConfig
-from data.kinds import label_set
 from eval.__main__ import main
 from eval.explore.page import (
     LEARNT,
@@ -180,7 +179,7 @@ def test_stored_probabilities_are_those_of_the_network(
         # Half precision: eleven bits.
         torch.testing.assert_close(found, expected, rtol=2**-9, atol=1e-6)
         assert explorer.start == POST_HOC
-        assert explorer.labels.classes == label_set(COLLAGE).classes
+        assert explorer.labels.classes == COLLAGE.label_set().classes
     with pytest.raises(ValueError, match=r"a\.npz is of the image 'a', got .*b\.png"):
         explorer_of(ExploreOptions(folder / "a.npz", (images / "b.png",)))
 

@@ -10,7 +10,6 @@ import pytest
 
 from data import CollageConfig
 from data.dataset import voc_palette
-from data.kinds import label_set
 from eval.predict import photographs
 from eval.prediction_files import Probabilities, overlay, read_probabilities, write_probabilities
 from tests.eval.tiny_checkpoint import write_photograph
@@ -51,7 +50,7 @@ def test_probabilities_return_from_their_file_and_another_file_is_refused(tmp_pa
     path = tmp_path / "new" / "image.npz"
     with pytest.raises(FileNotFoundError, match=r"no probabilities at .*--write probabilities"):
         read_probabilities(path)
-    labels = label_set(CollageConfig())
+    labels = CollageConfig().label_set()
     q = np.random.default_rng(0).dirichlet(np.ones(len(labels.classes)), (4, 6))
     good = Probabilities(labels, q.transpose(2, 0, 1).astype(np.float16), None)
     write_probabilities(path, good)

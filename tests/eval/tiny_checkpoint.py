@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 
 from data import CollageConfig, DataConfig, config_to_dict
-from data.kinds import label_set
 from models import CrfConfig, Segmenter, SegmenterConfig
 from runtime.checkpoint import save_checkpoint
 from tests.eval.plain_networks import CRF, TINY
@@ -21,7 +20,7 @@ def tiny_checkpoint(
     """Written with the same weights whatever the CRF."""
     torch.manual_seed(0)
     config = data or CollageConfig(size=33)
-    classes = len(label_set(config).classes)
+    classes = len(config.label_set().classes)
     segmenter = Segmenter(SegmenterConfig(classes, TINY, crf)).eval()
     # So that several classes win somewhere: random weights alone hardly move the logits.
     for parameter in segmenter.network.parameters():
