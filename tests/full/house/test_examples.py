@@ -1,0 +1,34 @@
+"""Every example runs from top to bottom and ends in a picture; the pages build strictly."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[3]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+STEPS = {"weak_labels": "2"}
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_every_example_ends_in_a_picture(example: Path, tmp_path: Path) -> None:
+    out = tmp_path / "picture.png"
+    command = [sys.executable, str(example), str(out), *STEPS.get(example.stem, "").split()]
+    environment = {**os.environ, "MPLBACKEND": "agg", "PYTHONPATH": str(ROOT)}
+    subprocess.run(command, check=True, timeout=300, env=environment, cwd=tmp_path)
+    with Image.open(out) as picture:
+        assert len(picture.convert("RGB").getcolors(1 << 24) or []) > 10
+
+
+def test_the_pages_build_strictly(tmp_path: Path) -> None:
+    if importlib.util.find_spec("mkdocs") is None:
+        pytest.skip("mkdocs is not installed: pip install '.[docs]'")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    subprocess.run(command, check=True, timeout=300, cwd=ROOT)
+    assert (tmp_path / "index.html").exists()
