@@ -124,7 +124,7 @@ class Refinery:
         It takes three times as long as the iterations alone, so not the finest grid.
 
         Returns:
-            Columns iteration, nats per pixel and quantity: "energy" is E(q_t), "KL + const." is
+            Columns iteration, nats per pixel and quantity: "of q" is E(q_t), "KL + const." is
             <q_t, log q_t> + E(q_t), the KL divergence up to log Z.
         """
         with self._one_at_a_time:
@@ -137,7 +137,7 @@ class Refinery:
                 (str(record.iteration), energy.item() / pixels, name)
                 for record in crf.trace(unary, kernels)
                 for name, energy in (
-                    ("energy", record.relaxed_energy),
+                    ("of q", record.relaxed_energy),
                     ("KL + const.", record.free_energy),
                 )
             ]
@@ -280,7 +280,7 @@ def control(name: str, value: Any) -> gr.Slider | gr.Dropdown:
     title = TITLES.get(name, name.replace("_", " "))
     for solver in SOLVERS:
         if name in options_taken_by(solver):
-            title += f" ({solver.replace('_', ' ')})"
+            title += f" ({solver.replace('_', '-')})"
     choices = list(get_args(hint)) if get_origin(hint) is Literal else CHOICES.get(name)
     if choices is not None:
         choices = list(dict.fromkeys([*choices, value]))
@@ -457,15 +457,15 @@ def build_page(explorer: Explorer) -> gr.Blocks:
                     for name, value in zip(LINE_OPTIONS, start, strict=True)
                     if name in (*SEARCHED, "num_iterations_eval")
                 }
-                with gr.Accordion("filter, solver, resolution", open=False):
-                    by_name |= {
-                        name: control(name, value)
-                        for name, value in zip(LINE_OPTIONS, start, strict=True)
-                        if name not in by_name
-                    }
                 shown = gr.Dropdown(
                     list(explorer.labels.classes), value=label, label="probability of"
                 )
+        with gr.Accordion("filter, solver, resolution", open=False), gr.Row():
+            by_name |= {
+                name: control(name, value)
+                for name, value in zip(LINE_OPTIONS, start, strict=True)
+                if name not in by_name
+            }
         with gr.Row():
             look: dict[str, Any] = {"height": 240, "min_width": 220, "elem_classes": "small"}
             small = [
@@ -477,9 +477,9 @@ def build_page(explorer: Explorer) -> gr.Blocks:
             y="nats per pixel",
             color="quantity",
             sort=list(map(str, range(100))),
-            height=280,
-            label="energy, at half resolution",
-            show_label=True,
+            y_title="nats per pixel at half resolution",
+            color_title="energy",
+            height=260,
             elem_id="energy",
         )
         copied: dict[str, Any] = {"interactive": False, "show_line_numbers": False, "lines": 1}
