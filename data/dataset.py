@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -32,6 +32,11 @@ class Sample:
     image: Tensor
     mask: Tensor
 
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """The image as (H, W, 3), for whoever draws."""
+        return np.ascontiguousarray(self.image.permute(1, 2, 0).numpy())
+
 
 class CorruptSample(ValueError):
     """A file of one sample cannot be used: truncated, of the wrong size, or with ids of no class.
@@ -41,7 +46,10 @@ class CorruptSample(ValueError):
     """
 
 
-# Class ids: their names, colours and scores.
+# Class ids: their names, colours and scores, and labels drawn over their image.
+
+Ids = NDArray[np.integer[Any]]
+Picture = NDArray[np.uint8]
 
 
 def voc_palette() -> NDArray[np.uint8]:
@@ -92,6 +100,28 @@ def label_set_of(
     palette = voc_palette()
     palette[: len(colours)] = np.reshape(np.array(colours, dtype=np.uint8), (-1, 3))
     return LabelSet(tuple(classes), tuple(ids), palette)
+
+
+def outline(ids: Ids) -> NDArray[np.bool_]:
+    """Mark, one pixel wide, where the neighbour to the right or below has another label."""
+    marked = np.zeros(ids.shape, dtype=np.bool_)
+    marked[:, :-1] |= ids[:, :-1] != ids[:, 1:]
+    marked[:-1] |= ids[:-1] != ids[1:]
+    return marked
+
+
+def overlay(image: Picture, ids: Ids, palette: Picture, opacity: float = 0.55) -> Picture:
+    """Draw an image seen through its labels' colours, with their outlines nearly opaque.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        ids: (H, W) label ids.
+        palette: (256, 3) uint8 RGB.
+        opacity: of the colours, 0..1.
+    """
+    alpha = np.where(outline(ids), 0.9, opacity)[..., None]
+    mixed = (1 - alpha) * image + alpha * palette[ids]
+    return np.asarray(mixed.round(), dtype=np.uint8)
 
 
 def choose(what: str, word: str, choices: Iterable[str]) -> str:

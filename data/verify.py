@@ -18,7 +18,7 @@ from rich.progress import track
 from rich.table import Table as RichTable
 
 from data.collage import Collage, CollageConfig
-from data.dataset import VOID, CorruptSample, Sample, SegmentationDataset, Split
+from data.dataset import VOID, CorruptSample, SegmentationDataset, Split, overlay
 from data.kinds import DataConfig, config_to_dict
 from data.paired import Layout, Pair, RootedConfig, Table, check_size, to_labels
 from data.reading import (
@@ -32,17 +32,7 @@ from data.reading import (
     shortened,
 )
 
-Picture = NDArray[np.uint8]
 T = TypeVar("T")
-
-
-def overlay(sample: Sample, palette: Picture, opacity: float = 0.6) -> Picture:
-    """Lay the colours (256, 3) of its labels over an image, (H, W, 3) uint8; void is white."""
-    image = sample.image.permute(1, 2, 0).numpy()
-    mask = sample.mask.numpy()
-    colours = np.where((mask == VOID)[:, :, None], np.uint8(255), palette[mask])
-    mixed: Picture = np.rint((1 - opacity) * image + opacity * colours).astype(np.uint8)
-    return mixed
 
 
 def contact_sheet(dataset: SegmentationDataset, count: int, columns: int, cell: int) -> Image.Image:
@@ -66,11 +56,14 @@ def contact_sheet(dataset: SegmentationDataset, count: int, columns: int, cell: 
     wide, high = 2 * cell + gap, cell + line + gap
     sheet = Image.new("RGB", (columns * wide + gap, -(-count // columns) * high + gap), "white")
     draw = ImageDraw.Draw(sheet)
+    palette = dataset.palette.copy()
+    palette[VOID] = 255
     for i in range(count):
         sample = dataset[i]
         left, top = i % columns * wide + gap, i // columns * high + gap
-        photograph = Image.fromarray(sample.image.permute(1, 2, 0).numpy())
-        labelled = Image.fromarray(overlay(sample, dataset.palette))
+        photograph = Image.fromarray(sample.pixels)
+        ids = sample.mask.numpy()
+        labelled = Image.fromarray(overlay(sample.pixels, ids, palette, opacity=0.6))
         factor = cell / max(photograph.size)
         size = (max(1, round(photograph.width * factor)), max(1, round(photograph.height * factor)))
         sheet.paste(photograph.resize(size, Image.Resampling.BICUBIC), (left, top))

@@ -12,10 +12,10 @@ import tyro
 from torch import Tensor
 
 from data import voc
-from data.dataset import CorruptSample, LabelSet
+from data.dataset import CorruptSample, LabelSet, Picture
 from data.reading import IMAGE_ENDINGS, file_names, read_image
 from eval.inference import InferenceConfig, batches_by_size, check_possible, infer_each
-from eval.prediction_files import Kind, Picture, PredictionFiles
+from eval.prediction_files import Kind, PredictionFiles
 from models import CrfConfig
 from runtime.checkpoint import Checkpoint, load_segmenter, read_checkpoint
 from runtime.distributed import DeviceName, device_named

@@ -8,42 +8,12 @@ from typing import Any, Literal
 from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
-import numpy.typing as npt
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from data.dataset import LabelSet
+from data.dataset import Ids, LabelSet, Picture, overlay
 from models import SegmenterOutput
-
-# Labels in their colours over the image that they are of.
-
-Ids = npt.NDArray[np.integer[Any]]
-Picture = npt.NDArray[np.uint8]
-
-
-def overlay(image: Picture, ids: Ids, palette: Picture, opacity: float = 0.55) -> Picture:
-    """The image seen through its labels' colours, with the labels' outlines in full colour.
-
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        ids: (H, W) label ids.
-        palette: (256, 3) uint8 RGB.
-        opacity: of the colours, 0..1.
-    """
-    colours = palette[ids]
-    alpha = np.where(outline(ids), 0.9, opacity)[..., None]
-    mixed = (1 - alpha) * image + alpha * colours
-    return np.asarray(mixed.round(), dtype=np.uint8)
-
-
-def outline(ids: Ids) -> npt.NDArray[np.bool_]:
-    """Mark, one pixel wide, where the neighbour to the right or below has another label."""
-    marked = np.zeros(ids.shape, dtype=np.bool_)
-    marked[:, :-1] |= ids[:, :-1] != ids[:, 1:]
-    marked[:-1] |= ids[:-1] != ids[1:]
-    return marked
-
 
 # A prediction's probabilities as a file: NAME.npz.
 #

@@ -259,7 +259,7 @@ def pictures(segmenter: Segmenter, dataset: SegmentationDataset) -> Iterator[tup
                 name: {"mask_data": mask.cpu().numpy(), "class_labels": labels}
                 for name, mask in masks.items()
             }
-            picture = sample.image.permute(1, 2, 0).numpy()
+            picture = sample.pixels
             yield f"images/{sample.name}", wandb.Image(picture, masks=drawn, caption=sample.name)
 
 

@@ -22,11 +22,10 @@ from torch import Tensor
 from crfrnn import PRESETS
 from crfrnn.filtering import Filter
 from data import Split
-from data.dataset import LabelSet
+from data.dataset import Ids, LabelSet, Picture, overlay
 from eval.explore.scenes import Scene, Scenes, of_network, of_probabilities, of_split
 from eval.metrics import confusion_matrix, mean_iou
 from eval.predict import POST_HOC, labels_of
-from eval.prediction_files import Ids, Picture, overlay
 from eval.setting_lines import (
     ALWAYS,
     LINE_OPTIONS,
@@ -477,8 +476,8 @@ def build_page(explorer: Explorer) -> gr.Blocks:
             y="nats per pixel",
             color="quantity",
             sort=list(map(str, range(100))),
-            y_title="nats per pixel at half resolution",
-            color_title="energy",
+            y_title="nats per pixel",
+            color_title="energy at half resolution",
             height=260,
             elem_id="energy",
         )

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from data import SegmentationDataset
-from data.dataset import VOID, LabelSet
+from data.dataset import VOID, Ids, LabelSet, Picture
 from data.reading import read_ids, read_image
 from eval.predict import image_tensor, photographs
-from eval.prediction_files import SMALLEST, Ids, Picture, read_probabilities
+from eval.prediction_files import SMALLEST, read_probabilities
 from models import Segmenter
 
 
@@ -153,8 +153,8 @@ def of_split(segmenter: Segmenter, dataset: SegmentationDataset, images: Sequenc
 
     def load(name: str) -> Scene:
         sample = dataset[dataset.names.index(name)]
-        pixels = np.ascontiguousarray(sample.image.permute(1, 2, 0).numpy())
-        return Scene(name, pixels, logits_of(segmenter, pixels), sample.mask.numpy())
+        unary = logits_of(segmenter, sample.pixels)
+        return Scene(name, sample.pixels, unary, sample.mask.numpy())
 
     labels = LabelSet(dataset.classes, dataset.scored, dataset.palette)
     return Scenes(labels, {name: partial(load, name) for name in names})

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from data.dataset import VOID, SegmentationDataset
+from data.dataset import VOID, Ids, Picture, SegmentationDataset, outline
 from data.kinds import KINDS
-from eval.prediction_files import Ids, Picture, outline
 from eval.runs import AGAIN, Comparison, Lack, Run
 from runtime.checkpoint import read_checkpoint
 from runtime.run_folder import ARMS, split_of
@@ -141,7 +140,7 @@ def build(comparison: Comparison, split: SegmentationDataset | None, count: int)
         cards.append(
             Card(
                 item, truth.shape[1], truth.shape[0],
-                photo=photo_picture(sample.image.permute(1, 2, 0).numpy()),
+                photo=photo_picture(sample.pixels),
                 layers={name: layer_picture(ids, split.palette) for name, ids in layers.items()},
                 classes=tuple(sorted({int(k) for ids in layers.values() for k in np.unique(ids)})),
             )
@@ -287,7 +286,7 @@ def layer_picture(ids: Ids, palette: Picture) -> str:
 
 def photo_picture(pixels: Picture) -> str:
     """Encode an (H, W, 3) photograph."""
-    return data_uri(Image.fromarray(np.ascontiguousarray(pixels)), "webp", quality=80)
+    return data_uri(Image.fromarray(pixels), "webp", quality=80)
 
 
 def data_uri(image: Image.Image, kind: str, **options: Any) -> str:

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from eval.prediction_files import Picture
+from data.dataset import Picture
 from eval.report.figures import COLOURS, panels, style
 from eval.report.gallery import Item, best_worst_and_between, compared, ranked
 from eval.runs import Comparison, Run, read_run

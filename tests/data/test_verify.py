@@ -5,12 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 import data
-from data import Collage, CollageConfig, FolderConfig, Sample, VocConfig
-from data.dataset import voc_palette
-from data.verify import SplitReport, contact_sheet, overlay, to_json, verify
+from data import Collage, CollageConfig, FolderConfig, VocConfig
+from data.verify import SplitReport, contact_sheet, to_json, verify
 from tests.data.layouts import LAYOUTS, as_nobody, truncate, write_folder, write_image, write_mask
 
 
@@ -143,14 +141,6 @@ def test_every_layout_is_verified(tmp_path, kind):
 
 
 # The contact sheet
-
-
-def test_overlay_by_hand():
-    image = torch.full((3, 1, 3), 100, dtype=torch.uint8)
-    sample = Sample("s", image, torch.tensor([[0, 1, 255]]))
-    mixed = overlay(sample, voc_palette(), opacity=0.5)
-    # Half of 100 and half of black, of (128, 0, 0), and of white (177.5 rounds to even).
-    assert mixed[0].tolist() == [[50, 50, 50], [114, 50, 50], [178, 178, 178]]
 
 
 def test_a_sheet_has_a_cell_for_each_sample():

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from data import CollageConfig
-from data.dataset import voc_palette
+from data.dataset import overlay, voc_palette
 from eval.predict import photographs
-from eval.prediction_files import Probabilities, overlay, read_probabilities, write_probabilities
+from eval.prediction_files import Probabilities, read_probabilities, write_probabilities
 from tests.eval.tiny_checkpoint import write_photograph
 
 

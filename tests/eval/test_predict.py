@@ -14,12 +14,12 @@ from PIL import Image
 
 import data
 from data import CollageConfig, FolderConfig, VocConfig
-from data.dataset import voc_palette
+from data.dataset import overlay, voc_palette
 from eval.__main__ import main
 from eval.inference import InferenceConfig, coarse_unaries, evaluate, image_of, infer
 from eval.metrics import SplitCounts, harm_rate, scores
 from eval.predict import POST_HOC, parsed
-from eval.prediction_files import Probabilities, overlay, read_probabilities
+from eval.prediction_files import Probabilities, read_probabilities
 from eval.score import count
 from runtime.checkpoint import load_segmenter, read_checkpoint
 from tests.data.layouts import write_folder

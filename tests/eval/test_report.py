@@ -19,10 +19,10 @@ from PIL import Image
 
 from data import CollageConfig
 from data.collage import Collage
+from data.dataset import outline
 from eval import tables
 from eval.__main__ import main
 from eval.metrics import Bootstrap, SplitCounts, harm_rate, score_named
-from eval.prediction_files import outline
 from eval.report import Report, write_report
 from eval.report import page as page_module
 from eval.report.figures import KINDS, Drawing
