@@ -47,7 +47,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class PointsArgument(ctypes.Structure):
-    """`Points` of csrc/simplex.h."""
+    """`Points` of csrc/lattice.h."""
 
     _fields_ = (
         ("dim", c_int32),
@@ -80,13 +80,13 @@ class LatticeArgument(ctypes.Structure):
 
 
 class SeparableArgument(ctypes.Structure):
-    """`Separable` of csrc/kernels.h."""
+    """`Separable` of csrc/loops.h."""
 
     _fields_ = (("axes", c_int32), ("taps", c_void_p), ("radii", c_void_p), ("shape", c_void_p))
 
 
 class KernelArgument(ctypes.Structure):
-    """`Kernel` of csrc/kernels.h."""
+    """`Kernel` of csrc/loops.h."""
 
     _fields_ = (
         ("penalty", c_void_p),
@@ -98,7 +98,7 @@ class KernelArgument(ctypes.Structure):
 
 
 class KernelGradArgument(ctypes.Structure):
-    """`KernelGrad` of csrc/kernel_grads.h."""
+    """`KernelGrad` of csrc/filters.h."""
 
     _fields_ = (
         ("dim", c_int32),

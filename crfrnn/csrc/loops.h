@@ -1,7 +1,10 @@
-// The inner loops, compiled once for each instruction set, and the tables they read.
+// The kernels as crfrnn/native.py describes them, and the inner loops, compiled once for each
+// instruction set.
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <numeric>
 
 namespace crfrnn {
 
@@ -23,6 +26,34 @@ struct Lattice {
     int64_t splat_end(int64_t vertex) const {
         return vertex + 1 < vertices ? splat_offsets[vertex + 1] : pixels * size;
     }
+};
+
+// The spatial Gaussian on a grid.
+struct Separable {
+    int32_t axes;
+    const float* taps;     // of all axes one after another, each with 3 zeros on both sides
+    const int64_t* radii;  // (axes,)
+    const int64_t* shape;  // (axes,)
+
+    int64_t pixels() const {
+        return std::accumulate(shape, shape + axes, int64_t{1}, std::multiplies<int64_t>());
+    }
+};
+
+// A normalised kernel with its penalty: one of `lattice` and `separable`, the other null.
+struct Kernel {
+    const float* penalty;  // P (L, L)
+    const float* before;   // (BN,), or null for 1
+    const float* after;    // (BN,), or null for 1
+    const Lattice* lattice;
+    const Separable* separable;
+};
+
+// Images [begin, end) of a batch.
+struct Images {
+    int64_t begin, end;
+
+    int64_t count() const { return end - begin; }
 };
 
 // A penalty, as what the message of label k adds to all labels: row k of the matrix.

@@ -18,9 +18,7 @@
 #endif
 
 #include "rows.h"
-#include "lattice_rows.h"
-#include "separable_rows.h"
-#include "softmax_rows.h"
+#include "filter_rows.h"
 #include "mean_field_rows.h"
 
 namespace crfrnn {

@@ -10,9 +10,7 @@
 #include "loops.h"
 
 #include "rows.h"
-#include "lattice_rows.h"
-#include "separable_rows.h"
-#include "softmax_rows.h"
+#include "filter_rows.h"
 #include "mean_field_rows.h"
 
 namespace crfrnn {

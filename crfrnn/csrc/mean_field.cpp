@@ -5,7 +5,7 @@
 #include <numeric>
 
 #include "filters.h"
-#include "scratch.h"
+#include "resources.h"
 
 namespace crfrnn {
 

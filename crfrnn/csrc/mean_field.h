@@ -4,10 +4,9 @@
 #include <cstdint>
 #include <vector>
 
-#include "kernel_grads.h"
-#include "kernels.h"
+#include "filters.h"
 #include "loops.h"
-#include "threads.h"
+#include "resources.h"
 
 namespace crfrnn {
 

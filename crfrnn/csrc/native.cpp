@@ -5,14 +5,11 @@
 #include <memory>
 #include <vector>
 
-#include "build.h"
 #include "filters.h"
-#include "kernel_grads.h"
-#include "kernels.h"
+#include "lattice.h"
 #include "loops.h"
 #include "mean_field.h"
-#include "scratch.h"
-#include "threads.h"
+#include "resources.h"
 
 using namespace crfrnn;
 
@@ -28,13 +25,6 @@ const Loops& loops() {
 #else
     return loops_baseline;
 #endif
-}
-
-EnclosingSimplex enclosing_simplex() {
-#if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx2")) return enclosing_simplex_avx2;
-#endif
-    return enclosing_simplex_baseline;
 }
 
 }  // namespace crfrnn
@@ -135,7 +125,7 @@ int crfrnn_lattice_filter(const Lattice* lattice, int64_t labels, int transposed
     });
 }
 
-// The gradient of <grad, K v> to what K is made of, added to to->own (kernel_grads.h); v and grad
+// The gradient of <grad, K v> to what K is made of, added to to->own (filters.h); v and grad
 // (BN, L). The kernel's penalty and factors do not count.
 int crfrnn_kernel_grad(const Kernel* kernel, int64_t batch, int64_t pixels, int64_t labels,
                        const float* v, const float* grad, int transposed, const KernelGrad* to,

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <cstdint>
 
-#include "simplex.h"
+#include "lattice.h"
 
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)

@@ -31,9 +31,9 @@ from crfrnn.native import (
     native_for,
 )
 
-MAX_DIM = 16  # of the features, as in csrc/simplex.h
+MAX_DIM = 16  # of the features, as in csrc/lattice.h
 MAX_ENTRIES = 2**31 - 1  # of a table of int32
-ZERO_TAPS = 3  # around the taps of an axis, as in csrc/separable_rows.h
+ZERO_TAPS = 3  # around the taps of an axis, as in csrc/filters.h (PADDING)
 
 
 def build_lattice(features: Tensor, accuracy: LatticeAccuracy) -> tuple[Lattice, Tensor]:

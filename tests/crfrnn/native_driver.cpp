@@ -5,9 +5,8 @@
 #include <thread>
 #include <vector>
 
-#include "build.h"
-#include "kernel_grads.h"
-#include "kernels.h"
+#include "filters.h"
+#include "lattice.h"
 #include "loops.h"
 
 using namespace crfrnn;

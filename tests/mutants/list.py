@@ -129,7 +129,7 @@ CRFRNN = (
            "direction = transposed ? lattice.size - 1 - step : step;", "direction = step;",
            "tests/crfrnn/test_cpu.py"),
     Mutant("C++: leave the last block of labels out of the softmax's maximum",
-           "crfrnn/csrc/softmax_rows.h",
+           "crfrnn/csrc/rows.h",
            "Lanes<8> most = own ? row.block[G - 1] : nothing;", "Lanes<8> most = nothing;",
            "tests/crfrnn/test_rows.py tests/crfrnn/test_cpu_update.py"),
     Mutant("C++: leave the last pixels of a segment out of the penalty's gradient",
