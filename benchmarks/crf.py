@@ -28,8 +28,8 @@ from torch import Tensor
 from benchmarks import measure as m
 from benchmarks.measure import Results, Shape
 from crfrnn import CrfRnn, densecrf
-from crfrnn.filtering import Normalization
-from crfrnn.native import instructions
+from crfrnn.cpu import instructions
+from crfrnn.filters import Normalization
 from eval.tables import ABSENT, factor, markdown
 
 Sweep = Literal["inference", "training", "labels", "batch", "pixels"]

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from benchmarks import measure as m
 from benchmarks.measure import Results, Shape, size
-from crfrnn.filtering import (
+from crfrnn.filters import (
     ExactFilter,
     FeaturesGradient,
     Filter,

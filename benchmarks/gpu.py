@@ -30,7 +30,8 @@ from benchmarks import measure as m
 from benchmarks.crf import LE_HUU, OWN, Path, Problem, own_task
 from benchmarks.measure import Results
 from benchmarks.networks import training_step
-from crfrnn.filtering import ExactFilter, lattice
+from crfrnn import lattice
+from crfrnn.filters import ExactFilter
 from crfrnn.inference import MeanField
 from crfrnn.kernels import positions
 from eval.tables import ABSENT, markdown
@@ -156,7 +157,7 @@ def stages(options: GpuOptions, device: torch.device) -> Iterator[dict[str, Any]
     photo = features(options.reduced(Problem((512, 512), 21)))
     modules: dict[str, Any] = {"plain PyTorch": lattice}
     if device.type == "cuda":
-        modules = {"crfrnn": import_module("crfrnn.filtering.cuda"), **modules}
+        modules = {"crfrnn": import_module("crfrnn.gpu.lattice"), **modules}
     for name, source, labels in (("photograph", photo, 21), ("points", points, 4)):
         v = torch.rand(source.shape[1], labels, device=device)
         tasks: dict[str, Callable[[], object]] = {}

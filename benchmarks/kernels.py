@@ -22,7 +22,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
 from benchmarks.measure import Options, Results, main, origin
-from crfrnn.filtering.lattice import ACCURACIES, build_lattice, split_segments
+from crfrnn.lattice import ACCURACIES, build_lattice, split_segments
 from crfrnn.triton_kernels import build, exact, exact_grad, neighbours, rows, segments, separable
 from eval.tables import markdown
 

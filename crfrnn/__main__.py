@@ -12,8 +12,8 @@ import torch
 
 import crfrnn
 from crfrnn import PRESETS, triton_kernels
+from crfrnn.cpu import instructions
 from crfrnn.folder import FolderOptions, refine_folder
-from crfrnn.native import instructions
 from crfrnn.refine import Kind, Nodata, Output
 
 

@@ -25,17 +25,16 @@ from crfrnn.checks import (
     is_number,
 )
 from crfrnn.diagnostics import Record, trace
-from crfrnn.filtering import FeaturesGradient, Filter, LatticeAccuracyName, Normalization
+from crfrnn.filters import FeaturesGradient, Filter, LatticeAccuracyName, Normalization
 from crfrnn.frank_wolfe import FrankWolfe
 from crfrnn.implicit import ImplicitMeanField
 from crfrnn.inference import Inference, MeanField, Pairwise, log_mixture
 from crfrnn.kernels import FilterName, KernelConfig, Theta, check_further_kernels
 from crfrnn.label_matrices import CompatibilityForm, KernelWeights
+from crfrnn.ops import IMPLEMENTATIONS, Implementation, pixel_major, rows_scaled, rows_softmax
 from crfrnn.param_groups import param_groups
 from crfrnn.potentials import PairwisePotentials
 from crfrnn.presets import preset
-from crfrnn.rows import pixel_major, rows_scaled
-from crfrnn.rows_ops import rows_softmax
 
 # The inference as a part of the layer: which ones it takes, and their steps where these learn.
 
@@ -130,6 +129,9 @@ class CrfRnn(nn.Module):
         output_scale: start value of a positive factor on the returned logits: it calibrates
             the likelihood, mean-field marginals being overconfident, and leaves the argmax.
         learn_unary_scale, learn_output_scale: learn them, through their logarithms.
+        implementation: "automatic" takes the native library on a CPU and Triton's kernels on a
+            GPU, "plain" plain PyTorch, "native" and "gpu" one of the two on any device that has
+            it. The result is the same but for rounding.
 
     Shapes: unary (B, L, *grid), image (B, C, *grid) -> logits (B, L, *grid).
     """
@@ -168,6 +170,7 @@ class CrfRnn(nn.Module):
         output_scale: float = 1.0,
         learn_unary_scale: bool = False,
         learn_output_scale: bool = False,
+        implementation: Implementation = "automatic",
     ) -> None:
         super().__init__()
         check_count("num_labels", num_labels, 1)
@@ -184,6 +187,7 @@ class CrfRnn(nn.Module):
         check_between("unary_mixture", unary_mixture, "[0, 1)")
         check_positive("unary_scale", unary_scale, "a factor")
         check_positive("output_scale", output_scale, "a factor")
+        check_choice("implementation", implementation, IMPLEMENTATIONS)
         check_flag("untied", untied)
         check_flag("learn_step", learn_step)
         check_flag("learn_unary_scale", learn_unary_scale)
@@ -201,6 +205,7 @@ class CrfRnn(nn.Module):
         self.inference = MeanField() if inference is None else inference
         check_inference(self.inference, untied=untied)
         self.image_range = image_range
+        self.implementation = implementation
         self.unary_mixture = unary_mixture
 
         self.potentials = PairwisePotentials(
@@ -218,6 +223,7 @@ class CrfRnn(nn.Module):
             window_dilation=window_dilation,
             lattice_accuracy=lattice_accuracy,
             features_gradient=features_gradient,
+            implementation=implementation,
         )
         self.step_logit = initial_steps(self.inference, num_iterations) if learn_step else None
         self.log_unary_scale = self._log_scale("log_unary_scale", unary_scale, learn_unary_scale)
@@ -284,7 +290,7 @@ class CrfRnn(nn.Module):
     ) -> Tensor:
         """q, the softmax of `forward` over the labels, faster than torch's: (B, L, *grid)."""
         logits = self(unary, image, guides, mask)
-        q: Tensor = rows_softmax(logits.flatten(2).transpose(1, 2))
+        q: Tensor = rows_softmax(logits.flatten(2).transpose(1, 2), self.implementation)
         return q.transpose(1, 2).reshape(logits.shape)
 
     def infer(self, unary: Tensor, kernels: list[Filter]) -> Tensor:

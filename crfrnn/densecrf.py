@@ -37,11 +37,10 @@ from crfrnn.arrays import (
     tensor,
 )
 from crfrnn.checks import check_count, check_positive
-from crfrnn.filtering import Filter, LatticeFilter, Normalization, Normalized
+from crfrnn.cpu import empty
+from crfrnn.filters import Filter, LatticeFilter, Normalization, Normalized
 from crfrnn.inference import mean_field, mean_field_step, mean_field_update
-from crfrnn.native import empty
-from crfrnn.rows import pixel_major
-from crfrnn.rows_ops import rows_softmax
+from crfrnn.ops import pixel_major, rows_softmax
 
 __all__ = [
     "CONST_KERNEL",
@@ -532,7 +531,7 @@ class DenseCRF:
         check_count("niter", niter, 0)
         with torch.autocast("cpu", enabled=False):  # float32 whatever surrounds the call
             logits = mean_field(self._logits(), self._kernels, [self._penalties], niter)
-        return _labels_first(rows_softmax(logits))
+        return _labels_first(rows_softmax(logits, "automatic"))
 
     def startInference(self) -> tuple[Floats, Floats, Floats]:
         """(Q, tmp1, tmp2) for `stepInference`: Q = q_0; the other two are kept for their place."""
@@ -557,7 +556,7 @@ class DenseCRF:
             logits = mean_field_step(
                 logits, self._logits(), self._kernels, self._penalties, damping=0.0
             )
-        Q[...] = _labels_first(rows_softmax(logits))
+        Q[...] = _labels_first(rows_softmax(logits, "automatic"))
         self._stepped = Q.copy(), logits
 
     def klDivergence(self, Q: Floats) -> float:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from crfrnn.checks import check_penalties, check_rows
-from crfrnn.filtering import Filter
+from crfrnn.filters import Filter
 from crfrnn.inference import (
     Inference,
     Pairwise,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from crfrnn.checks import check_between, check_choice, check_positive
-from crfrnn.filtering import Filter
+from crfrnn.filters import Filter
 from crfrnn.inference import (
     MEMORIES,
     Inference,
@@ -18,11 +18,12 @@ from crfrnn.inference import (
     Observer,
     Pairwise,
     check_problem,
+    implementation_of,
     mean_field_update,
     per_iteration,
     recomputed,
 )
-from crfrnn.rows_ops import rows_softmax
+from crfrnn.ops import rows_softmax
 
 # Sparsemax: the Euclidean counterpart of softmax, with exact zeros.
 
@@ -246,7 +247,7 @@ def frank_wolfe(
     check_problem(unary, kernels, pairwise, num_iterations)
     check_options(regularizer, temperature, step, unary_mixture, memory)
     advance = frank_wolfe_step if memory == "store" else recomputed(frank_wolfe_step)
-    start = x = rows_softmax(unary)
+    start = x = rows_softmax(unary, implementation_of(kernels))
     if observe is not None:
         observe(x.detach())
     for t, penalties in enumerate(per_iteration(pairwise, num_iterations)):
@@ -270,7 +271,7 @@ def frank_wolfe_step(
     """One iteration, x_t -> x_{t+1}, both (B, N, L); gamma None searches for it."""
     update = mean_field_update(x, unary, kernels, penalties)
     if regularizer == "entropy":
-        s = rows_softmax(update / temperature)
+        s = rows_softmax(update / temperature, implementation_of(kernels))
     else:
         s = sparsemax(update / temperature)
     if gamma is None:

@@ -25,17 +25,18 @@ import torch
 from torch import Tensor
 
 from crfrnn.checks import check_between, check_positive
-from crfrnn.filtering import Filter
+from crfrnn.filters import Filter
 from crfrnn.inference import (
     Inference,
     Observer,
     Pairwise,
     check_problem,
+    implementation_of,
     largest_change,
     mean_field_update,
     show,
 )
-from crfrnn.rows_ops import rows_softmax
+from crfrnn.ops import rows_softmax
 
 
 class ConvergenceWarning(UserWarning):
@@ -158,7 +159,9 @@ def implicit_mean_field(
     # The second graph of f: from z alone, where that of `update` starts at all but z.
     logits.requires_grad_()
     fixed = [penalty.detach() for penalty in penalties]
-    again = mean_field_update(rows_softmax(logits), unary.detach(), kernels, fixed)
+    again = mean_field_update(
+        rows_softmax(logits, implementation_of(kernels)), unary.detach(), kernels, fixed
+    )
 
     def transposed_jacobian(g: Tensor) -> Tensor:
         return torch.autograd.grad(again, logits, g, retain_graph=True)[0]

@@ -21,9 +21,17 @@ from crfrnn.checks import (
     check_positive,
     check_rows,
 )
-from crfrnn.filtering import Filter
-from crfrnn.filtering.fused import STORAGE, Storage, fused_updates
-from crfrnn.rows_ops import rows_product, rows_softmax
+from crfrnn.filters import Filter, Normalized
+from crfrnn.ops import (
+    STORAGE,
+    Implementation,
+    Kernel,
+    flat,
+    mean_field_updates,
+    rows_product,
+    rows_softmax,
+    serves_updates,
+)
 
 # The mixture of two distributions over labels, given and returned as logits.
 
@@ -58,6 +66,7 @@ def log_mixture(logits: Tensor, unary: Tensor, weight: float) -> Tensor:
 Pairwise = Sequence[Sequence[Tensor]]  # over iterations, over kernels: (L, L) penalties
 Observer = Callable[[Tensor], None]  # is shown q_0, q_1, ...: (B, N, L) without gradient
 Memory = Literal["store", "recompute"]
+Storage = Literal["float32", "bfloat16", "float16"]
 MEMORIES: tuple[str, ...] = get_args(Memory)
 P = ParamSpec("P")
 
@@ -202,6 +211,57 @@ def all_updates(
     return fused_updates(None, unary, kernels, pairwise[0], num_iterations, storage=storage)
 
 
+def fused_updates(
+    start: Tensor | None,
+    unary: Tensor,
+    kernels: Sequence[Filter],
+    penalties: Sequence[Tensor],
+    iterations: int = 1,
+    *,
+    storage: Storage = "float32",
+) -> Tensor | None:
+    """Several updates as one operator, `ops.mean_field_updates`; None where it does not serve.
+
+    It serves float32 on the CPU and, with Triton, on the GPU, spatial Gaussians of one grid and
+    lattices, normalised; but not the lattice's own derivative, which its filter has.
+    """
+    rows = [unary] if start is None else [start, unary]
+    if not kernels or any(x.dtype != torch.float32 for x in (*rows, *penalties)):
+        return None
+    implementation = implementation_of(kernels)
+    if not serves_updates(implementation, unary):
+        return None
+    packed: list[Kernel] = []
+    for kernel in kernels:
+        own = kernel.packed() if isinstance(kernel, Normalized) else None
+        if own is None or own.implementation != implementation:
+            return None
+        packed.append(own)
+    grids = [own.shape for own in packed if own.lattice is None]
+    if any(grid != grids[0] for grid in grids):
+        return None
+    tensors, accuracies, shape = flat(packed)
+    learns = any(x.requires_grad for x in (*rows, *penalties, *tensors))
+    result: Tensor = mean_field_updates(
+        None if start is None else start.contiguous(),
+        unary.contiguous(),
+        list(penalties),
+        tensors,
+        accuracies,
+        shape,
+        implementation,
+        iterations,
+        learns and torch.is_grad_enabled(),
+        storage,
+    )[0]
+    return result
+
+
+def implementation_of(kernels: Sequence[Filter]) -> Implementation:
+    """That of the kernels, for the arithmetic between them."""
+    return kernels[0].implementation if kernels else "automatic"
+
+
 def mean_field_step(
     logits: Tensor,
     unary: Tensor,
@@ -213,7 +273,7 @@ def mean_field_step(
     """One iteration: logits_t -> logits_{t+1}, both (B, N, L)."""
     update = fused_updates(logits, unary, kernels, penalties, storage=storage)
     if update is None:
-        q = stored(rows_softmax(logits), storage)
+        q = stored(rows_softmax(logits, implementation_of(kernels)), storage)
         update = mean_field_update(q, unary, kernels, penalties, storage)
     return update if damping == 0 else torch.lerp(update, logits, damping)
 
@@ -241,7 +301,8 @@ def mean_field_update(
     # h' q (to P). The other order would save every K_m q besides.
     logits = unary
     for kernel, penalty in zip(kernels, penalties, strict=True):
-        logits = logits - kernel(stored(rows_product(q, penalty.t()), storage))
+        sent = rows_product(q, penalty.t(), kernel.implementation)
+        logits = logits - kernel(stored(sent, storage))
     return logits
 
 

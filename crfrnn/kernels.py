@@ -27,7 +27,7 @@ from crfrnn.checks import (
     check_theta,
     check_widths,
 )
-from crfrnn.filtering import (
+from crfrnn.filters import (
     ExactFilter,
     FeaturesGradient,
     Filter,
@@ -37,6 +37,7 @@ from crfrnn.filtering import (
     WindowFilter,
 )
 from crfrnn.label_matrices import KernelWeights
+from crfrnn.ops import Implementation
 
 FilterName = Literal["separable", "lattice", "exact", "window"]
 Theta = float | Sequence[float]
@@ -115,6 +116,7 @@ class GaussianKernel(nn.Module):
         lattice_accuracy: of "lattice": "standard", or "fine", three times closer and dearer.
         features_gradient: what widths and guide receive through a lattice: the derivative of
             the Gaussian, or of the lattice itself.
+        implementation: see `crfrnn.filters`.
     """
 
     def __init__(
@@ -128,6 +130,7 @@ class GaussianKernel(nn.Module):
         window_dilation: int = 1,
         lattice_accuracy: LatticeAccuracyName = "standard",
         features_gradient: FeaturesGradient = "gaussian",
+        implementation: Implementation = "automatic",
     ) -> None:
         super().__init__()
         check_choice("filter", filter_name, get_args(FilterName))
@@ -152,6 +155,7 @@ class GaussianKernel(nn.Module):
         self.window_dilation = window_dilation
         self.lattice_accuracy = lattice_accuracy
         self.features_gradient = features_gradient
+        self.implementation = implementation
         self.has_position = theta_position is not None
         self.has_guide = theta_guide is not None
         self._register("log_theta_position", theta_position, "pixels")
@@ -200,12 +204,17 @@ class GaussianKernel(nn.Module):
         if self.filter_name == "separable":
             theta = self.widths("position", len(shape), valid)
             check_widths(theta)
-            return SeparableFilter(theta, shape)
+            return SeparableFilter(theta, shape, implementation=self.implementation)
         features = self.features(shape, guide, valid, masked=masked)
         if self.filter_name == "lattice":
-            return LatticeFilter(features, self.lattice_accuracy, gradient=self.features_gradient)
+            return LatticeFilter(
+                features,
+                self.lattice_accuracy,
+                gradient=self.features_gradient,
+                implementation=self.implementation,
+            )
         if self.filter_name == "exact":
-            return ExactFilter(features)
+            return ExactFilter(features, implementation=self.implementation)
         return WindowFilter(features, shape, self.window_radius, self.window_dilation)
 
     def features(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from crfrnn.checks import check_choice, check_count, check_finite
-from crfrnn.rows_ops import label_product
+from crfrnn.ops import label_product
 
 # max(x, bound) that a parameter can come back from: projected gradient as an operator.
 

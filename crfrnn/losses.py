@@ -25,9 +25,9 @@ import torch
 from torch import Tensor, nn
 
 from crfrnn.checks import check_choice, check_image, check_mask, check_theta
-from crfrnn.filtering import NORMALIZATIONS, Filter, Normalization, Normalized
+from crfrnn.filters import NORMALIZATIONS, Filter, Normalization, Normalized
 from crfrnn.kernels import GaussianKernel
-from crfrnn.rows_ops import rows_softmax
+from crfrnn.ops import rows_softmax
 
 LossForm = Literal["dense_crf", "normalized_cut"]
 Reduction = Literal["mean", "sum", "none"]
@@ -165,7 +165,7 @@ class DenseCrfLoss(nn.Module):
         check_mask(mask, logits)
         with torch.autocast(logits.device.type, enabled=False):
             precise = torch.promote_types(logits.dtype, torch.float32)
-            q = rows_softmax(logits.to(precise).flatten(2).transpose(1, 2))
+            q = rows_softmax(logits.to(precise).flatten(2).transpose(1, 2), "automatic")
             valid = None if mask is None else mask.flatten(1)
             kernel = self.build_kernel(image.to(precise), valid)
             loss = dense_crf_loss if self.form == "dense_crf" else normalized_cut_loss

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from crfrnn.checks import check_choice, check_flag, check_mask
-from crfrnn.filtering import (
+from crfrnn.filters import (
     NORMALIZATIONS,
     FeaturesGradient,
     Filter,
@@ -27,7 +27,7 @@ from crfrnn.label_matrices import (
     build_compatibility,
     build_kernel_weight,
 )
-from crfrnn.rows_ops import label_product
+from crfrnn.ops import Implementation, label_product
 
 
 class PairwisePotentials(nn.Module):
@@ -58,6 +58,7 @@ class PairwisePotentials(nn.Module):
         window_dilation: int,
         lattice_accuracy: LatticeAccuracyName,
         features_gradient: FeaturesGradient,
+        implementation: Implementation,
     ) -> None:
         super().__init__()
         check_choice("normalization", normalization, NORMALIZATIONS)
@@ -82,6 +83,7 @@ class PairwisePotentials(nn.Module):
                 window_dilation=window_dilation,
                 lattice_accuracy=lattice_accuracy,
                 features_gradient=features_gradient,
+                implementation=implementation,
             )
             self.kernel_weights[name] = build_kernel_weight(
                 config.kernel_weights or kernel_weights,

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from crfrnn.checks import check_choice
-from crfrnn.filtering import Normalization
+from crfrnn.filters import Normalization
 
 
 @dataclass(frozen=True)

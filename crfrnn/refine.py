@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from crfrnn.checks import check_between, check_choice, check_count
+from crfrnn.cpu import empty
 from crfrnn.crf import CrfRnn
-from crfrnn.filtering import Normalization
-from crfrnn.native import empty
+from crfrnn.filters import Normalization
 
 CLIP = 1e-5  # keeps -log P finite; what the users of post-hoc CRFs clip at
 SUM_TOLERANCE = 1e-2  # a float16 softmax over 21 labels sums to one within 2e-3

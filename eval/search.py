@@ -37,7 +37,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from crfrnn import CrfRnn
-from crfrnn.filtering import Filter
+from crfrnn.filters import Filter
 from data import VOID, Sample, SegmentationDataset, label_pixels
 from eval.grid import AXES, Direction, SearchConfig, Setting, coarse_to_fine, evenly_spaced
 from eval.inference import Coarse, image_of, labels_of, own_share

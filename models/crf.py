@@ -6,10 +6,9 @@ from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replac
 from typing import Any, Literal, TypeVar
 
 from crfrnn import CrfRnn
-from crfrnn.filtering import LatticeAccuracyName, Normalization
-from crfrnn.filtering.fused import Storage
+from crfrnn.filters import LatticeAccuracyName, Normalization
 from crfrnn.frank_wolfe import FrankWolfe, Regularizer
-from crfrnn.inference import Inference, MeanField
+from crfrnn.inference import Inference, MeanField, Storage
 from crfrnn.kernels import FilterName, KernelConfig
 from crfrnn.label_matrices import KernelWeights
 

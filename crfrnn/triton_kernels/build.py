@@ -1,6 +1,6 @@
 """Building a permutohedral lattice: simplices, keys and the tables between pixels and vertices.
 
-`filtering/simplex.py` and `filtering/vertices.py` say the same in plain PyTorch. What depends on
+`lattice.py` says the same in plain PyTorch. What depends on
 the data, such as the strides of the keys, stays in the GPU's memory: the host reads nothing here.
 """
 

@@ -1,4 +1,4 @@
-"""The Gaussian kernel summed exactly, streamed in tiles: `filtering/exact.py` on the GPU.
+"""The Gaussian kernel summed exactly, streamed in tiles: `plain.exact_filter` on the GPU.
 
     (K v)_i = sum_j exp(-|f_i - f_j|^2 / 2) v_j        d/df_i = sum_j k_ij (f_j - f_i) w_ij
 

@@ -3,7 +3,7 @@
 Every output row is summed by one program, in the order of its list: no atomics, the same bits on
 every run. Rows are (R, L), row-major, and a program takes a few of them with a block of labels.
 Sums are in float32, or float64 for rows of float64; half-precision rows are read and written as
-they are. `filtering/lattice.py` has the same sums in plain PyTorch. Numbers that change with the
+they are. `lattice.py` has the same sums in plain PyTorch. Numbers that change with the
 image are no part of what a kernel is compiled for.
 """
 

@@ -20,7 +20,7 @@ from matplotlib import colormaps
 from torch import Tensor
 
 from crfrnn import PRESETS
-from crfrnn.filtering import Filter
+from crfrnn.filters import Filter
 from data import Split
 from data.dataset import Ids, LabelSet, Picture, overlay
 from eval.explore.scenes import Scene, Scenes, of_network, of_probabilities, of_split

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from crfrnn import native
+from crfrnn import cpu
 
 
 @pytest.fixture
 def _native() -> None:
-    if native.library_path() is None:
+    if cpu.library_path() is None:
         pytest.skip("the native library is not built: pip install -e . with a C++ compiler")
 
 

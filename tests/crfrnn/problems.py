@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from crfrnn.filtering import ExactFilter, Filter, Normalization, Normalized
+from crfrnn.filters import ExactFilter, Filter, Normalization, Normalized
 from crfrnn.inference import Inference
 
 Array = npt.NDArray[Any]

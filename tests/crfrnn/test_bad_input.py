@@ -25,7 +25,7 @@ from crfrnn.checks import (
     check_theta,
 )
 from crfrnn.diagnostics import discrete_energy, relaxed_energy, trace
-from crfrnn.filtering import LatticeFilter
+from crfrnn.filters import LatticeFilter
 from crfrnn.frank_wolfe import FrankWolfe, frank_wolfe
 from crfrnn.implicit import ImplicitMeanField, implicit_mean_field
 from crfrnn.inference import MeanField, mean_field

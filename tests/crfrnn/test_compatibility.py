@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from crfrnn.filtering import ExactFilter
+from crfrnn.filters import ExactFilter
 from crfrnn.inference import mean_field
 from crfrnn.label_matrices import (
     LabelMatrix,

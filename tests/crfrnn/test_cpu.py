@@ -13,14 +13,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from crfrnn import native
+from crfrnn import cpu, plain
 from crfrnn.__main__ import main
-from crfrnn.filtering import LatticeFilter, LatticeOverflowError, SeparableFilter, cpu
-from crfrnn.filtering import lattice as plain_lattice
-from crfrnn.filtering import separable as plain_separable
-from crfrnn.filtering.cpu_kernels import Kernel, source_grad
-from crfrnn.filtering.lattice import Lattice, LatticeAccuracy, named
-from crfrnn.filtering.ops import gaussian_features_grad
+from crfrnn.filters import LatticeFilter, LatticeOverflowError, SeparableFilter
+from crfrnn.lattice import Lattice, LatticeAccuracy, named
+from crfrnn.ops import Kernel
+from crfrnn.plain import gaussian_features_grad
 from tests.crfrnn.native_path import ROUNDINGS, random_features, random_rows
 
 STANDARD, FINE = named("standard"), named("fine")
@@ -30,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("_native")
 
 def both_lattices(features: Tensor) -> list[Lattice]:
     """The native one and the plain one; the order of their vertices differs."""
-    return [path.build_lattice(features, STANDARD)[0] for path in (cpu, plain_lattice)]
+    return [path.build_lattice(features, STANDARD)[0] for path in (cpu, plain)]
 
 
 def assert_the_filters_agree(
@@ -41,8 +39,8 @@ def assert_the_filters_agree(
 ) -> None:
     for transposed in (False, True):
         own = cpu.lattice_filter(lattices[0], v, accuracy, transposed=transposed)
-        plain = plain_lattice.lattice_filter(lattices[1], v, accuracy, transposed=transposed)
-        torch.testing.assert_close(own, plain, rtol=rtol, atol=0)
+        theirs = plain.lattice_filter(lattices[1], v, accuracy, transposed=transposed)
+        torch.testing.assert_close(own, theirs, rtol=rtol, atol=0)
 
 
 # Every dimension and every label count once, and each dimension on both sides of a register.
@@ -54,12 +52,12 @@ def test_lattice_filter_is_the_plain_one(dim: int, num_labels: int) -> None:
     features, v = random_features(2, 150, dim), random_rows(2, 150, num_labels)
     for accuracy in (STANDARD, FINE) if dim == 3 else (STANDARD,):
         own, own_rank = cpu.build_lattice(features, accuracy)
-        plain, rank = plain_lattice.build_lattice(features, accuracy)
+        theirs, rank = plain.build_lattice(features, accuracy)
         assert torch.equal(own_rank, rank)
         # The rounding of the plain path, operation by operation; other processors than x86-64
         # fuse some, and a weight is off by the rounding of a coordinate of some 10 cells.
-        torch.testing.assert_close(own.slice_weights, plain.slice_weights, rtol=0, atol=1e-5)
-        assert_the_filters_agree([own, plain], v, accuracy)
+        torch.testing.assert_close(own.slice_weights, theirs.slice_weights, rtol=0, atol=1e-5)
+        assert_the_filters_agree([own, theirs], v, accuracy)
 
 
 def test_one_pixel() -> None:
@@ -74,8 +72,8 @@ def test_one_pixel() -> None:
 def test_separable_filter_is_the_plain_one(shape: tuple[int, ...], num_labels: int) -> None:
     theta = torch.linspace(0.7, 4.0, len(shape))
     v = random_rows(2, math.prod(shape), num_labels)
-    own, plain = (f.separable_filter(theta, v, shape) for f in (cpu, plain_separable))
-    torch.testing.assert_close(own, plain, rtol=ROUNDINGS, atol=0)
+    own, theirs = (f.separable_filter(theta, v, shape) for f in (cpu, plain))
+    torch.testing.assert_close(own, theirs, rtol=ROUNDINGS, atol=0)
 
 
 def test_a_large_image_in_many_chunks() -> None:
@@ -90,9 +88,9 @@ def test_a_large_image_in_many_chunks() -> None:
 @pytest.mark.parametrize("far", [[1e5] * 5, [1e9] * 2, [math.nan] * 2])
 def test_overflow_is_the_plain_error(far: list[float]) -> None:
     features = torch.tensor([[[0.0] * len(far), far]])
-    with pytest.raises(LatticeOverflowError) as plain:
-        plain_lattice.build_lattice(features, STANDARD)
-    with pytest.raises(LatticeOverflowError, match=re.escape(str(plain.value))):
+    with pytest.raises(LatticeOverflowError) as theirs:
+        plain.build_lattice(features, STANDARD)
+    with pytest.raises(LatticeOverflowError, match=re.escape(str(theirs.value))):
         cpu.build_lattice(features, STANDARD)
 
 
@@ -133,38 +131,38 @@ def test_float64_is_the_plain_path() -> None:
 @pytest.fixture
 def _fresh() -> Iterator[None]:
     """The library is looked for anew."""
-    native.library.cache_clear()
+    cpu.library.cache_clear()
     yield
-    native.library.cache_clear()
+    cpu.library.cache_clear()
 
 
 @pytest.mark.usefixtures("_fresh")
 def test_without_the_library_the_plain_path_serves_with_one_warning(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(native, "library_path", lambda: None)
+    monkeypatch.setattr(cpu, "library_path", lambda: None)
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         lattices = both_lattices(random_features(1, 50, 3))
         assert_the_filters_agree(lattices, random_rows(1, 50, 3), rtol=0)
         assert all(torch.equal(a, b) for a, b in zip(*lattices, strict=True))
         cpu.separable_filter(torch.tensor([1.0]), random_rows(1, 50, 3), (50,))
-        assert native.instructions() is None
+        assert cpu.instructions() is None
     (warning,) = seen
     assert re.search(r"is not built.*Install a C\+\+17 compiler", str(warning.message))
 
 
 @pytest.mark.usefixtures("_fresh")
 def test_a_library_of_another_version_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "INTERFACE", native.INTERFACE + 1)
+    monkeypatch.setattr(cpu, "INTERFACE", cpu.INTERFACE + 1)
     with pytest.warns(RuntimeWarning, match="built from another version"):
-        assert native.library() is None
+        assert cpu.library() is None
 
 
 def test_info_says_which_paths_are_active(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info"]) == 0
     printed = capsys.readouterr().out
-    assert f"native CPU  yes ({native.instructions()})" in printed
+    assert f"native CPU  yes ({cpu.instructions()})" in printed
     assert f"threads     {torch.get_num_threads()}" in printed
 
 
@@ -177,11 +175,10 @@ def test_gradient_of_the_features_is_the_plain_one(num_labels: int, transposed: 
     v, grad = random_rows(4, 150, num_labels).split(2)  # type: ignore[no-untyped-call]
 
     def kernel(x: Tensor, *, other_way: bool = False) -> Tensor:
-        return plain_lattice.lattice_filter(lattice, x, STANDARD, transposed=transposed ^ other_way)
+        return plain.lattice_filter(lattice, x, STANDARD, transposed=transposed ^ other_way)
 
-    plain = gaussian_features_grad(kernel, partial(kernel, other_way=True), features, v, grad)
-    own = source_grad(Kernel(features, (lattice, STANDARD)), v, grad, transposed=transposed)
-    assert own is not None
+    theirs = gaussian_features_grad(kernel, partial(kernel, other_way=True), features, v, grad)
+    own = cpu.source_grad(Kernel(features, lattice, "standard"), v, grad, transposed=transposed)
     # Differences of two sums over labels and neighbours: rounding relative to the largest.
-    tolerance = 10 * ROUNDINGS * plain.abs().max().item()
-    torch.testing.assert_close(own, plain, rtol=0, atol=tolerance)
+    tolerance = 10 * ROUNDINGS * theirs.abs().max().item()
+    torch.testing.assert_close(own, theirs, rtol=0, atol=tolerance)

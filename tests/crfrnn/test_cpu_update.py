@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from crfrnn import CrfRnn
-from crfrnn.filtering import LatticeFilter, Normalized, SeparableFilter
-from crfrnn.filtering.fused import STORAGE, Storage, fused_updates
-from crfrnn.filtering.linear import Normalization
-from crfrnn.filtering.update_ops import mean_field_updates as updates_operator
-from crfrnn.inference import mean_field_update, stored
+from crfrnn.filters import LatticeFilter, Normalization, Normalized, SeparableFilter
+from crfrnn.inference import Storage, fused_updates, mean_field_update, stored
+from crfrnn.ops import STORAGE, flat
+from crfrnn.ops import mean_field_updates as updates_operator
 from tests.crfrnn.native_path import ROUNDINGS, random_features
 
 pytestmark = pytest.mark.usefixtures("_native")
@@ -122,12 +121,9 @@ def test_updates_from_the_unary(iterations: int) -> None:
 def operator_arguments() -> tuple[Any, ...]:
     """Of `updates_operator` without the number of iterations."""
     (logits, unary, *penalties), kernels = update_problem(4)
-    factors = [x for k in kernels for x in (k.before, k.after) if x is not None]
-    spatial, lattice = (k.kernel for k in kernels)
-    assert isinstance(spatial, SeparableFilter)
-    assert isinstance(lattice, LatticeFilter)
-    tensors = [spatial.theta, lattice.features, *lattice.tables]
-    return logits, unary, penalties, factors, tensors, ",standard", [10, 12]
+    packed = [kernel.packed() for kernel in kernels]
+    each = flat([kernel for kernel in packed if kernel is not None])
+    return logits, unary, penalties, *each, "automatic"
 
 
 def test_what_is_not_stored_has_no_gradient() -> None:

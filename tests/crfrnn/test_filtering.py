@@ -7,7 +7,7 @@ import skimage.data
 import torch
 from torch import Tensor
 
-from crfrnn.filtering import (
+from crfrnn.filters import (
     ExactFilter,
     Filter,
     LatticeAccuracyName,
@@ -17,9 +17,9 @@ from crfrnn.filtering import (
     SeparableFilter,
     WindowFilter,
 )
-from crfrnn.filtering.exact import gaussian
-from crfrnn.filtering.lattice import insert_neighbours, neighbour_steps, pack_keys
 from crfrnn.kernels import positions
+from crfrnn.lattice import insert_neighbours, neighbour_steps, pack_keys
+from crfrnn.plain import gaussian
 
 SHAPE = (9, 13)
 NUM_PIXELS = SHAPE[0] * SHAPE[1]
@@ -51,7 +51,7 @@ def assert_equal(actual: Tensor, expected: Tensor) -> None:
 def test_exact_is_the_written_sum_in_tiles_of_any_size(
     tile: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("crfrnn.filtering.exact.TILE", tile)
+    monkeypatch.setattr("crfrnn.plain.TILE", tile)
     features, v = smooth_features(2, 3), torch.rand(2, NUM_PIXELS, 4, dtype=DOUBLE)
     assert_equal(ExactFilter(features)(v), written_kernel(features) @ v)
     with pytest.raises(ValueError, match=r"epsilon must be a number in \[0, 1\)"):
@@ -157,7 +157,7 @@ def test_no_neighbour_is_found_across_the_edge_of_the_keys(
     features, v = smooth_features(2, 2), torch.rand(2, NUM_PIXELS, 2, dtype=DOUBLE)
     enough = LatticeFilter(features, accuracy)(v)
     monkeypatch.setattr(
-        "crfrnn.filtering.lattice.pack_keys",
+        "crfrnn.lattice.pack_keys",
         lambda *points, margin: pack_keys(*points, margin=margin + 10),
     )
     assert torch.equal(LatticeFilter(features, accuracy)(v), enough)

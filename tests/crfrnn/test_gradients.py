@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from crfrnn import CrfRnn
-from crfrnn.filtering import NORMALIZATIONS
+from crfrnn.filters import NORMALIZATIONS
 from crfrnn.frank_wolfe import FrankWolfe
 from crfrnn.inference import MeanField
 from crfrnn.kernels import KernelConfig

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from crfrnn.filtering import NORMALIZATIONS, ExactFilter
+from crfrnn.filters import NORMALIZATIONS, ExactFilter
 from crfrnn.losses import DenseCrfLoss, dense_crf_loss, normalized_cut_loss
 from tests.crfrnn.problems import LearntKernel, softmax, written_kernel
 

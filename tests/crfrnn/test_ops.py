@@ -11,18 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from crfrnn import CrfRnn, rows_ops
-from crfrnn.filtering import (
-    LatticeFilter,
-    Normalized,
-    SeparableFilter,
-    lattice_ops,
-    ops,
-    update_ops,
-)
+from crfrnn import CrfRnn, ops
+from crfrnn.filters import LatticeFilter, Normalized, SeparableFilter
 
 SHAPE = [3, 4]
-ORDER_AND_EPSILON = (torch.arange(12).repeat(2, 1), 0.0)
+ORDER_AND_EPSILON = (torch.arange(12).repeat(2, 1), 0.0, "automatic")
 
 
 def rows(channels: int, *, learnt: bool = True) -> Tensor:
@@ -36,13 +29,13 @@ def constants(*channels: int) -> list[Tensor]:
 
 def tables(accuracy: str) -> list[Tensor]:
     """A lattice's tensors, of which the weights take a gradient."""
-    built: list[Tensor] = list(lattice_ops.build_lattice(rows(5, learnt=False), accuracy)[:-1])
+    built: list[Tensor] = list(ops.build_lattice(rows(5, learnt=False), accuracy, "automatic")[:-1])
     built[1].requires_grad_()
     return built
 
 
-def table(accuracy: str) -> tuple[Tensor, ...]:
-    return tuple(t.detach() for t in tables(accuracy))
+def table(accuracy: str) -> list[Tensor]:
+    return [t.detach() for t in tables(accuracy)]
 
 
 def updates(*, learnt: bool = True) -> tuple[Any, ...]:
@@ -52,11 +45,11 @@ def updates(*, learnt: bool = True) -> tuple[Any, ...]:
         Normalized(SeparableFilter(torch.tensor([1.0, 2.0]), SHAPE), "symmetric", ones),
         Normalized(LatticeFilter(rows(5, learnt=False)), "symmetric", ones),
     ]
-    factors = [x for k in kernels for x in (k.before, k.after) if x is not None]
+    packed = [k.packed() for k in kernels]
     penalties = [torch.rand(3, 3, requires_grad=learnt) for _ in kernels]
-    tensors = [torch.tensor([1.0, 2.0]), rows(5, learnt=False), *table("standard")]
     start = rows(3, learnt=learnt)
-    return start, start.detach() + 1, penalties, factors, tensors, ",standard", SHAPE
+    each = ops.flat([kernel for kernel in packed if kernel is not None])
+    return start, start.detach() + 1, penalties, *each, "automatic"
 
 
 def updates_grad(
@@ -72,27 +65,29 @@ def updates_grad(
 
 # fmt: off
 OPERATORS: list[tuple[Any, Callable[[], tuple[Any, ...]]]] = [
-    (rows_ops.rows_product, lambda: (rows(5), torch.ones(5, 3, requires_grad=True))),
-    (rows_ops.rows_inner, lambda: (rows(5), rows(3))),
-    (rows_ops.rows_softmax, lambda: (rows(5),)),
-    (ops.exact_order, lambda: (rows(5, learnt=False),)),
+    (ops.rows_product, lambda: (rows(5), torch.ones(5, 3, requires_grad=True), "automatic")),
+    (ops.rows_inner, lambda: (rows(5), rows(3))),
+    (ops.rows_softmax, lambda: (rows(5), "automatic")),
+    (ops.exact_order, lambda: (rows(5, learnt=False), "automatic")),
     (ops.exact_filter, lambda: (rows(5), rows(3), *ORDER_AND_EPSILON)),
     (ops.exact_features_grad, lambda: (*constants(5, 3, 3), *ORDER_AND_EPSILON)),
     (ops.window_filter, lambda: (rows(5), rows(3), SHAPE, 1, 2)),
-    (ops.separable_filter, lambda: (torch.tensor([1.0, 2.0]).requires_grad_(), rows(3), SHAPE)),
-    (ops.separable_theta_grad, lambda: (torch.ones(2), *constants(3, 3), SHAPE)),
-    (lattice_ops.lattice_filter, lambda: (rows(5), rows(3), *tables("fine"), "fine", True)),
-    (lattice_ops.lattice_weights_grad,
-     lambda: (*constants(3, 3), *table("standard"), "standard", False)),
-    (lattice_ops.lattice_features_grad,
-     lambda: (*constants(5, 3, 3), *table("standard"), "standard", True)),
-    (lattice_ops.barycentric_features_grad,
-     lambda: (lattice_ops.build_lattice(rows(5, learnt=False), "standard")[-1],
+    (ops.separable_filter,
+     lambda: (torch.tensor([1.0, 2.0]).requires_grad_(), rows(3), SHAPE, "automatic")),
+    (ops.separable_theta_grad, lambda: (torch.ones(2), *constants(3, 3), SHAPE, "automatic")),
+    (ops.lattice_filter,
+     lambda: (rows(5), rows(3), tables("fine"), "fine", True, "automatic")),
+    (ops.lattice_weights_grad,
+     lambda: (*constants(3, 3), table("standard"), "standard", False, "automatic")),
+    (ops.lattice_features_grad,
+     lambda: (*constants(5, 3, 3), table("standard"), "standard", True, "automatic")),
+    (ops.barycentric_features_grad,
+     lambda: (ops.build_lattice(rows(5, learnt=False), "standard", "automatic")[-1],
               torch.randn(24, 6), "standard")),
-    (update_ops.mean_field_updates, lambda: (*updates(), 2, True, "bfloat16")),
-    (update_ops.mean_field_updates_grad,
+    (ops.mean_field_updates, lambda: (*updates(), 2, True, "bfloat16")),
+    (ops.mean_field_updates_grad,
      lambda: updates_grad(1, started=True, to_penalties=False, learn=[False, False])),
-    (update_ops.mean_field_updates_grad,
+    (ops.mean_field_updates_grad,
      lambda: updates_grad(3, started=False, to_penalties=True, learn=[True, True])),
 ]
 # fmt: on
@@ -110,8 +105,8 @@ def test_opcheck_of_the_build() -> None:
     # The fourth check sums the outputs into the first, which here is of integers; the layer
     # below compiles the build's backward instead.
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
-    arguments = (rows(5), "standard")
-    torch.library.opcheck(lattice_ops.build_lattice.overload, arguments, test_utils=checks)
+    arguments = (rows(5), "standard", "automatic")
+    torch.library.opcheck(ops.build_lattice.overload, arguments, test_utils=checks)
 
 
 FIRST_CALL = """

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from crfrnn import CrfRnn
-from crfrnn.filtering import NORMALIZATIONS, LatticeFilter, Normalization
-from crfrnn.filtering.lattice import elevate, named
+from crfrnn.filters import NORMALIZATIONS, LatticeFilter, Normalization
 from crfrnn.kernels import KernelConfig
+from crfrnn.lattice import elevate, named
 from tests.crfrnn.problems import neighbours, softmax
 
 Inputs = tuple[Tensor, Tensor, dict[str, Tensor], Tensor]  # unary, image, guides, mask

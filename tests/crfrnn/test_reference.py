@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from crfrnn import CrfRnn
-from crfrnn.filtering import LatticeFilter, Normalized
+from crfrnn.filters import LatticeFilter, Normalized
 from crfrnn.inference import mean_field
 from tests.crfrnn.published import IMAGES, REFERENCE, settings
 

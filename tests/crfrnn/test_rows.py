@@ -6,9 +6,16 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
 
-from crfrnn.rows import CHUNK, pixel_major
-from crfrnn.rows_ops import rows_inner, rows_product, rows_softmax
+from crfrnn import ops
+from crfrnn.ops import pixel_major, rows_inner
+from crfrnn.plain import CHUNK
+
+
+def rows_product(v: Tensor, matrix: Tensor) -> Tensor:
+    product: Tensor = ops.rows_product(v, matrix, "automatic")
+    return product
 
 
 @pytest.mark.parametrize("num_pixels", [1, CHUNK, CHUNK + 1, 5 * CHUNK + 7])
@@ -27,7 +34,9 @@ def test_softmax_is_that_of_torch(labels: int) -> None:
     logits = torch.randn(2, 50, labels) * 20
     for x in (logits, logits.transpose(0, 1)):
         # Within rounding of an exponential and a sum of up to 40 terms.
-        torch.testing.assert_close(rows_softmax(x), x.softmax(-1), rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(
+            ops.rows_softmax(x, "automatic"), x.softmax(-1), rtol=1e-6, atol=1e-7
+        )
 
 
 def test_pixel_major_is_a_transposition() -> None:

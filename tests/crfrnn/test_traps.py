@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError
 
-from crfrnn import CrfRnn
-from crfrnn.filtering import (
+from crfrnn import CrfRnn, plain
+from crfrnn.filters import (
     NORMALIZATIONS,
     ExactFilter,
     Filter,
@@ -26,9 +26,9 @@ from crfrnn.filtering import (
     Normalized,
     SeparableFilter,
     WindowFilter,
-    lattice,
 )
 from crfrnn.kernels import KernelConfig, positions
+from crfrnn.lattice import Lattice
 from tests.crfrnn.small_layers import assert_gradients, random_inputs, small_crf
 
 SHAPE = (5, 4)
@@ -96,13 +96,13 @@ def test_trap_02_image_and_guide_receive_a_gradient() -> None:
 def test_trap_03_the_lattice_is_built_once_per_forward(monkeypatch: pytest.MonkeyPatch) -> None:
     """Built once, it serves every iteration and the backward pass (22 builds in one package)."""
     builds: list[int] = []
-    original = lattice.build_lattice
+    original = plain.build_lattice
 
-    def counting(*arguments: Any) -> tuple[lattice.Lattice, Tensor]:
+    def counting(*arguments: Any) -> tuple[Lattice, Tensor]:
         builds.append(1)
         return original(*arguments)
 
-    monkeypatch.setattr(lattice, "build_lattice", counting)
+    monkeypatch.setattr(plain, "build_lattice", counting)
     unary, image = random_inputs()
     crf = CrfRnn(3, num_iterations=5, learn_theta=True)
     crf(unary.requires_grad_(), image.requires_grad_()).sum().backward()

@@ -14,9 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crfrnn import CrfRnn, triton_kernels
-from crfrnn.filtering import ExactFilter, ops
-from crfrnn.filtering.linear import Normalization
+from crfrnn import CrfRnn, ops, triton_kernels
+from crfrnn.filters import ExactFilter, Normalization
 from crfrnn.inference import MeanField, mean_field
 from tests.crfrnn.native_path import ROUNDINGS, random_features, random_rows
 from tests.train.tiny import tiny_recipe
@@ -155,8 +154,8 @@ def test_a_graph_captures_the_exact_and_the_separable_filter() -> None:
     exact = ExactFilter(random_features(1, 70 * 33, 5).cuda())
 
     def run() -> list[Tensor]:
-        separable = ops.separable_filter(theta, v, shape)
-        return [exact(v), separable, ops.separable_theta_grad(theta, v, grad, shape)]
+        separable = ops.separable_filter(theta, v, shape, "automatic")
+        return [exact(v), separable, ops.separable_theta_grad(theta, v, grad, shape, "automatic")]
 
     expected = run()  # and compiled
     torch.cuda.synchronize()

@@ -13,9 +13,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from crfrnn import lattice as plain_lattice
 from crfrnn import triton_kernels
-from crfrnn.filtering import lattice as plain_lattice
-from crfrnn.filtering.lattice import (
+from crfrnn.lattice import (
     KEY_LIMIT,
     Lattice,
     LatticeAccuracy,

@@ -1,4 +1,4 @@
-"""The spatial Gaussian on a GPU: `separable.py` by the loops of `triton_kernels/separable.py`.
+"""The spatial Gaussian on a GPU: the plain filter by the loops of `triton_kernels/separable.py`.
 
 Functions of the same names and meanings as the plain ones. Where Triton is not installed, and for
 dtypes that the kernels do not know, dense matrices serve, one for each axis: on a GPU the plain
@@ -16,14 +16,13 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from crfrnn import triton_kernels
-from crfrnn.filtering import separable as plain
+from crfrnn import plain, triton_kernels
 
 LONGEST = 8192  # pixels along an axis with a matrix: 256 MB of float32
 
 
 def separable_filter(theta: Tensor, v: Tensor, shape: Sequence[int]) -> Tensor:
-    """`separable.separable_filter`; rows of 16 bits are rounded to such after each axis."""
+    """`plain.separable_filter`; rows of 16 bits are rounded to such after each axis."""
     v = v.contiguous()
     if not _served(v):
         if max(shape) > LONGEST:
@@ -37,7 +36,7 @@ def separable_filter(theta: Tensor, v: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def separable_theta_grad(theta: Tensor, v: Tensor, grad: Tensor, shape: Sequence[int]) -> Tensor:
-    """`separable.separable_theta_grad`: each axis last, where its product is summed up at once."""
+    """`plain.separable_theta_grad`: each axis last, where its product is summed up at once."""
     v, grad = v.contiguous(), grad.contiguous()
     if not _served(v) or grad.dtype != v.dtype:
         if max(shape) > LONGEST:

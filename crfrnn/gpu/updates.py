@@ -1,4 +1,4 @@
-"""Whole mean-field updates on the GPU, and their gradient: `update_composed.py` with fewer passes.
+"""Whole mean-field updates on the GPU, and their gradient: those of `ops.py` with fewer passes.
 
 Softmax, penalties and the factors ahead of the filters are one kernel, the factor behind a
 lattice and the difference from the unary another. Everything is float32 but q and what is sent
@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from crfrnn import triton_kernels
-from crfrnn.filtering import cuda, ops
-from crfrnn.filtering.lattice import Lattice, named
-from crfrnn.filtering.update_composed import FlatKernel, composed_kernel_grads
+from crfrnn.gpu import lattice as gpu_lattice
+from crfrnn.lattice import named
+from crfrnn.ops import Kernel, kernel_grads
 
 
-def serves(unary: Tensor) -> bool:
+def serves_updates(unary: Tensor) -> bool:
     """Whether the kernels take these rows."""
     fits = 0 < unary.shape[-1] <= triton_kernels.MAX_LABELS and unary.numel() > 0
     return fits and unary.dtype == torch.float32 and triton_kernels.available()
@@ -27,7 +27,7 @@ def serves(unary: Tensor) -> bool:
 def mean_field_updates(
     start: Tensor | None,
     unary: Tensor,
-    kernels: Sequence[FlatKernel],
+    kernels: Sequence[Kernel],
     iterations: int,
     history: Tensor,
 ) -> Tensor:
@@ -46,7 +46,7 @@ def mean_field_updates(
     labels = unary.shape[2]
     flat = unary.reshape(-1, labels).contiguous()
     logits = flat if start is None else start.reshape(-1, labels).contiguous()
-    penalties = torch.stack([kernel.penalty for kernel in kernels])
+    penalties = _penalties(kernels)
     before = torch.stack([_factor(kernel.before, flat) for kernel in kernels])
     each = history.flatten(1, 2)
     q = each[0] if len(each) else torch.empty_like(flat, dtype=history.dtype)
@@ -62,26 +62,26 @@ def mean_field_updates(
 def mean_field_updates_grad(
     grad: Tensor,
     history: Tensor,
-    kernels: Sequence[FlatKernel],
+    kernels: Sequence[Kernel],
     *,
     to_penalties: bool,
     learn: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """`update_composed.composed_updates_grad`, without a gradient to q itself."""
+    """`cpu.mean_field_updates_grad`, with a start of its own, without a gradient to q itself."""
     from crfrnn.triton_kernels import rows
 
     shape, labels = grad.shape, grad.shape[2]
     learning = [kernel for kernel, learns in zip(kernels, learn, strict=True) if learns]
-    penalties = torch.stack([kernel.penalty for kernel in kernels])
+    penalties = _penalties(kernels)
     unary_grad, penalty_grads = torch.zeros_like(grad), torch.zeros_like(penalties)
     factor_grads = grad.new_zeros(len(learning), 2, *shape[:2], 1)
-    source_grads = grad.new_zeros(sum(kernel.tensors[0].numel() for kernel in learning))
+    source_grads = grad.new_zeros(sum(kernel.source.numel() for kernel in learning))
     received = grad.new_empty(len(kernels), *shape)
     for q in reversed(history.unbind()):
         unary_grad += grad
         if learning:
             precise = q.to(grad.dtype)
-            own = [composed_kernel_grads(grad, precise, kernel) for kernel in learning]
+            own = [kernel_grads(grad, precise, kernel) for kernel in learning]
             source_grads += torch.cat([source.flatten() for source, _ in own])
             factor_grads += torch.stack([factors for _, factors in own])
         for kernel, h in zip(kernels, received, strict=True):
@@ -102,32 +102,31 @@ def mean_field_updates_grad(
     )
 
 
-def _subtracted(base: Tensor, v: Tensor, kernel: FlatKernel, shape: torch.Size) -> Tensor:
+def _subtracted(base: Tensor, v: Tensor, kernel: Kernel, shape: torch.Size) -> Tensor:
     """base - after K v, (BN, L) float32."""
-    first, *tables = kernel.tensors
-    if kernel.accuracy:
-        lattice, accuracy = Lattice(*tables), named(kernel.accuracy)
-        values = cuda.splat_and_blur(lattice, v, accuracy, transposed=False)
-        return cuda.slice_(lattice, values, accuracy, after=kernel.after, base=base)
-    filtered = ops.separable_filter(first, v.to(first.dtype).view(shape), kernel.shape)
+    if kernel.lattice is not None:
+        accuracy = named(kernel.accuracy)
+        values = gpu_lattice.splat_and_blur(kernel.lattice, v, accuracy, transposed=False)
+        return gpu_lattice.slice_(kernel.lattice, values, accuracy, after=kernel.after, base=base)
+    filtered = kernel.filter(v.to(base.dtype).view(shape), transposed=False)
     return torch.addcmul(
         base, _factor(kernel.after, base)[:, None], filtered.view_as(base), value=-1
     )
 
 
-def _receive(grad: Tensor, kernel: FlatKernel, received: Tensor) -> None:
+def _receive(grad: Tensor, kernel: Kernel, received: Tensor) -> None:
     """received = before K' (after grad), (B, N, L)."""
     sent = grad if kernel.after is None else grad * kernel.after
-    first, *tables = kernel.tensors
-    if kernel.accuracy:
-        lattice, accuracy = Lattice(*tables), named(kernel.accuracy)
-        filtered = cuda.lattice_filter(lattice, sent, accuracy, transposed=True)
-    else:
-        filtered = ops.separable_filter(first, sent, kernel.shape)
+    filtered = kernel.filter(sent, transposed=True)
     if kernel.before is None:
         received.copy_(filtered)
     else:
         torch.mul(filtered, kernel.before, out=received)
+
+
+def _penalties(kernels: Sequence[Kernel]) -> Tensor:
+    """(M, L, L)."""
+    return torch.stack([kernel.penalty for kernel in kernels if kernel.penalty is not None])
 
 
 def _factor(factor: Tensor | None, rows: Tensor) -> Tensor:
