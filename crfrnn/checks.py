@@ -74,6 +74,15 @@ def check_between(name: str, value: object, interval: Literal["[0, 1)", "(0, 1]"
         raise ValueError(f"{name} must be a number in {interval}, got {value!r}.")
 
 
+def check_label_floor(label_floor: object, num_labels: int) -> None:
+    """Raise unless label_floor leaves every pixel a label, the likeliest of which has 1 / L."""
+    if not (is_number(label_floor) and 0 <= label_floor <= 1 / num_labels):
+        raise ValueError(
+            f"label_floor must be a probability from 0 to 1 / L = {1 / num_labels:.4g}, got "
+            f"{label_floor!r}. 1e-3 moves marginals by some thousandths."
+        )
+
+
 def check_rows(unary: object) -> None:
     """Raise unless unary is (B, N, L) floating point with at least one of each."""
     if not isinstance(unary, Tensor):

@@ -18,6 +18,7 @@ from crfrnn.checks import (
     check_flag,
     check_guides,
     check_image,
+    check_label_floor,
     check_mask,
     check_positive,
     check_theta,
@@ -28,7 +29,13 @@ from crfrnn.diagnostics import Record, trace
 from crfrnn.filters import FeaturesGradient, Filter, LatticeAccuracyName, Normalization
 from crfrnn.frank_wolfe import FrankWolfe
 from crfrnn.implicit import ImplicitMeanField
-from crfrnn.inference import Inference, MeanField, Pairwise, log_mixture
+from crfrnn.inference import (
+    Inference,
+    MeanField,
+    Pairwise,
+    log_mixture,
+    without_unlikely_labels,
+)
 from crfrnn.kernels import FilterName, KernelConfig, Theta, check_further_kernels
 from crfrnn.label_matrices import CompatibilityForm, KernelWeights
 from crfrnn.ops import IMPLEMENTATIONS, Implementation, pixel_major, rows_scaled, rows_softmax
@@ -126,6 +133,9 @@ class CrfRnn(nn.Module):
         unary_mixture: m in train mode: the layer returns log((1 - m) q + m softmax(unary)),
             which keeps a gradient alive past a CRF that is sure and wrong. 0 in eval mode.
         unary_scale: start value of a positive factor on the unary.
+        label_floor: in eval mode without gradients, leave out of each image the labels whose
+            unary probability is below this at every pixel: `inference.without_unlikely_labels`
+            has the bound of what that changes. At most 1 / L; 0 leaves none out.
         output_scale: start value of a positive factor on the returned logits: it calibrates
             the likelihood, mean-field marginals being overconfident, and leaves the argmax.
         learn_unary_scale, learn_output_scale: learn them, through their logarithms.
@@ -170,6 +180,7 @@ class CrfRnn(nn.Module):
         output_scale: float = 1.0,
         learn_unary_scale: bool = False,
         learn_output_scale: bool = False,
+        label_floor: float = 0.0,
         implementation: Implementation = "automatic",
     ) -> None:
         super().__init__()
@@ -204,6 +215,8 @@ class CrfRnn(nn.Module):
         self.num_iterations_eval = num_iterations_eval
         self.inference = MeanField() if inference is None else inference
         check_inference(self.inference, untied=untied)
+        check_label_floor(label_floor, num_labels)
+        self.label_floor = label_floor
         self.image_range = image_range
         self.implementation = implementation
         self.unary_mixture = unary_mixture
@@ -302,7 +315,13 @@ class CrfRnn(nn.Module):
         """
         rows, pairwise, num_iterations = self._problem(unary)
         inference = with_steps(self.inference, self.step_logit)
-        logits = inference(rows, kernels, pairwise, num_iterations)
+        evaluates = not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling())
+        if self.label_floor > 0 and evaluates:
+            logits = without_unlikely_labels(
+                inference, rows, kernels, pairwise, num_iterations, self.label_floor
+            )
+        else:
+            logits = inference(rows, kernels, pairwise, num_iterations)
         if self.training and self.unary_mixture > 0:
             logits = log_mixture(logits, rows, self.unary_mixture)
         logits = rows_scaled(logits, self.log_output_scale)
@@ -332,6 +351,7 @@ class CrfRnn(nn.Module):
             "inference": self.inference,
             "image_range": self.image_range,
             "unary_mixture": self.unary_mixture,
+            "label_floor": self.label_floor,
             "unary_scale": self.log_unary_scale.exp().item(),
             "output_scale": self.log_output_scale.exp().item(),
             "learn_unary_scale": isinstance(self.log_unary_scale, nn.Parameter),

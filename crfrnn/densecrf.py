@@ -36,10 +36,16 @@ from crfrnn.arrays import (
     check_rgb,
     tensor,
 )
-from crfrnn.checks import check_count, check_positive
+from crfrnn.checks import check_count, check_label_floor, check_positive
 from crfrnn.cpu import empty
 from crfrnn.filters import Filter, LatticeFilter, Normalization, Normalized
-from crfrnn.inference import mean_field, mean_field_step, mean_field_update
+from crfrnn.inference import (
+    MeanField,
+    mean_field,
+    mean_field_step,
+    mean_field_update,
+    without_unlikely_labels,
+)
 from crfrnn.ops import pixel_major, rows_softmax
 
 __all__ = [
@@ -443,11 +449,15 @@ class DenseCRF:
     Args:
         nvar: N.
         nlabels: L.
+        label_floor: in `inference`, leave out the labels whose probability exp(-U) is below this
+            for every variable; not of that API. See `crfrnn.CrfRnn`.
     """
 
-    def __init__(self, nvar: int, nlabels: int) -> None:
+    def __init__(self, nvar: int, nlabels: int, *, label_floor: float = 0.0) -> None:
         check_count("nvar", nvar, 1)
         check_count("nlabels", nlabels, 1)
+        check_label_floor(label_floor, nlabels)
+        self._label_floor = label_floor
         if nlabels == 1:
             warnings.warn(
                 "nlabels is 1: one label leaves nothing to decide, and the mask is 0 everywhere. A "
@@ -530,7 +540,11 @@ class DenseCRF:
         """Marginals after `niter` mean-field updates: (L, N) float32, columns sum to one."""
         check_count("niter", niter, 0)
         with torch.autocast("cpu", enabled=False):  # float32 whatever surrounds the call
-            logits = mean_field(self._logits(), self._kernels, [self._penalties], niter)
+            problem = self._logits(), self._kernels, [self._penalties], niter
+            if self._label_floor > 0:
+                logits = without_unlikely_labels(MeanField(), *problem, self._label_floor)
+            else:
+                logits = mean_field(*problem)
         return _labels_first(rows_softmax(logits, "automatic"))
 
     def startInference(self) -> tuple[Floats, Floats, Floats]:
@@ -610,12 +624,13 @@ class DenseCRF2D(DenseCRF):
         w: width W, pixels. The width comes first.
         h: height H, pixels.
         nlabels: L.
+        label_floor: as for `DenseCRF`.
     """
 
-    def __init__(self, w: int, h: int, nlabels: int) -> None:
+    def __init__(self, w: int, h: int, nlabels: int, *, label_floor: float = 0.0) -> None:
         check_count("w", w, 1)
         check_count("h", h, 1)
-        super().__init__(int(w) * int(h), nlabels)
+        super().__init__(int(w) * int(h), nlabels, label_floor=label_floor)
         self._shape = (int(h), int(w))
 
     def addPairwiseGaussian(

@@ -198,6 +198,59 @@ def mean_field(
     return logits
 
 
+def without_unlikely_labels(
+    inference: Inference,
+    unary: Tensor,
+    kernels: Sequence[Filter],
+    pairwise: Pairwise,
+    num_iterations: int,
+    label_floor: float,
+) -> Tensor:
+    """Run an inference without the labels that cannot matter: logits (B, N, L).
+
+    A label whose probability softmax(unary) is below `label_floor` = eps at every pixel of an
+    image is left out of that image: it costs nothing, and keeps its probability in the result.
+
+    How far such a label could have come. Let the compatibility be Potts, w >= 0 the sum of the
+    kernel weights, K normalised "after" with entries of at least 0, P = softmax(unary) and
+    M_t(l) = max_i q_t,i(l). The messages of label l are between 0 and M_t(l), so that
+
+        q_{t+1},i(l) = P_i(l) exp(w (K q_t)_i(l)) / sum_k P_i(k) exp(w (K q_t)_i(k))
+                    <= P_i(l) exp(w M_t(l)),
+
+    the denominator being at least sum_k P_i(k) = 1. With M_0(l) <= eps and e w eps <= 1 it
+    follows by induction that M_t(l) <= eps exp(e w eps) <= e eps in every iteration. Leaving out
+    s labels moves each message, and the mass that the other labels share, by at most s e eps; a
+    later update carries such a difference on, as it does any other, by up to a factor of w / 2.
+
+    Limits. Of "symmetric" and "before", w is to be multiplied by the largest sum of a row of K;
+    for "none" and other compatibilities, which may favour a label that the unary does not, there
+    is no such bound. On photographs behind a network of 21 labels, eps = 1e-2 moved q by at most
+    0.007, and 1e-3 by 0.003, with the symmetric normalisation.
+
+    Args:
+        inference: how the marginals of the other labels are found.
+        unary: (B, N, L) logits.
+        kernels: as for `mean_field`.
+        pairwise: as for `mean_field`.
+        num_iterations: T.
+        label_floor: eps, at most 1 / L.
+    """
+    kept = rows_softmax(unary, implementation_of(kernels)).amax(1, keepdim=True) >= label_floor
+    if kept.all():
+        return inference(unary, kernels, pairwise, num_iterations)
+    index = kept.any(0).squeeze(0).nonzero().squeeze(1)
+    own = unary[..., index]
+    # What another image of the batch keeps: finite, and 0 after an exponential.
+    own = own.masked_fill(~kept[..., index], own.min().item() - 1e4)
+    some = [[penalty[index][:, index] for penalty in penalties] for penalties in pairwise]
+    logits = inference(own, kernels, some, num_iterations)
+    total = logits.logsumexp(-1, keepdim=True) - own.logsumexp(-1, keepdim=True)
+    shares = unary + total
+    shares[..., index] = torch.where(kept[..., index], logits, shares[..., index])
+    return shares
+
+
 def all_updates(
     unary: Tensor,
     kernels: Sequence[Filter],

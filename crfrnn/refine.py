@@ -21,6 +21,7 @@ from crfrnn.crf import CrfRnn
 from crfrnn.filters import Normalization
 
 CLIP = 1e-5  # keeps -log P finite; what the users of post-hoc CRFs clip at
+MASK_FLOOR = 1e-3  # a label that is less likely at every pixel is in no mask
 SUM_TOLERANCE = 1e-2  # a float16 softmax over 21 labels sums to one within 2e-3
 
 Kind = Literal["probabilities", "logits", "labels"]
@@ -51,6 +52,7 @@ def refine(
     bilateral_weight: float | None = None,
     spatial_weight: float | None = None,
     normalization: Normalization | None = None,
+    label_floor: float | None = None,
 ) -> Any:
     """Refine a network's maps with the edges of the image, by a dense CRF.
 
@@ -86,6 +88,8 @@ def refine(
         bilateral_weight: w of the bilateral kernel.
         spatial_weight: w of the spatial kernel.
         normalization: "symmetric", "after", "before" or "none".
+        label_floor: leave out of each image the labels whose P is below this at every pixel, at
+            most 1 / L; default: 1e-3 for a mask, 0 for probabilities. See `CrfRnn`.
 
     Returns:
         Of maps as NumPy arrays, NumPy arrays; of tensors, tensors on their device; of a list, a
@@ -127,8 +131,16 @@ def refine(
         for part in _batches(problems, whole=_is_batch(maps)):
             num_labels, device = len(part[0][0]), part[0][0].device
             if crf is None or crf.num_labels != num_labels:
+                floor = label_floor
+                if floor is None:
+                    floor = min(MASK_FLOOR, 1 / num_labels) if output == "mask" else 0.0
                 crf = CrfRnn.from_preset(
-                    preset, num_labels, kernel_weights="scalar", compatibility="potts", **settings
+                    preset,
+                    num_labels,
+                    label_floor=floor,
+                    kernel_weights="scalar",
+                    compatibility="potts",
+                    **settings,
                 ).eval()
             for (_, _, valid, _), q in zip(part, _refined(crf.to(device), part), strict=True):
                 answer = q if output == "probabilities" else _mask(q, valid, confidence, unsure)
