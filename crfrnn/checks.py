@@ -5,14 +5,19 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Literal, TypeGuard
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch._C._functorch import peek_interpreter_stack
 
 FLOAT32 = torch.finfo(torch.float32)
 NUMBERS = (int, float, np.integer, np.floating)
+FARTHEST = 1e18  # of features: their squared distances are finite in float32
+SURELY_FREE = 2**28  # bytes
+LARGEST_PENALTY = 1e30  # sums of messages with it are finite in float32
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -139,11 +144,34 @@ def check_pairwise(pairwise: Sequence[Sequence[Tensor]], num_kernels: int, unary
         check_penalties(penalties, num_kernels, unary)
 
 
-def check_unary(unary: object, num_labels: int) -> None:
+def check_no_transform() -> None:
+    """Raise inside `torch.func.grad`, `vmap` and their like: no operator of ours takes part."""
+    if not torch.compiler.is_compiling() and peek_interpreter_stack() is not None:
+        raise RuntimeError(
+            "crfrnn does not take part in torch.func.grad, vmap, jvp and their like. A batch "
+            "(B, L, H, W) needs no vmap; for gradients of parameters that are passed in, use "
+            "torch.autograd.grad of torch.func.functional_call(crf, parameters, (unary, image))."
+        )
+
+
+def _are_swapped(unary: Tensor, image: Tensor, num_labels: int) -> bool:
+    """Whether only the second argument can be the unary, or only the first an image."""
+    if unary.ndim < 3 or image.ndim < 3 or image.shape[1] != num_labels:
+        return False
+    like_an_image = unary.shape[1] in (1, 3, 4)
+    return (like_an_image and unary.shape[1] != num_labels) or unary.dtype == torch.uint8
+
+
+def check_unary(unary: object, num_labels: int, image: object = None) -> None:
     """Raise unless unary is (B, L, *grid) floating logits without NaN or infinity."""
     if not isinstance(unary, Tensor):
         raise TypeError(
             f"unary must be a torch.Tensor (B, {num_labels}, H, W), got {type(unary).__name__}."
+        )
+    if isinstance(image, Tensor) and _are_swapped(unary, image, num_labels):
+        raise ValueError(
+            f"the arguments are swapped: unary comes first, image second; got {tuple(unary.shape)} "
+            f"and {tuple(image.shape)} for {num_labels} labels. Pass crf(unary, image)."
         )
     if not 3 <= unary.ndim <= 5 or unary.shape[1] != num_labels:
         raise ValueError(
@@ -280,8 +308,62 @@ def check_features(features: Tensor) -> None:
     """Raise unless features are (B, N, d) and finite."""
     if features.ndim != 3 or features.shape[2] == 0:
         raise ValueError(f"features must be (B, N, d), got {tuple(features.shape)}.")
-    if not torch.compiler.is_compiling() and not all_finite(features):
+    if torch.compiler.is_compiling():
+        return
+    if not features.detach().abs().amax() <= FARTHEST:  # NaN as well
         raise ValueError(
-            "features must be finite, got NaN or infinite values. Check the guide, and that no "
-            "theta is 0 or, where it learns, has diverged."
+            "features must be finite and below 1e18, got NaN or larger values. Check the guide, "
+            "and that no theta is near 0 or, where it learns, has diverged."
         )
+
+
+def check_sizes(penalties: Sequence[Tensor]) -> None:
+    """Raise where a penalty is NaN or so large that sums with it could overflow.
+
+    On a CPU alone: a GPU would be waited for.
+    """
+    for penalty in penalties:
+        if penalty.device.type != "cpu" or torch.compiler.is_compiling():
+            return
+        if not penalty.detach().abs().amax() <= LARGEST_PENALTY:
+            raise ValueError(
+                "the kernel weights times the compatibility must be finite and below 1e30, got "
+                f"{penalty.detach().abs().amax().item():.3g}. Where they learn, they have "
+                "diverged: lower their learning rate."
+            )
+
+
+def check_memory(unary: Tensor, *, stored: int) -> None:
+    """Raise where a problem cannot fit into the memory that is free.
+
+    Counted is what surely is there at once: the rows of the unary, two of their size to work
+    with, and q of each stored iteration. Nothing is asked below `SURELY_FREE`.
+
+    Args:
+        unary: (B, L, *grid).
+        stored: iterations whose q is kept for the gradient.
+    """
+    needed = unary.numel() * max(unary.element_size(), 4) * (3 + stored)
+    if needed < SURELY_FREE or torch.compiler.is_compiling():
+        return
+    free = free_memory(unary.device)
+    if free is not None and needed > free:
+        raise MemoryError(
+            f"a unary of {tuple(unary.shape)} needs at least {needed / 2**30:.1f} GiB on "
+            f"{unary.device}, and {free / 2**30:.1f} GiB are free. Cut the image into overlapping "
+            "tiles, run the CRF on a coarser grid (theta in its pixels), leave unlikely labels "
+            "out (label_floor), or give fewer images at a time."
+        )
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that can be allocated there, swap left out; None where that cannot be told."""
+    if device.type == "cuda":
+        free: int = torch.cuda.mem_get_info(device)[0]
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    kibibytes = (int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    return next((1024 * k for k in kibibytes), None)

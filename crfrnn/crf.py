@@ -20,7 +20,10 @@ from crfrnn.checks import (
     check_image,
     check_label_floor,
     check_mask,
+    check_memory,
+    check_no_transform,
     check_positive,
+    check_sizes,
     check_theta,
     check_unary,
     is_number,
@@ -36,7 +39,7 @@ from crfrnn.inference import (
     log_mixture,
     without_unlikely_labels,
 )
-from crfrnn.kernels import FilterName, KernelConfig, Theta, check_further_kernels
+from crfrnn.kernels import FilterName, KernelConfig, Theta, check_further_kernels, rounded
 from crfrnn.label_matrices import CompatibilityForm, KernelWeights
 from crfrnn.ops import IMPLEMENTATIONS, Implementation, pixel_major, rows_scaled, rows_softmax
 from crfrnn.param_groups import param_groups
@@ -77,6 +80,16 @@ def with_steps(inference: Inference, step_logit: Tensor | None) -> Inference:
         return inference
     assert isinstance(inference, FrankWolfe)  # checked by `initial_steps`
     return replace(inference, step=step_logit.sigmoid())
+
+
+def in_dtype(logits: Tensor, dtype: torch.dtype) -> Tensor:
+    """Logits (B, L, *grid) in another dtype, with the same softmax where float16 would overflow."""
+    if dtype != torch.float16:
+        return logits.to(dtype)
+    largest = torch.finfo(dtype).max
+    peak = logits.amax(1, keepdim=True)
+    fitting = torch.where(peak > largest, logits - peak, logits)
+    return fitting.clamp(min=-largest).to(dtype)
 
 
 ImageRange = Literal["0..255", "any"]
@@ -285,14 +298,16 @@ class CrfRnn(nn.Module):
                 cannot be 0..255, a width too small for the lattice.
             TypeError: no tensor, integer logits, an image of another dtype.
         """
-        check_unary(unary, self.num_labels)
+        check_no_transform()
+        check_unary(unary, self.num_labels, image)
         check_image(image, unary, self.image_range)
         check_guides(guides, self.potentials.guide_names(), unary)
         check_mask(mask, unary)
+        check_memory(unary, stored=self.num_iterations if torch.is_grad_enabled() else 0)
         with torch.autocast(unary.device.type, enabled=False):
             precise = torch.promote_types(unary.dtype, torch.float32)
             kernels = self.potentials.build_kernels(image.to(precise), guides, mask)
-            return self.infer(unary.to(precise), kernels).to(unary.dtype)
+            return in_dtype(self.infer(unary.to(precise), kernels), unary.dtype)
 
     def marginals(
         self,
@@ -337,7 +352,10 @@ class CrfRnn(nn.Module):
         """The unary as rows (B, N, L), the penalties, and the number of iterations."""
         rows = rows_scaled(pixel_major(unary), self.log_unary_scale)
         num_iterations = self.num_iterations if self.training else self.num_iterations_eval
-        return rows, self.potentials.penalties(rows.dtype), num_iterations
+        pairwise = self.potentials.penalties(rows.dtype)
+        for penalties in pairwise:
+            check_sizes(penalties)
+        return rows, pairwise, num_iterations
 
     def param_groups(self, base_lr: float, **multipliers: float) -> list[dict[str, Any]]:
         """Optimiser groups with the learning rates of CRF-as-RNN: see `crfrnn.param_groups`."""
@@ -352,8 +370,8 @@ class CrfRnn(nn.Module):
             "image_range": self.image_range,
             "unary_mixture": self.unary_mixture,
             "label_floor": self.label_floor,
-            "unary_scale": self.log_unary_scale.exp().item(),
-            "output_scale": self.log_output_scale.exp().item(),
+            "unary_scale": rounded(self.log_unary_scale.exp()),
+            "output_scale": rounded(self.log_output_scale.exp()),
             "learn_unary_scale": isinstance(self.log_unary_scale, nn.Parameter),
             "learn_output_scale": isinstance(self.log_output_scale, nn.Parameter),
         }

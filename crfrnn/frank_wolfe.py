@@ -9,7 +9,7 @@ from typing import Literal, final, get_args
 import torch
 from torch import Tensor
 
-from crfrnn.checks import check_between, check_choice, check_positive
+from crfrnn.checks import all_finite, check_between, check_choice, check_positive
 from crfrnn.filters import Filter
 from crfrnn.inference import (
     MEMORIES,
@@ -246,6 +246,8 @@ def frank_wolfe(
     """
     check_problem(unary, kernels, pairwise, num_iterations)
     check_options(regularizer, temperature, step, unary_mixture, memory)
+    if regularizer == "l2" and not torch.compiler.is_compiling() and not all_finite(unary):
+        raise ValueError("unary must be finite for the l2 regularizer, got NaN or infinite values.")
     advance = frank_wolfe_step if memory == "store" else recomputed(frank_wolfe_step)
     start = x = rows_softmax(unary, implementation_of(kernels))
     if observe is not None:

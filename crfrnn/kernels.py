@@ -259,8 +259,10 @@ class GaussianKernel(nn.Module):
         return ", ".join(shown)
 
 
-def rounded(theta: Tensor) -> float | list[float]:
-    """Plain numbers without the last digits, which the logarithm has cost."""
+def rounded(theta: Tensor) -> float | list[float] | str:
+    """Plain numbers without the last digits, which the logarithm has cost; "meta" of none."""
+    if theta.is_meta:
+        return "meta"
     values = [float(f"{t:.6g}") for t in theta.detach().double().reshape(-1).tolist()]
     return values if theta.ndim else values[0]
 

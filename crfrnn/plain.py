@@ -318,13 +318,15 @@ def gaussian_taps(theta: Tensor, shape: Sequence[int]) -> list[Tensor]:
     epsilon = torch.finfo(theta.dtype).eps / 2
     taps = []
     for width, size in zip(theta.tolist(), shape, strict=True):
-        reach = math.ceil(width * math.sqrt(-2 * math.log(epsilon)))
-        half = [math.exp(-0.5 * (r / width) ** 2) for r in range(reach + 1)]
-        radius, left_out = reach, 0.0
-        while radius > 0 and 2 * (left_out + half[radius]) <= epsilon * (2 * sum(half) - 1):
-            left_out += half[radius]
-            radius -= 1
-        radius = min(radius, size - 1)
+        radius = size - 1
+        if radius > 4 * width:  # else the farthest tap is above exp(-8), and none is left out
+            reach = math.ceil(width * math.sqrt(-2 * math.log(epsilon)))
+            half = [math.exp(-0.5 * (r / width) ** 2) for r in range(reach + 1)]
+            total, left_out = 2 * sum(half) - 1, 0.0
+            while reach > 0 and 2 * (left_out + half[reach]) <= epsilon * total:
+                left_out += half[reach]
+                reach -= 1
+            radius = min(reach, size - 1)
         position = torch.arange(-radius, radius + 1, dtype=theta.dtype, device=theta.device)
         taps.append((position / width).square_().mul_(-0.5).exp_())
     return taps

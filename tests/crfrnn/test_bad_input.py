@@ -21,11 +21,13 @@ from crfrnn.checks import (
     check_count,
     check_finite,
     check_flag,
+    check_memory,
     check_positive,
     check_theta,
+    free_memory,
 )
 from crfrnn.diagnostics import discrete_energy, relaxed_energy, trace
-from crfrnn.filters import LatticeFilter
+from crfrnn.filters import LatticeFilter, SeparableFilter
 from crfrnn.frank_wolfe import FrankWolfe, frank_wolfe
 from crfrnn.implicit import ImplicitMeanField, implicit_mean_field
 from crfrnn.inference import MeanField, mean_field
@@ -97,6 +99,7 @@ ARGUMENTS: dict[Call, dict[str, Any]] = {
         "window_dilation": 0, "lattice_accuracy": "finest", "features_gradient": "gauss",
         "learn_step": "no", "image_range": "0..1", "unary_mixture": 1.0, "unary_scale": -1.0,
         "output_scale": 0.0, "learn_unary_scale": "no", "learn_output_scale": "no",
+        "label_floor": 0.9, "implementation": "fast",
     },
     MeanField: {"damping": 1.0, "tolerance": 0.0, "memory": "save", "storage": "half"},
     partial(mean_field, ROWS, KERNELS, [PENALTIES], 2): {"damping": 1.0},
@@ -195,8 +198,12 @@ FORWARD: list[Refused] = [
     (called(mask=MASK[:, None]), ValueError, "without a channel axis"),
     (called(theta_alpha=[1.0, 2.0, 3.0]), ValueError, "theta_alpha.* each of the 2 axes"),
     (called(theta_beta=[1.0, 2.0]), ValueError, "theta_beta.* each of the 3 channels"),
-    # A width that float32 cannot divide by.
+    # Widths whose features float32 cannot hold, and cannot square.
     (called(UNARY.float(), IMAGE.float(), theta_beta=2e-38), ValueError, "features must be finite"),
+    (called(bilateral_filter="exact", theta_beta=1e-20), ValueError, "below 1e18"),
+    (called(IMAGE[:, :1], UNARY), ValueError, "arguments are swapped"),
+    (called(IMAGE.byte(), IMAGE), ValueError, "arguments are swapped"),
+    (called(bilateral_weight=3e38), ValueError, "kernel weights .* must be finite and below 1e30"),
     (lambda: CrfRnn(3).potentials.build_kernels(IMAGE.byte()), TypeError, "floating point here"),
     (lost(UNARY[0], IMAGE), ValueError, r"logits must be \(B, L, H, W\).*logits\[None\]"),
     (lost(UNARY.long(), IMAGE), TypeError, "logits must be floating point"),
@@ -221,6 +228,8 @@ INFERENCE: list[Refused] = [
     (inferred(ROWS[..., :2]), ValueError, r"be \(2, 2\)"),
     (inferred(ROWS.float()), TypeError, r"penalty\.to\(unary"),
     (inferred(ROWS, KERNELS, [PENALTIES], 1.5), ValueError, "num_iterations must be"),
+    (partial(frank_wolfe, ROWS * NAN, KERNELS, [PENALTIES], 2, regularizer="l2"), ValueError,
+     "unary must be finite"),
     *((inferred(ROWS, KERNELS, PENALTIES, of=solve), ValueError, r"pass \[penalties\]")
       for solve in (mean_field, frank_wolfe, implicit_mean_field, partial(trace, MeanField()))),
     (inferred(ROWS, KERNELS, [PENALTIES] * 2, of=implicit_mean_field), ValueError, "one entry"),
@@ -258,3 +267,45 @@ def test_a_theta_that_diverged_is_an_error(kernel: str, of: Any, value: float) -
 def test_a_black_image_is_an_image() -> None:
     for black in (torch.zeros(2, 3, 7, 6), torch.zeros(2, 3, 7, 6, dtype=torch.uint8)):
         assert CrfRnn(3)(UNARY, black).isfinite().all()
+
+
+def test_a_problem_that_cannot_fit_is_refused_before_it_is_begun(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With what it needs, what is free, and the ways out."""
+    unary, image = torch.zeros(1, 1, 1).expand(1, 3, 10**9), torch.zeros(1, 1, 1, 1)
+    monkeypatch.setattr("crfrnn.checks.free_memory", lambda device: 2**30)
+    with pytest.raises(MemoryError, match=r"needs at least .* GiB.*1\.0 GiB are free.*tiles"):
+        check_memory(unary, stored=5)
+    monkeypatch.undo()
+    check_memory(image, stored=5)
+    free = free_memory(torch.device("cpu"))
+    assert free is None or free > 0
+
+
+def test_float16_does_not_overflow() -> None:
+    """Logits of messages that are sums over all pixels: their differences are what counts."""
+    unary, image = torch.randn(1, 3, 20, 20) * 4, torch.rand(1, 3, 20, 20) * 255
+    crf = CrfRnn(3, normalization="none", bilateral_weight=-1e5, compatibility="potts")
+    precise, half = crf(unary, image), crf(unary.half(), image)
+    assert half.dtype == torch.float16
+    assert half.isfinite().all()
+    too_large = (precise.amax(1, keepdim=True) > 65504).expand_as(precise)
+    assert too_large.any()
+    # Their differences are rounded to 11 bits.
+    q, expected = half.float().softmax(1)[too_large], precise.softmax(1)[too_large]
+    torch.testing.assert_close(q, expected, rtol=0, atol=2e-2)
+
+
+def test_a_wide_spatial_kernel_costs_what_its_grid_does() -> None:
+    """Every pixel is a neighbour: the mean over the image, whatever the width."""
+    v = torch.rand(1, 30, 2)
+    for theta in (1e4, 1e9, 1e30):
+        filtered = SeparableFilter(torch.tensor([theta, theta]), (5, 6))(v)
+        torch.testing.assert_close(filtered, v.sum(1, keepdim=True).expand_as(v))
+
+
+def test_a_layer_without_values_prints_itself() -> None:
+    with torch.device("meta"):
+        crf = CrfRnn(3, learn_theta=True)
+    assert "theta_position=meta" in repr(crf)

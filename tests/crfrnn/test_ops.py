@@ -153,3 +153,33 @@ def assert_compiles_whole(crf: CrfRnn) -> None:
 
 def test_the_layer_compiles_forward_and_backward_without_a_graph_break() -> None:
     assert_compiles_whole(CrfRnn(3, num_iterations=2, learn_theta=True))
+
+
+def test_the_layer_exports_with_any_size_of_image() -> None:
+    """One export serves every batch, height and width."""
+    batch, height, width = (torch.export.Dim(name, min=2, max=64) for name in "bhw")
+    sizes = {0: batch, 2: height, 3: width}
+    crf = CrfRnn(3, num_iterations_eval=2).eval()
+    with torch.no_grad():
+        exported = torch.export.export(crf, (UNARY, IMAGE), dynamic_shapes=(sizes, sizes)).module()
+        for shape in ((3, 7, 9), (2, 20, 4)):
+            unary = torch.randn(shape[0], 3, *shape[1:])
+            image = torch.rand(shape[0], 3, *shape[1:]) * 255
+            torch.testing.assert_close(exported(unary, image), crf(unary, image))
+
+
+def test_functional_call_has_gradients_and_transforms_say_that_they_do_not_work() -> None:
+    crf = CrfRnn(3, num_iterations=2)
+    given = {name: p.detach().clone().requires_grad_() for name, p in crf.named_parameters()}
+
+    def loss(parameters: dict[str, Tensor]) -> Tensor:
+        out: Tensor = torch.func.functional_call(crf, parameters, (UNARY, IMAGE))
+        return out.square().sum()
+
+    functional = torch.autograd.grad(loss(given), list(given.values()))
+    expected = torch.autograd.grad(crf(UNARY, IMAGE).square().sum(), list(crf.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(functional, expected, strict=True))
+    with pytest.raises(RuntimeError, match=r"does not take part in torch\.func\.grad"):
+        torch.func.grad(loss)(given)
+    with pytest.raises(RuntimeError, match="needs no vmap"):
+        torch.func.vmap(lambda u, i: crf(u[None], i[None]))(UNARY, IMAGE)

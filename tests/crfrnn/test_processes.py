@@ -25,7 +25,8 @@ P = RNG.dirichlet(np.ones(LABELS), (HEIGHT, WIDTH)).transpose(2, 0, 1).astype(np
 
 
 def refined(_: int = 0) -> npt.NDArray[Any]:
-    return crfrnn.refine(P, IMAGE)
+    result: npt.NDArray[Any] = crfrnn.refine(P, IMAGE)
+    return result
 
 
 def dropped_in(_: int = 0) -> npt.NDArray[Any]:

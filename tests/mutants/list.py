@@ -83,7 +83,7 @@ CRFRNN = (
            "tests/crfrnn/test_properties.py"),
     Mutant("End the separable Gaussian one pixel before the grid does",
            "crfrnn/plain.py",
-           "radius = min(radius, size - 1)", "radius = min(radius, max(size - 2, 0))",
+           "radius = size - 1\n", "radius = max(size - 2, 0)\n",
            "tests/crfrnn/test_filtering.py"),
     Mutant("Leave the last row of the window out", "crfrnn/plain.py",
            "radius * dilation + 1, dilation)", "radius * dilation, dilation)",
