@@ -39,11 +39,16 @@ from crfrnn.inference import (
     log_mixture,
     without_unlikely_labels,
 )
-from crfrnn.kernels import FilterName, KernelConfig, Theta, check_further_kernels, rounded
+from crfrnn.kernels import (
+    FilterName,
+    KernelConfig,
+    PairwisePotentials,
+    Theta,
+    check_further_kernels,
+    rounded,
+)
 from crfrnn.label_matrices import CompatibilityForm, KernelWeights
 from crfrnn.ops import IMPLEMENTATIONS, Implementation, pixel_major, rows_scaled, rows_softmax
-from crfrnn.param_groups import param_groups
-from crfrnn.potentials import PairwisePotentials
 from crfrnn.presets import preset
 
 # The inference as a part of the layer: which ones it takes, and their steps where these learn.
@@ -357,9 +362,52 @@ class CrfRnn(nn.Module):
             check_sizes(penalties)
         return rows, pairwise, num_iterations
 
-    def param_groups(self, base_lr: float, **multipliers: float) -> list[dict[str, Any]]:
-        """Optimiser groups with the learning rates of CRF-as-RNN: see `crfrnn.param_groups`."""
-        return param_groups(self, base_lr, **multipliers)
+    def param_groups(
+        self,
+        base_lr: float,
+        *,
+        kernel_multiplier: float = 1e4,
+        compatibility_multiplier: float = 1e3,
+        further_multiplier: float | None = None,
+    ) -> list[dict[str, Any]]:
+        """Optimiser groups with the learning rates of CRF-as-RNN, in units of a mean loss.
+
+        The paper (Zheng et al., ICCV 2015, section 6) trains with SGD, momentum 0.99, batch 1 and
+        a loss SUMMED over pixels, lr 1e-13 for the network; its released solver multiplies that by
+        1e4 for the kernel weights and by 1e3 for the compatibility, the defaults here. For a loss
+        AVERAGED over about 500 x 500 pixels 1e-13 is 2.5e-8, and so 2.5e-4 for the kernel weights
+        and 2.5e-5 for the compatibility. With Adam the multipliers do not carry over: give smaller
+        ones.
+
+        Args:
+            base_lr: learning rate of the network, for a mean loss.
+            kernel_multiplier: of the kernel weights, the widths, the steps and the two scales.
+            compatibility_multiplier: of the compatibility.
+            further_multiplier: of the weights of further kernels; None leaves them in the group of
+                the others.
+
+        Returns:
+            Groups {"name", "params", "lr", "weight_decay": 0}; groups with nothing to learn are
+            left out.
+        """
+        compatibility = list(self.potentials.compatibility.parameters())
+        further: list[nn.Parameter] = []
+        if further_multiplier is not None:
+            weights = self.potentials.kernel_weights
+            names = [name for name in weights if name not in ("spatial", "bilateral")]
+            further = [p for name in names for p in weights[name].parameters()]
+        own = {id(p) for p in (*compatibility, *further)}
+        others = [p for p in self.parameters() if id(p) not in own]
+        groups = [
+            ("crf_kernel_weights", others, base_lr * kernel_multiplier),
+            ("crf_further_weights", further, base_lr * (further_multiplier or 0.0)),
+            ("crf_compatibility", compatibility, base_lr * compatibility_multiplier),
+        ]
+        return [
+            {"name": name, "params": learnt, "lr": lr, "weight_decay": 0.0}
+            for name, params, lr in groups
+            if (learnt := [p for p in params if p.requires_grad])
+        ]
 
     def extra_repr(self) -> str:
         """What the parts below do not say, in the words of `CrfRnn(...)`."""

@@ -164,12 +164,6 @@ def _batches(problems: list[Problem], *, whole: bool) -> list[list[Problem]]:
     return [problems] if whole and plain else [[problem] for problem in problems]
 
 
-def _layer(preset: str, num_labels: int, settings: dict[str, Any]) -> CrfRnn:
-    return CrfRnn.from_preset(
-        preset, num_labels, kernel_weights="scalar", compatibility="potts", **settings
-    ).eval()
-
-
 def _refined(crf: CrfRnn, problems: list[Problem]) -> Tensor:
     """q, (B, L, H, W) float32, of images of one size.
 

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from scipy.optimize import minimize_scalar
 
 import data
-from crfrnn.potentials import PairwisePotentials
+from crfrnn.kernels import PairwisePotentials
 from data import VOID, Sample
 from eval.__main__ import main
 from eval.grid import AXES, SearchConfig, Setting, coarse_to_fine, evenly_spaced

@@ -96,7 +96,7 @@ CRFRNN = (
            'self.widths("position", len(shape), valid).flip(0)',
            'self.widths("position", len(shape), valid)',
            "tests/crfrnn/test_properties.py tests/crfrnn/test_reference.py"),
-    Mutant("Ignore the mask of padding in the kernels", "crfrnn/potentials.py",
+    Mutant("Ignore the mask of padding in the kernels", "crfrnn/kernels.py",
            "masked = mask is not None", "masked = False",
            "tests/crfrnn/test_properties.py"),
     Mutant("Run the training's number of iterations in evaluation", "crfrnn/crf.py",
