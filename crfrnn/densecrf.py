@@ -16,6 +16,7 @@ follows the axes of an array, and `chdim=-1` means that there is no channel axis
 
 from __future__ import annotations
 
+import math
 import sys
 import types
 import warnings
@@ -467,6 +468,7 @@ class DenseCRF:
             )
         self._num_variables, self._num_labels = int(nvar), int(nlabels)
         self._unary: Tensor | None = None  # (1, N, L): -U
+        self._has_impossible = False  # an infinite energy
         self._kernels: list[Filter] = []
         self._penalties: list[Tensor] = []  # C_m, (L, L)
         # Q as it was last returned, (L, N), and its logits, (1, N, L).
@@ -491,6 +493,7 @@ class DenseCRF:
                 "setUnaryEnergy(u @ f)."
             )
         checked = unary_energy(u, self._num_labels, self._num_variables)
+        self._has_impossible = bool(np.isposinf(checked.max()))
         self._unary = pixel_major(tensor(checked).neg_()[None])
 
     def addPairwiseEnergy(
@@ -545,7 +548,7 @@ class DenseCRF:
                 logits = without_unlikely_labels(MeanField(), *problem, self._label_floor)
             else:
                 logits = mean_field(*problem)
-        return _labels_first(rows_softmax(logits, "automatic"))
+        return self._marginals(logits)
 
     def startInference(self) -> tuple[Floats, Floats, Floats]:
         """(Q, tmp1, tmp2) for `stepInference`: Q = q_0; the other two are kept for their place."""
@@ -570,7 +573,7 @@ class DenseCRF:
             logits = mean_field_step(
                 logits, self._logits(), self._kernels, self._penalties, damping=0.0
             )
-        Q[...] = _labels_first(rows_softmax(logits, "automatic"))
+        Q[...] = self._marginals(logits)
         self._stepped = Q.copy(), logits
 
     def klDivergence(self, Q: Floats) -> float:
@@ -601,6 +604,12 @@ class DenseCRF:
         if self._unary is None:
             raise RuntimeError("No unary energies yet: call setUnaryEnergy before inference.")
         return self._unary
+
+    def _marginals(self, logits: Tensor) -> Floats:
+        """Q of logits (1, N, L), with 0, not 1e-38, for an impossible label: (L, N)."""
+        q: Tensor = rows_softmax(logits, "automatic")
+        q = q.masked_fill_(logits == -math.inf, 0) if self._has_impossible else q
+        return _labels_first(q)
 
     def _check_marginals(self, Q: Array) -> None:
         shape = (self._num_labels, self._num_variables)

@@ -98,7 +98,9 @@ def test_spatial_message_of_an_update_is_exact_to_what_a_coarse_grid_costs(width
     shape = (40, 70)
     logits = torch.randn(1, 2800, 9) * 10
     q, nothing = logits.softmax(-1), torch.zeros_like(logits)
-    kernel = Normalized(SeparableFilter(torch.tensor([width, width]), shape), "none", None)
+    kernel = Normalized(
+        SeparableFilter(torch.tensor([width, width]), shape), "none", torch.ones(1, 2800, 1)
+    )
     messages = fused_updates(logits, nothing, [kernel], [-torch.eye(9)])
     assert messages is not None
     sums = kernel(torch.ones(1, 2800, 1))
