@@ -1,4 +1,4 @@
-// The kernels as crfrnn/native.py describes them, and the inner loops, compiled once for each
+// The kernels as crfrnn/cpu.py describes them, and the inner loops, compiled once for each
 // instruction set.
 #pragma once
 

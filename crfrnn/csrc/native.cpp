@@ -1,4 +1,4 @@
-// What filtering/cpu.py calls: plain C functions on raw pointers, all float32 and contiguous.
+// What cpu.py calls: plain C functions on raw pointers, all float32 and contiguous.
 //
 // A function that can fail returns 0 for success and FAILED where memory ran out.
 #include <cstdint>
@@ -50,7 +50,7 @@ int guarded(int threads, const Body& body) {
 
 extern "C" {
 
-// Of the functions below: what native.py expects, or the library is of another version.
+// Of the functions below: what cpu.py expects, or the library is of another version.
 int crfrnn_interface() { return 8; }
 
 const char* crfrnn_instructions() { return loops().instructions; }
