@@ -119,6 +119,7 @@ def train_line(setting: CrfConfig, bias: float = 0.0, direction: Direction = "pr
         words += [f"--{group}.{_option(name)}", _value(setting, name)]
     if bias:
         words += ["--search.bias", _short(bias), "--search.bias-direction", direction]
+        words.append("--search-again")  # joint gets a bias of its own
     return shlex.join(words)
 
 

@@ -155,11 +155,12 @@ def config_at(config: Mapping[str, Any], root: Path | None) -> DataConfig:
 
 @dataclass(frozen=True)
 class Found:
-    """What a search found, every setting it tried, and how long it took."""
+    """What a search found: the best CRF and bias, every setting it tried, and how long it took."""
 
     best: CrfConfig
     rows: list[dict[str, Any]]
     seconds: float
+    bias: float = 0.0
 
 
 class RunFolder:

@@ -34,7 +34,7 @@ from eval.inference import Coarse, coarse_unaries, evaluate
 from eval.metrics import SplitCounts, harm_rate, scores
 from eval.report import print_report, write_report
 from eval.runs import comparisons, of_results
-from eval.search import search
+from eval.search import direction_of, search
 from eval.tables import comparison_table
 from models import (
     CrfConfig,
@@ -138,14 +138,17 @@ class Comparison:
 
         def make(_: Tracker) -> Result:
             segmenter = self.runner.load("unary", seed).with_crf(found.best)
+            segmenter.add_label_bias(self.runner.label_bias(found))
             self.runner.save(segmenter, "post-hoc", seed)
-            return self.runner.score("post-hoc", seed, segmenter, steps, network_of="unary")
+            result = self.runner.score("post-hoc", seed, segmenter, steps, network_of="unary")
+            return {**result, **self._bias_of(found)}
 
         return self.runner.once("post-hoc", seed, make, found)
 
     def crf_only(self, seed: int) -> Result:
         """Freeze unary and train the CRF, from the post-hoc values."""
         steps = self.post_hoc(seed)["network_steps"]
+        found = self.runner.search("unary", seed)
 
         def make(tracker: Tracker) -> Result:
             post_hoc = self.runner.load("post-hoc", seed)
@@ -154,7 +157,7 @@ class Comparison:
             crf_start = segmenter.describe_crf()
             self.runner.train(segmenter, "crf-only", seed, self.recipe.crf_fit, CRF, tracker)
             result = self.runner.score("crf-only", seed, segmenter, steps, network_of="unary")
-            return {**result, "crf_start": crf_start}
+            return {**result, "crf_start": crf_start, **self._bias_of(found)}
 
         return self.runner.once("crf-only", seed, make)
 
@@ -177,14 +180,15 @@ class Comparison:
             steps = runner.train(
                 segmenter, "joint", seed, recipe.fit, BOTH, tracker, folder, first_step=done
             )
-            rows = None
+            rows, bias = None, {}
             if recipe.search_again:
                 runner.save(segmenter, "joint", seed)
                 again = runner.search("joint", seed)
-                rows = again.rows
+                rows, bias = again.rows, self._bias_of(again)
                 segmenter = segmenter.with_crf(
                     in_form(again.best, recipe.crf) if recipe.crf_last else again.best
                 )
+                segmenter.add_label_bias(runner.label_bias(again))
             if recipe.crf_last is not None:
                 done += steps
                 runner.train(
@@ -193,9 +197,13 @@ class Comparison:
             if not ends_joint:
                 runner.save(segmenter, "joint", seed)
             result = runner.score("joint", seed, segmenter, steps)
-            return {**result, "crf_start": crf_start, "search": rows}
+            return {**result, "crf_start": crf_start, "search": rows, **bias}
 
         return runner.once("joint", seed, make, found)
+
+    def _bias_of(self, found: Found) -> Result:
+        """Say in a result which bias was found, where the recipe searches one."""
+        return {"label_bias": {"bias": found.bias}} if self.recipe.search.bias else {}
 
     def _from_start(self, crf: CrfConfig | None) -> Segmenter:
         """Load the starting network, its BN frozen if the recipe says so, with a CRF or none."""
@@ -288,6 +296,12 @@ class ArmRunner:
     def _label_pixels(self) -> Tensor:
         """Pixels of each label, counted once for all stages: it reads the whole training split."""
         return data.label_pixels(self.train_split)
+
+    @cached_property
+    def _direction(self) -> Tensor | None:
+        """Direction of the bias, (L,), where the search has one: it may read the training split."""
+        config = self.recipe.search
+        return direction_of(config.bias_direction, self.train_split) if config.bias else None
 
     def once(
         self,
@@ -383,22 +397,30 @@ class ArmRunner:
         path = self.folder.arm(arm, seed) / "search.json"
         stored = distributed.from_first(read_json(path))
         if stored is not None:
-            return Found(CrfConfig(**stored["best"]), stored["rows"], stored["seconds"])
+            return Found(**{**stored, "best": CrfConfig(**stored["best"])})
         began = time.perf_counter()
         with progress_bar() as progress:
             task = progress.add_task(f"search on {arm}", total=None)
-            best, _, rows = search(
+            best, bias, rows = search(
                 self.load(arm, seed),
                 self.recipe.crf,
                 self.tune,
                 self._coarse(arm, seed, self.tune),
                 self.recipe.search,
+                self._direction,
                 progress=lambda done, total: progress.update(task, completed=done, total=total),
             )
-        found = Found(best, rows, time.perf_counter() - began)
+        found = Found(best, rows, time.perf_counter() - began, bias)
         if distributed.is_first():
             write_json(path, asdict(found))
         return found
+
+    def label_bias(self, found: Found) -> list[float]:
+        """Return what the bias that was found takes from the logits of each label; [] for none."""
+        if self._direction is None or found.bias == 0:
+            return []
+        taken: list[float] = (found.bias * self._direction).tolist()
+        return taken
 
     def score(
         self,
@@ -440,7 +462,11 @@ class ArmRunner:
             if counted and counted.is_file():
                 before = SplitCounts.load(counted)
             else:
-                before = evaluate(segmenter, dataset, coarse, use_crf=False)
+                network = segmenter
+                if segmenter.config.label_bias:  # it came with the CRF
+                    network = segmenter.with_crf(None)
+                    network.set_label_bias(())
+                before = evaluate(network, dataset, coarse, use_crf=False)
             self._save_counts(before, self.folder.counts(arm, seed, f"{split}-before-crf"))
             result["before_crf"][split] = scores(before)
             result["harm_rate"][split] = harm_rate(before, counts)

@@ -88,7 +88,7 @@ def bias(options: BiasOptions) -> None:
             f"{options.run} has no finished arm {', '.join(missing)}".rstrip()
             + f": expected one of {', '.join(finished) or 'a run folder'}."
         )
-    if "label_bias" in config:
+    if "label_bias" in config or config["search"].get("bias"):
         raise ValueError(f"the arms of {options.run} have a bias already: give the run they are of")
     chosen = {"direction": options.direction, "values": options.values}
     about = {**chosen, "num_images": options.num_images}

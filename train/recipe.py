@@ -188,7 +188,8 @@ class Recipe(Execution):
         crf_augment: what a training image goes through where the CRF learns behind a frozen
             network, in crf_first, crf_last and crf_fit; as `augment` if not given. Whole images
             keep the distances and neighbours that the CRF will meet.
-        search: of the post-hoc CRF.
+        search: of the post-hoc CRF. Its `bias`, off by default, is one more number of every arm
+            with a CRF, each found behind its own final network: it needs `search_again`.
         search_again: end the arm joint with the same search behind its trained network: what was
             found takes the place of what its CRF has learnt, as the arm post-hoc has it.
         score: splits that every arm is scored on. ("tune",) while a method is looked for: what is
@@ -214,6 +215,11 @@ class Recipe(Execution):
         super().__post_init__()
         if not self.score or len(set(self.score)) != len(self.score):
             raise ValueError(f"score must name tune, report, or both once, got {self.score}.")
+        if self.search.bias and not self.search_again:
+            raise ValueError(
+                "search.bias gives post-hoc and crf-only a bias of the labels: with --search-again "
+                "joint gets its own; set both or neither."
+            )
 
     def check_start(self) -> None:
         """Raise, before anything is written, if there is nothing to start from."""

@@ -88,6 +88,24 @@ def test_the_line_of_train_makes_it_the_post_hoc_crf(setting: CrfConfig, recipe:
     assert {n for n in names if getattr(found, n) != getattr(setting, n)} <= learnt
 
 
+def test_a_bias_of_the_labels_stands_in_every_line() -> None:
+    scope: dict[str, Any] = {"unary": torch.zeros(1, 3, 2, 2)}
+    exec(code(POST_HOC, 3, (0.5, 0.0, -1.0)), scope)
+    assert scope["unary"][0, :, 0, 0].tolist() == [-0.5, 0.0, 1.0]
+    words = shlex.split(predict_line(POST_HOC, "net.pt", "cat.jpg", (0.5, 0.0, -1.0)))
+    assert parsed(words[4:]).label_bias == (0.5, 0.0, -1.0)
+    words = shlex.split(train_line(POST_HOC, 1.5, "background").replace("RECIPE", "collage"))
+    chosen, rest = choose_kinds(RECIPES["collage"](), words[7:])
+    options = tyro.cli(
+        CompareOptions,
+        default=CompareOptions(chosen, Path("x")),
+        args=rest,
+        config=(tyro.conf.AvoidSubcommands,),
+    )
+    assert options.recipe.search.bias == (1.5,)
+    assert options.recipe.search.bias_direction == "background"
+
+
 def test_the_setting_of_a_checkpoint_has_the_mean_weight_of_learnt_matrices() -> None:
     assert is_scalar(POST_HOC)
     learnt = replace(POST_HOC, kernel_weights="matrix", compatibility="full")

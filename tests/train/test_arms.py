@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 import data
 from data import Collage, Sample, TrainStream, TransformConfig
-from eval.inference import Coarse
+from eval.inference import Coarse, coarse_unaries, evaluate
 from eval.metrics import SplitCounts, scores
+from eval.search import search
 from models import DeepLabV1Config, VggConfig
 from runtime.checkpoint import load_segmenter, read_checkpoint
 from tests.train.world import changed, lines_of, weights
@@ -127,6 +129,36 @@ def test_joint_may_end_with_another_search_and_with_its_crf_alone(
     (arm / "result.json").unlink()
     resumed = Comparison("collage", comparison.recipe, arm.parents[1], resume=True).run("joint", 0)
     assert resumed["metrics"] == result["metrics"]
+
+
+def test_every_arm_with_a_crf_gets_the_bias_that_is_found_behind_its_network(
+    goes_on, tiny, monkeypatch
+) -> None:
+    biases = {"unary": 2.0, "start": 3.0, "joint": 4.0}
+
+    def found(*arguments: Any, **progress: Any) -> tuple[Any, ...]:
+        best, _, rows = search(*arguments, **progress)
+        return best, next(given), rows
+
+    given = iter([biases[network] for network in ("unary", "start", "joint")])
+    monkeypatch.setattr("train.arms.search", found)
+    config = replace(tiny.search, bias=(2.0,), bias_direction="background", rounds=0)
+    with pytest.raises(ValueError, match="with --search-again joint gets its own"):
+        replace(tiny, search=config)
+    comparison = goes_on(arms=("unary-seed0",), search=config, search_again=True, score=("tune",))
+    runner = comparison.runner
+    for arm in ("unary", "start"):  # of a search without a bias
+        (runner.folder.arm(arm, 0) / "search.json").unlink()
+    for arm, network in (("post-hoc", "unary"), ("crf-only", "unary"), ("joint", "joint")):
+        result = comparison.run(arm, 0)
+        assert result["label_bias"] == {"bias": biases[network]}
+        segmenter = runner.load(arm, 0)
+        assert segmenter.config.label_bias == pytest.approx((biases[network], *[0.0] * 8))
+        # What stands before the CRF is the network as it was.
+        segmenter.set_label_bias(())
+        coarse = coarse_unaries(segmenter, runner.tune)
+        before = evaluate(segmenter, runner.tune, coarse, use_crf=False)
+        assert result["before_crf"]["tune"]["miou"] == scores(before)["miou"]
 
 
 def test_a_search_never_reads_the_report_split(goes_on, tiny) -> None:
