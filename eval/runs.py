@@ -157,6 +157,11 @@ class Line:
         runs = [run for run in self.runs if self.arm == "start" or run.seed == seed]
         return runs[0] if runs else None
 
+    def before(self) -> Line:
+        """Return the networks of the runs without their CRFs, scored by their counts alone."""
+        runs = (Run(r.arm, r.seed, {}, label=self.label, counts=r.before) for r in self.runs)
+        return Line(self.label, f"{self.arm}, before its CRF", tuple(runs))
+
     def spread(self, name: str, within: str | None = None, split: str = "report") -> Spread | None:
         """Return a score over the seeds, None when no run has it."""
         return _spread(run.score(name, within, split) for run in self.runs)

@@ -1,3 +1,1 @@
-"""The experiments of the repository: stored runs, and the document that is written from them."""
-
-from __future__ import annotations
+"""Store the runs of experiments, write RESULTS.md and its pages, check every published number."""

@@ -1,7 +1,9 @@
-"""`python -m eval results`: store runs, write RESULTS.md, check every number."""
+"""`python -m eval results`: store runs, write RESULTS.md and its pages, check every number."""
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -9,12 +11,27 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from eval.results.check import Places, problems
-from eval.results.document import document
-from eval.results.figures import write_figures
-from eval.results.gallery import GALLERY, write_gallery
-from eval.results.record import records_of
-from eval.results.store import Store, read
+from eval.results.document import documents
+from eval.results.figures import write_figures, write_gallery
+from eval.results.study import read, read_study, runs_of, studies
+
+
+@dataclass(frozen=True)
+class Places:
+    """The files that are written and checked, relative to here.
+
+    Attributes:
+        experiments: the folder of all studies.
+        document: RESULTS.md.
+        pages: the folder of the studies' pages and figures.
+    """
+
+    experiments: Path = Path("experiments")
+    document: Path = Path("RESULTS.md")
+    pages: Path = Path("docs/results")
+
+
+PlacesOption = Annotated[Places, tyro.conf.arg(name="")]
 
 
 @dataclass(frozen=True)
@@ -27,14 +44,14 @@ class AddOptions:
         study: name of a folder of `experiments` that holds study.json.
         label: of the row that the runs belong to; of an ablation, that of each run.
         arms: to take; all if none is named.
-        experiments: the folder of all studies.
+        places: where everything lies.
     """
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     study: str
     label: str = ""
     arms: tuple[str, ...] = ()
-    experiments: Path = Path("experiments")
+    places: PlacesOption = field(default_factory=Places)
 
 
 @dataclass(frozen=True)
@@ -45,13 +62,13 @@ class GalleryOptions:
         run: folder that `python -m train compare` wrote.
         study: name of a folder of `experiments` that holds study.json.
         count: images: those that one arm gains and loses most on against another, and some between.
-        experiments: the folder of all studies.
+        places: where everything lies.
     """
 
     run: tyro.conf.Positional[Path]
     study: str
     count: int = 6
-    experiments: Path = Path("experiments")
+    places: PlacesOption = field(default_factory=Places)
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -66,7 +83,7 @@ class PlacesOptions:
         places: relative to here.
     """
 
-    places: Annotated[Places, tyro.conf.arg(name="")] = field(default_factory=Places)
+    places: PlacesOption = field(default_factory=Places)
 
 
 def add(options: AddOptions) -> None:
@@ -75,24 +92,25 @@ def add(options: AddOptions) -> None:
     Raises:
         ValueError: a path has no finished run of these arms.
     """
-    store = Store(options.experiments)
-    study = store.study(options.study)
+    study = read_study(options.places.experiments / options.study)
     for path in options.runs:
-        found = [
+        runs = [
             run
             for label, folder in labelled(path, options.label)
-            for run in records_of(folder, label, study.split, options.arms)
+            for run in runs_of(folder, label, study.split, options.arms)
         ]
-        if not found:
+        if not runs:
             raise ValueError(
                 f"{path} has no finished run of {', '.join(options.arms) or 'any arm'}."
             )
-        for record, counts in found:
-            print(f"wrote {store.put(study.name, record, counts)}")
+        study = study.with_runs(runs)
+        for run in runs:
+            print(f"{study.name}: {run.label}, {run.name}")
+    study.save()
 
 
 def labelled(path: Path, label: str) -> list[tuple[str, Path]]:
-    """The run folders of a path with their labels.
+    """Return the run folders of a path with their labels.
 
     Raises:
         FileNotFoundError: it is no folder of a run or of an ablation.
@@ -113,36 +131,40 @@ def labelled(path: Path, label: str) -> list[tuple[str, Path]]:
     return [(n, folder) for n, folder in folders.items() if (folder / "origin.json").is_file()]
 
 
-def gallery(options: GalleryOptions) -> None:
-    """Draw the picture into the study's folder.
+def add_command(arguments: list[str]) -> None:
+    """Parse and store."""
+    add(tyro.cli(AddOptions, prog="python -m eval results add", args=arguments))
 
-    Raises:
-        FileNotFoundError: no such study or run folder, or a prediction is missing.
-        ValueError: the folder has no two arms of one seed.
-    """
-    store = Store(options.experiments)
-    path = store.root / store.study(options.study).name / GALLERY
+
+def gallery_command(arguments: list[str]) -> None:
+    """Draw the gallery of a study."""
+    options = tyro.cli(GalleryOptions, prog="python -m eval results gallery", args=arguments)
+    study = read_study(options.places.experiments / options.study)
+    path = options.places.pages / f"{study.name}-gallery.png"
     write_gallery(options.run, path, options.count)
     print(f"wrote {path}")
 
 
-def write(options: PlacesOptions) -> None:
-    """Draw the figures and write RESULTS.md."""
-    store = Store(options.places.experiments)
-    for study in store.studies():
-        for path in write_figures(store, study, store.counts):
-            print(f"wrote {path}")
-    text = document(store)
-    options.places.document.write_text(text, encoding="utf-8")
-    print(f"wrote {options.places.document}")
+def write_command(arguments: list[str]) -> None:
+    """Draw the figures, and write RESULTS.md and the pages."""
+    places = tyro.cli(PlacesOptions, prog="python -m eval results write", args=arguments).places
+    stored = studies(places.experiments)
+    for path in (path for study in stored for path in write_figures(study, places.pages)):
+        print(f"wrote {path}")
+    files = documents(stored, places.experiments, places.document, places.pages)
+    for path, text in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        print(f"wrote {path}")
 
 
-def check(options: PlacesOptions) -> None:
+def check_command(arguments: list[str]) -> None:
     """Recompute every number.
 
     Raises:
         SystemExit: with status 1, after all that is wrong was printed.
     """
+    options = tyro.cli(PlacesOptions, prog="python -m eval results check", args=arguments)
     console = Console(soft_wrap=True, highlight=False, markup=False)
     found = list(problems(options.places))
     for problem in found:
@@ -152,21 +174,26 @@ def check(options: PlacesOptions) -> None:
     console.print("every number follows from what is stored")
 
 
-def add_command(arguments: list[str]) -> None:
-    """Parse and store."""
-    add(tyro.cli(AddOptions, prog="python -m eval results add", args=arguments))
+def problems(places: Places) -> Iterator[str]:
+    """Say a sentence for everything that is not what its sources give."""
+    try:
+        stored = studies(places.experiments)
+        files = documents(stored, places.experiments, places.document, places.pages)
+    except (ValueError, FileNotFoundError) as error:
+        yield f"{places.document} cannot be written: {error}"
+        return
+    for path, expected in files.items():
+        written = path.read_text(encoding="utf-8") if path.is_file() else ""
+        if written != expected:
+            lines = differing_lines(written, expected)
+            yield f"{path} is not what {places.experiments} gives; write it again:\n{lines}"
+    for path in sorted({*places.pages.glob("*.md")} - {*files}):
+        yield f"{path} belongs to no study: delete it."
 
 
-def gallery_command(arguments: list[str]) -> None:
-    """Parse and draw."""
-    gallery(tyro.cli(GalleryOptions, prog="python -m eval results gallery", args=arguments))
-
-
-def write_command(arguments: list[str]) -> None:
-    """Parse and write."""
-    write(tyro.cli(PlacesOptions, prog="python -m eval results write", args=arguments))
-
-
-def check_command(arguments: list[str]) -> None:
-    """Parse and check."""
-    check(tyro.cli(PlacesOptions, prog="python -m eval results check", args=arguments))
+def differing_lines(written: str, expected: str) -> str:
+    """Return the lines that differ, as a diff without its heads."""
+    lines = difflib.unified_diff(
+        written.splitlines(), expected.splitlines(), "written", "expected", lineterm="", n=0
+    )
+    return "\n".join(line for line in lines if not line.startswith(("---", "+++", "@@")))

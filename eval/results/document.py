@@ -1,17 +1,17 @@
-"""RESULTS.md, written wholly from the stored studies."""
+"""Write RESULTS.md and docs/results/STUDY.md wholly from the stored studies."""
 
 from __future__ import annotations
 
+import re
+import statistics
+import textwrap
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import cache
+from pathlib import Path
+from typing import NamedTuple
 
-from eval.metrics import SplitCounts
-from eval.results.figures import figure_lines
-from eval.results.lines import Load
-from eval.results.overview import overview_rows
-from eval.results.store import Store, Study, named
-from eval.results.table import class_rows, difference_rows, markdown, run_rows, score_rows
+from eval import tables
+from eval.results.study import Base, Study
+from eval.runs import Estimate, Line
 
 HEADING = """# Results
 
@@ -21,85 +21,276 @@ where one differs. Arms and protocol: [README.md](README.md).
 """
 
 NOTATION = """\
-Scores in per cent but for NLL (nats a pixel): mean ± sample standard deviation over n seeds; px:
-mIoU within the trimap of that width; harm: images whose mIoU the CRF lowers, in per cent.
-Differences are paired by image and seed, in points; the brackets are 95 % intervals over the
-images, of 2,000 resamples. They tell how much the choice of the test images matters; only the seeds
-tell what another training would change: some columns give the difference of each seed. A row begins
-with its label; “recipe” is the recipe of the command without a change.
+Scores in per cent: mean ± sample standard deviation over n seeds; 3 px: mIoU within 3 pixels of the
+borders. Differences (Δ) are paired by image and seed, in points; the brackets are 95 % intervals
+over the images, of 2,000 resamples. They tell how much the choice of the test images matters; only
+the seeds tell what another training would change. “recipe” is the recipe of the command without a
+change. The page of each study has its question, all scores, what they say and what they do not, and
+the commands.
 """
 
-AGAIN = "To make these rows again, with the paths of the data set and the weights:"
+PAGE_NOTATION = """\
+Scores in per cent but for NLL (nats a pixel): mean ± sample standard deviation over n seeds; 3 px:
+mIoU within 3 pixels of the borders; harm: images whose mIoU the CRF lowers, in per cent.
+Differences are paired by image and seed, in points, with 95 % intervals over the images.
+"""
+
+LEARNT = ("crf-only", "joint")
+
+GALLERY_CAPTION = """\
+Predictions of one seed, and the mIoU of each image. A third of the rows are where the difference on
+the left is largest, a third where it is smallest, the others lie evenly between."""
 
 
-def document(store: Store) -> str:
-    """The whole text.
+class Score(NamedTuple):
+    """A column of the tables; `within` a trimap's width or a class."""
 
-    Raises:
-        FileNotFoundError: counts of a run are not stored.
-        ValueError: a study is not what it should be.
+    title: str
+    name: str
+    within: str | None = None
+    scale: float = 100.0
+    digits: int = 2
+
+    def mean(self, line: Line) -> str:
+        """Write the mean and sample deviation over the seeds."""
+        spread = line.spread(self.name, self.within)
+        if spread is None or len(spread.values) < len(line.runs):
+            return tables.ABSENT  # a class that a run has not on these images, or no probabilities
+        mean = f"{self.scale * spread.mean:.{self.digits}f}"
+        if spread.deviation is None:
+            return mean
+        return f"{mean} ± {self.scale * spread.deviation:.{self.digits}f}"
+
+    def minus(self, line: Line, base: Line) -> Estimate | None:
+        """Return the difference of two lines."""
+        return line.minus(base, self.name, self.within)
+
+    def change(self, estimate: Estimate | None) -> str:
+        """Write a difference with its interval."""
+        if estimate is None or estimate.interval is None:
+            return tables.ABSENT
+        value, low, high = (
+            f"{self.scale * v:+.{self.digits}f}" for v in (estimate.value, *estimate.interval)
+        )
+        return f"{value} [{low}, {high}]"
+
+    def by_seed(self, estimate: Estimate | None) -> str:
+        """Write a difference seed by seed."""
+        values = () if estimate is None else estimate.spread.values
+        return ", ".join(f"{self.scale * v:+.{self.digits}f}" for v in values) or tables.ABSENT
+
+
+SHORT = (
+    Score("mIoU", "miou"),
+    Score("3 px", "trimap_miou", "3"),
+    Score("Boundary IoU", "boundary_iou"),
+)
+SCORES = (*SHORT, Score("NLL", "nll", scale=1.0, digits=4))
+BY_SEED = SHORT[:2]
+
+
+def documents(studies: Sequence[Study], root: Path, document: Path, pages: Path) -> dict[Path, str]:
+    """Write RESULTS.md and the pages of all studies.
+
+    Args:
+        studies: all of them.
+        root: experiments.
+        document: the path of RESULTS.md.
+        pages: the folder of the pages, docs/results.
+
+    Returns:
+        Every file's path and text.
     """
-
-    @cache
-    def load(digest: str) -> SplitCounts:
-        return store.counts(digest)
-
-    studies = store.studies()
-    sections = [section(store, study, load) for study in studies]
-    says = store.says()
-    parts = [HEADING, *([says, ""] if says else []), NOTATION, *overview(studies, load), *sections]
-    return "\n".join(parts)
+    says = root / "says.md"
+    words = [says.read_text(encoding="utf-8").strip(), ""] if says.is_file() else []
+    sections = [line for study in studies for line in section(study, pages)]
+    text = "\n".join([HEADING, *words, NOTATION, *overview(studies), *sections])
+    return {document: text, **{pages / f"{s.name}.md": page(s, pages) for s in studies}}
 
 
-def overview(studies: Sequence[Study], load: Load) -> list[str]:
-    """What the arms that learn are ahead of post-hoc, over all studies; nothing if none is."""
-    rows = overview_rows(studies, load)
-    if len(rows) == 1:
+def overview(studies: Sequence[Study]) -> list[str]:
+    """Write what the arms that learn are ahead of post-hoc, in all studies of the report split."""
+    titles = ["", "arm", "n", *(score.title for score in BY_SEED)]
+    titles += [f"{score.title} by seed" for score in BY_SEED]
+    rows = []
+    for study in studies:
+        label, base = study.against
+        if base != "post-hoc" or study.split != "report":
+            continue
+        link = f"[{study.title}](#{anchor(study.title)})"
+        for line in study.lines():
+            if line.label == label and line.arm in LEARNT:
+                found = [score.minus(line, study.line(study.against)) for score in BY_SEED]
+                rows.append([link, line.arm, *difference_cells(BY_SEED, found)])
+                link = ""  # a title stands once
+    if not rows:
         return []
     title = "How far the CRFs that learn are ahead of the tuned post-hoc CRF:"
-    return [title, "", markdown(rows), ""]
+    return [title, "", tables.markdown(titles, rows, left=2), ""]
 
 
-def section(store: Store, study: Study, load: Load) -> str:
-    """One study: what was asked, tables and figures, what they say, and the commands."""
-    lines = [f"## {study.title}", "", study.asked, ""]
+def anchor(title: str) -> str:
+    """Return what GitHub makes of a heading: lower case, no punctuation, spaces as hyphens."""
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+
+
+def difference_cells(scores: Sequence[Score], found: Sequence[Estimate | None]) -> list[str]:
+    """Write n, the differences of the scores with intervals, and some of them seed by seed."""
+    first = found[0]
+    cells = ["0" if first is None else str(len(first.spread.values))]
+    cells += [score.change(one) for score, one in zip(scores, found, strict=True)]
+    by_seed = zip(scores, found, strict=True)
+    return [*cells, *(score.by_seed(one) for score, one in by_seed if score in BY_SEED)]
+
+
+def section(study: Study, pages: Path) -> list[str]:
+    """Write a study for RESULTS.md: its answer and one table."""
+    lines = [f"## {study.title}", ""]
+    answer = textwrap.fill(study.answer, 100, break_on_hyphens=False, break_long_words=False)
+    lines += [answer, ""] if answer else []
+    if study.runs:
+        base = study.line(study.against)
+        titles = ["", "arm", "n", *(score.title for score in SHORT)]
+        titles += [f"Δ {score.title}" for score in SHORT]
+        rows = [
+            [
+                line.label,
+                line.arm,
+                str(len(line.runs)),
+                *(score.mean(line) for score in SHORT),
+                *(score.change(score.minus(line, base)) for score in SHORT),
+            ]
+            for line in study.lines()
+        ]
+        where = f"Scores on the {study.split} split, Δ to {named(study.against)}:"
+        lines += [where, "", tables.markdown(titles, rows, left=2), ""]
+    lines += figures(study, pages, pages.as_posix() + "/", ("labels.svg",))
+    return [*lines, f"[All of this study]({pages.as_posix()}/{study.name}.md)", ""]
+
+
+def page(study: Study, pages: Path) -> str:
+    """Write a study's page: question, all tables and figures, what they say, and the commands."""
+    lines = [f"# {study.title}", "", study.asked, "", PAGE_NOTATION]
     for title, beginning in study.parts.items():
-        lines += [f"### {title}", ""] if title else []
-        lines += [*scores_of(study, load, beginning), ""]
-    lines += [*figure_lines(store, study), study.says, "", *made_by(store, study)]
-    return "\n".join(lines)
+        lines += [f"## {title}", ""] if title else []
+        lines += part(study, beginning)
+    lines += [*figures(study, pages, "", FIGURES), "## What this says", "", study.says, ""]
+    return "\n".join([*lines, *made_by(study)])
 
 
-def scores_of(study: Study, load: Load, beginning: str) -> list[str]:
-    """The two tables of a part of the images."""
-    if not study.records:
-        return ["Not run yet."]
-    lines = [
-        f"Scores on the {study.split} split:",
-        "",
-        markdown(score_rows(study, load, beginning)),
-    ]
+def part(study: Study, beginning: str) -> list[str]:
+    """Write the tables of the images whose names begin so."""
+    if not study.runs:
+        return ["Not run yet.", ""]
+    lines = [f"Scores on the {study.split} split:", "", score_table(study, beginning), ""]
     for base in (study.against, *study.also):
-        rows = difference_rows(replace(study, against=base), load, beginning)
+        rows = difference_rows(study, base, beginning)
         if len(rows) > 1:
-            lines += ["", f"Differences to {named(base)}:", "", markdown(rows)]
-    if any("failed" not in record for record in study.records):
-        table = markdown(class_rows(study, load, beginning))
-        lines += ["", *folded("IoU of each class", table)]
+            table = tables.markdown(rows[0], rows[1:], left=2)
+            lines += [f"Differences to {named(base)}:", "", table, ""]
+    return [*lines, "IoU of each class:", "", class_table(study, beginning), ""]
+
+
+def named(base: Base) -> str:
+    """Say what rows are compared with."""
+    label, arm = base
+    return f"{arm} of “{label}”"
+
+
+def score_table(study: Study, beginning: str) -> str:
+    """Write a row for each line: the scores, mean and deviation over the seeds."""
+    titles = ["", "arm", "n", *(score.title for score in SCORES), "harm"]
+    rows = []
+    for line in study.lines(beginning):
+        harm = line.harm()
+        harmed = (
+            tables.ABSENT if harm is None else f"{100 * statistics.fmean(harm.spread.values):.0f}"
+        )
+        number = str(len(line.runs))
+        cells = [score.mean(line) for score in SCORES]
+        rows.append([line.label, line.arm, number, *cells, harmed])
+        if line.arm == "joint":  # of the other arms with a CRF the network is unary's
+            cells = [score.mean(line.before()) for score in SCORES]
+            rows.append([line.label, "joint, before its CRF", number, *cells, tables.ABSENT])
+    for run in study.runs:
+        if "failed" in run.result:
+            cells = ["failed", run.result["failed"], *[""] * (len(SCORES))]
+            rows.append([run.label, run.arm, *cells])
+    return tables.markdown(titles, rows, left=2)
+
+
+def class_table(study: Study, beginning: str) -> str:
+    """Write a row for each line: the IoU of each scored class."""
+    rows = study.lines(beginning)
+    counts = rows[0].runs[0].counts if rows else None
+    names = [] if counts is None else [counts.classes[k] for k in counts.scored]
+    classes = [Score(name, "iou_per_class", name) for name in names]
+    cells = [
+        [line.label, line.arm, str(len(line.runs)), *(score.mean(line) for score in classes)]
+        for line in rows
+    ]
+    return tables.markdown(["", "arm", "n", *names], cells, left=2)
+
+
+def difference_rows(study: Study, base: Base, beginning: str) -> list[list[str]]:
+    """Write titles, and a row for each line with its paired differences to that of `base`."""
+    titles = ["", "arm", "n", *(score.title for score in SCORES)]
+    titles += [f"{score.title} by seed" for score in BY_SEED]
+    rows = [[*titles, *(["published"] if study.published else [])]]
+    other = study.line(base, beginning)
+    for line in study.lines(beginning):
+        found = [score.minus(line, other) for score in SCORES]
+        if found[0] is not None:
+            cells = [line.label, line.arm, *difference_cells(SCORES, found)]
+            published = [study.published.get(line.label, tables.ABSENT)] if study.published else []
+            rows.append([*cells, *published])
+    return rows
+
+
+FIGURES = ("labels.svg", "context.svg", "gallery.png")
+
+ALT = {
+    "labels.svg": "differences to {base}, with their intervals",
+    "context.svg": "what a label (row) pays for another around it (column)",
+    "gallery.png": "what the arms predict, image by image",
+}
+
+
+def figures(study: Study, pages: Path, prefix: str, names: Sequence[str]) -> list[str]:
+    """Refer to those figures of a study that there are.
+
+    Args:
+        study: whose.
+        pages: the folder of pages and figures.
+        prefix: from the document to that folder.
+        names: endings of the files' names.
+    """
+    lines = []
+    for name in names:
+        file = f"{study.name}-{name}"
+        if (pages / file).is_file():
+            alt = ALT[name].format(base=named(study.against))
+            lines += [f"![{alt}]({prefix}{file})", ""]
+            lines += [GALLERY_CAPTION, ""] if name == "gallery.png" else []
     return lines
 
 
-def folded(summary: str, *content: str) -> list[str]:
-    """Markdown that shows its summary until it is opened."""
-    return [f"<details><summary>{summary}</summary>", "", *content, "", "</details>"]
-
-
-def made_by(store: Store, study: Study) -> list[str]:
-    """The commands that make the runs again, and the runs, folded."""
-    if not study.records:
+def made_by(study: Study) -> list[str]:
+    """Write the commands that make the runs again, and where the runs came from."""
+    if not study.runs:
         return []
-    runs = folded(f"{len(study.records)} runs", markdown(run_rows(study)))
+    made = [run.result["made"] for run in study.runs]
+    commits = dict.fromkeys(c for e in made for c in tables.commit_line(e).split(", "))
+    machines = dict.fromkeys(tables.machine_line(entry) for entry in made)
+    seconds = sum(run.result.get("wall_seconds", 0.0) for run in study.runs)
+    lines = ["## The runs", ""]
     if study.commands:
-        return [AGAIN, "", "```", *study.commands, "```", "", *runs, ""]
-    folder = (store.root / study.name / "runs").as_posix()
-    return [f"The command that made a run stands in [its file]({folder}).", "", *runs, ""]
+        again = "To make them again, with the paths of the data set and the weights:"
+        lines += [again, "", "```", *study.commands, "```", ""]
+    return [
+        *lines,
+        f"{len(study.runs)} runs, {tables.duration(seconds)} in all; commits: "
+        f"{', '.join(commits)}; machine: {'; '.join(machines)}. Each run's command, configuration, "
+        f"versions and time: `{study.folder.as_posix()}/runs.json`.",
+        "",
+    ]

@@ -12,7 +12,7 @@ import torch
 from data import VOID
 from eval.inference import coarse_unaries, evaluate
 from eval.metrics import SplitCounts, harm_rate, mean_iou, scores
-from eval.results.record import records_of
+from eval.results.study import runs_of
 from eval.search import direction_of
 from models import CrfConfig, Segmenter, SegmenterConfig
 from runtime.checkpoint import load_segmenter, read_checkpoint
@@ -64,9 +64,11 @@ def test_every_arm_is_scored_with_its_best_bias(trained_run, tmp_path, monkeypat
     assert result["harm_rate"]["report"] == harm_rate(before, kept)
     # It can be stored beside the run,
     biased, plain = (
-        [record for record, _ in records_of(run, "x", "report")] for run in (out, trained_run)
+        [stored.result for stored in runs_of(run, "x", "report")] for run in (out, trained_run)
     )
-    assert {record["digest"] for record in biased}.isdisjoint(r["digest"] for r in plain)
+    assert {record["configuration"] for record in biased}.isdisjoint(
+        r["configuration"] for r in plain
+    )
     assert all("bias" in record for record in biased)
     assert not any("bias" in record for record in plain)
     # and gone on with.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.results.check import Places, problems
+from eval.results.command import Places, problems
 
 ROOT = Path(__file__).parents[3]
 
