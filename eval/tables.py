@@ -349,6 +349,9 @@ def _mean_diagonal(matrix: Sequence[Sequence[float]]) -> float:
     return sum(row[index] for index, row in enumerate(matrix)) / len(matrix)
 
 
+POST_HOC = "the post-hoc CRF"
+
+
 def headline(comparison: Comparison) -> str:
     """Say the comparison in one sentence: joint training against the post-hoc CRF."""
     joint = comparison.estimate("joint", "miou")
@@ -358,7 +361,7 @@ def headline(comparison: Comparison) -> str:
     difference = comparison.difference("joint", "post-hoc", "miou")
     if difference is None:
         return f"{reached}; there is no post-hoc CRF to compare it with"
-    return f"{reached}, {_against(difference.spread)} the post-hoc CRF"
+    return f"{reached}, {verdict(difference, POST_HOC)}"
 
 
 def remarks(comparison: Comparison) -> list[str]:
@@ -371,17 +374,24 @@ def remarks(comparison: Comparison) -> list[str]:
         said.append(f"Joint is above post-hoc in {above} of {len(values)} paired seeds.")
     boundary = comparison.difference("joint", "post-hoc", "trimap_miou", "1")
     if boundary is not None:
-        words = _against(boundary.spread)
-        said.append(f"Within 1 px of the boundaries it is {words} the post-hoc CRF in mIoU.")
+        words = verdict(boundary, POST_HOC)
+        said.append(f"Within 1 px of the boundaries, in mIoU: {words}.")
     return [*said, *_order(comparison)]
 
 
-def _against(difference: Spread) -> str:
-    """Say a mean difference as "0.80 points above", "0.80 points below" or "level with"."""
-    points = round(100 * difference.mean, 2)
-    if points == 0:
-        return "level with"
-    return f"{abs(points):.2f} points {'above' if points > 0 else 'below'}"
+def verdict(difference: Estimate, other: str) -> str:
+    """Say how an arm stands to another one: in points only where the interval excludes zero.
+
+    Returns:
+        "0.80 points above OTHER", or below; where the interval over the images holds zero, "no
+        difference from OTHER that this can tell". Without counts there is no interval, which is
+        said.
+    """
+    if difference.interval is not None and not difference.sure:
+        return f"no difference from {other} that this can tell"
+    points = round(100 * difference.value, 2)
+    words = f"{abs(points):.2f} points {'above' if points > 0 else 'below'} {other}"
+    return words if difference.interval is not None else f"{words} (interval unknown)"
 
 
 def _order(comparison: Comparison) -> list[str]:

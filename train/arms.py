@@ -33,9 +33,9 @@ from data import Augment, SegmentationDataset, TrainStream
 from eval.inference import Coarse, coarse_unaries, evaluate
 from eval.metrics import SplitCounts, harm_rate, scores
 from eval.report import print_report, write_report
-from eval.runs import comparisons, of_results
+from eval.runs import comparisons, read_run
 from eval.search import direction_of, search
-from eval.tables import comparison_table
+from eval.tables import comparison_table, headline
 from models import (
     CrfConfig,
     Segmenter,
@@ -617,7 +617,9 @@ def compare(name: str, recipe: Recipe, out: Path, *, resume: bool) -> dict[str, 
     if not distributed.is_first():
         return results
     write_json(out / "results.json", results)
-    comparison.runner.console.print(comparison_table(*comparisons([of_results(results)])))
+    (found,) = comparisons([read_run(out)])
+    comparison.runner.console.print(comparison_table(found))
+    comparison.runner.console.print(headline(found), highlight=False)
     comparison.runner.console.print(f"results: {out / 'results.json'}")
     print_report(
         write_report([out], out / "report.html", split=comparison.runner.report),

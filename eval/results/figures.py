@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from eval.prediction_files import Picture
+from data.dataset import Picture
 from eval.report.figures import COLOURS, WITH_CRF, canvas, heat_map, panels, style, svg_of
 from eval.report.gallery import Item, best_worst_and_between, compared, ranked
 from eval.results.document import ALT, BY_SEED

@@ -6,12 +6,13 @@ import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from markupsafe import Markup
 from rich.console import Console
 
 from eval import tables
-from eval.runs import Comparison, Line, Run, RunRecord, Spread, lines, of_results
+from eval.runs import Comparison, Estimate, Line, Run, RunRecord, Spread, lines, of_results
 from runtime.run_folder import ARMS
 
 
@@ -89,14 +90,26 @@ def test_numbers_as_words() -> None:
     assert {seconds: tables.duration(seconds) for seconds in times} == times
 
 
-def test_headline_and_remarks_say_who_wins() -> None:
-    for joint, sentence in (
-        ([0.72, 0.72], "reached 72.00 % mIoU, 1.00 points above"),
-        ([0.70, 0.70], "reached 70.00 % mIoU, 1.00 points below"),
-        ([0.70, 0.72], "reached 71.00 % mIoU, level with"),
-        ([], "no result"),
+def estimate(value: float, *resampled: float) -> Estimate:
+    drawn = np.array([value, *resampled]) if resampled else None
+    return Estimate(Spread((value,)), lambda: drawn)
+
+
+def test_no_difference_is_claimed_where_the_interval_holds_zero() -> None:
+    for found, words in (
+        (estimate(0.01, 0.005, 0.02), "1.00 points above it"),
+        (estimate(-0.01, -0.02, -0.005), "1.00 points below it"),
+        (estimate(0.0067, -0.002, 0.02), "no difference from it that this can tell"),
+        (estimate(0.0, 0.0, 0.0), "no difference from it that this can tell"),
+        (estimate(0.01), "1.00 points above it (interval unknown)"),
     ):
-        assert sentence in tables.headline(comparison(post_hoc=[0.71, 0.71], joint=joint))
+        assert tables.verdict(found, "it") == words
+
+
+def test_headline_and_remarks_say_who_wins() -> None:
+    joint = comparison(post_hoc=[0.71, 0.71], joint=[0.72, 0.72])
+    assert "reached 72.00 % mIoU, 1.00 points above" in tables.headline(joint)
+    assert "no result" in tables.headline(comparison(post_hoc=[0.71]))
     assert "no post-hoc CRF to compare" in tables.headline(comparison(joint=[0.7]))
     some = {"unary": [0.6, 0.6], "post_hoc": [0.70, 0.71], "joint": [0.69, 0.74]}
     none = {"unary": [0.4, 0.4], "post_hoc": [0.7, 0.7], "joint": [0.6, 0.6]}
