@@ -76,7 +76,7 @@ def test_a_finished_comparison_is_kept_and_gets_its_page(copied, tiny, monkeypat
 
 def test_one_more_seed_is_one_more_run_of_each_arm(copied, tiny, monkeypatch) -> None:
     """As is what changes no arm, here the lines of its log."""
-    for page in ("write_report", "say"):
+    for page in ("write_report", "print_report"):
         monkeypatch.setattr(f"train.arms.{page}", lambda *_, **__: None)
     before = json.loads((copied / "results.json").read_text())
     more = compare("collage", replace(tiny, seeds=(0, 1, 2), log_every=1), copied, resume=True)
