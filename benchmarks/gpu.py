@@ -5,7 +5,7 @@
 
 docs/gpu.md has the order of the commands for half an hour of a GPU, and what each figure decides.
 
-    gate        q of every path beside float64
+    gate        q of every path beside plain PyTorch
     figures     the problems that the kernels were written for, twice for equal bits
     stages      build, splat, blur and slice apart, beside plain PyTorch and WarpConvNet
     joint       a training step of a network, without and with the CRF behind it
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from benchmarks import crf
 from benchmarks import measure as m
-from benchmarks.crf import LE_HUU, OWN, Path, Problem, own_task
+from benchmarks.crf import LE_HUU, OWN, PLAIN, Path, Problem, own_task
 from benchmarks.measure import Results
 from benchmarks.networks import training_step
 from crfrnn import lattice
@@ -48,6 +48,7 @@ PATHS = (
     OWN,
     Path("crfrnn, q in bfloat16", partial(own_task, inference=BFLOAT16), own=True),
     EXACT,
+    PLAIN,
     Path("crfrnn, on the CPU", lambda problem: own_task(replace(problem, device="cpu")), own=True),
     LE_HUU,
 )
@@ -86,7 +87,7 @@ def measure(options: GpuOptions) -> Iterator[tuple[str, Any]]:
     """Yield every part that is wanted.
 
     Raises:
-        ValueError: this library's own path does not compute what its float64 does.
+        ValueError: this library's own path does not compute what plain PyTorch does.
     """
     device = device_named(options.device)
     first = options.reduced(Problem(options.shape, options.labels))

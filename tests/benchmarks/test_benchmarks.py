@@ -33,18 +33,19 @@ def results_of(module: Any, kind: type[Options], out: Path, words: str) -> dict[
 
 
 def test_the_crf_is_timed_in_every_sweep_and_shown(monkeypatch, tmp_path: Path, capsys) -> None:
-    monkeypatch.setattr(crf, "PATHS", crf.PATHS[:2])  # whatever is installed
+    monkeypatch.setattr(crf, "PATHS", crf.PATHS[:3])  # whatever is installed
     out = tmp_path / "crf.json"
     words = "--shape 20 24 --labels 3 --no-memory"
     results = results_of(crf, crf.CrfOptions, out, words)
     sweeps = [(row["sweep"], row["path"]) for row in results["times"]]
     # Two numbers of threads; with and without theta. The drop-in does not train.
+    own, plain, drop_in = (path.name for path in crf.PATHS)
     assert {key: sweeps.count(key) for key in sweeps} == {
-        ("inference", "crfrnn"): 2, ("inference", "crfrnn.densecrf"): 2,
-        ("training", "crfrnn"): 4,
-        ("labels", "crfrnn"): 1, ("labels", "crfrnn.densecrf"): 1,
-        ("batch", "crfrnn"): 2,
-        ("pixels", "crfrnn"): 2, ("pixels", "crfrnn.densecrf"): 2,
+        ("inference", own): 2, ("inference", plain): 2, ("inference", drop_in): 2,
+        ("training", own): 4, ("training", plain): 4,
+        ("labels", own): 1, ("labels", plain): 1, ("labels", drop_in): 1,
+        ("batch", own): 2, ("batch", plain): 2,
+        ("pixels", own): 2, ("pixels", plain): 2, ("pixels", drop_in): 2,
     }  # fmt: skip
     assert all(gate["largest_difference"] <= 1e-4 for gate in results["gate"])
     shown = capsys.readouterr().out
@@ -53,8 +54,8 @@ def test_the_crf_is_timed_in_every_sweep_and_shown(monkeypatch, tmp_path: Path, 
 
 
 def test_a_path_that_computes_something_else_is_refused() -> None:
-    wrong = crf.Path("wrong", lambda problem: lambda: (problem.unary.softmax(1),), own=True)
-    with pytest.raises(ValueError, match="wrong does not compute the CRF"):
+    wrong = crf.Path(crf.OWN.name, lambda problem: lambda: (problem.unary.softmax(1),), own=True)
+    with pytest.raises(ValueError, match="crfrnn does not compute the CRF"):
         crf.refuse(crf.agreement(wrong, PROBLEM))
 
 
