@@ -22,8 +22,8 @@
 #include "mean_field_rows.h"
 
 namespace crfrnn {
-const Loops loops_avx512 = {"AVX-512", splat, blur, slice_, slice_dots, correlate, softmax, row_dots, scale,
-                          multiply, penalise, merge, update, update_grad, send};
+const Loops loops_avx512 = {"AVX-512", splat, blur, slice_, slice_dots,
+    correlate, softmax, row_dots, scale, multiply, penalise, merge, update, update_grad, send};
 }
 
 #if defined(__clang__)

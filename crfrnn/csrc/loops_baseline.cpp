@@ -14,6 +14,6 @@
 #include "mean_field_rows.h"
 
 namespace crfrnn {
-const Loops loops_baseline = {"baseline", splat, blur, slice_, slice_dots, correlate, softmax, row_dots, scale,
-                          multiply, penalise, merge, update, update_grad, send};
+const Loops loops_baseline = {"baseline", splat, blur, slice_, slice_dots,
+    correlate, softmax, row_dots, scale, multiply, penalise, merge, update, update_grad, send};
 }

@@ -15,7 +15,7 @@ constexpr int64_t TOGETHER = 1 << 20;  // floats of the rows of images that are 
 constexpr int64_t BAND = 8192;         // pixels of a band
 
 // A Gaussian on a grid of s pixels is that of two narrower ones, down and up, off by the share
-// exp(-(pi sigma / s)^2 / 2) at the frequency where it is worst, and by its square where q is smooth:
+// exp(-(pi sigma / s)^2 / 2) at the frequency where it is worst, by its square where q is smooth:
 constexpr double SIGMAS_OF_STEP = 1.45;  // 3e-5
 constexpr double LEFT_OUT = 1e-5;        // share of a Gaussian beyond its taps
 
@@ -23,7 +23,7 @@ constexpr double LEFT_OUT = 1e-5;        // share of a Gaussian beyond its taps
 double gaussian_width(const Taps& taps) {
     const int64_t radius = taps.radius;
     if (radius == 0 || taps.middle[0] != 1.0f || !(taps.middle[radius] > 0.0f)) return 0.0;
-    const double precision = std::log(taps.middle[radius]) / -(static_cast<double>(radius) * radius);
+    const double precision = -std::log(taps.middle[radius]) / static_cast<double>(radius * radius);
     if (!(precision > 0.0)) return 0.0;
     for (int64_t r = -radius; r <= radius; ++r)
         if (std::abs(std::exp(-precision * r * r) - taps.middle[r]) > 1e-6) return 0.0;
@@ -100,7 +100,8 @@ PaddedPenalty::PaddedPenalty(const float* matrix, int64_t labels, int64_t stride
     penalty = {rows.data(), diagonal.data(), between, uniform};
 }
 
-SpatialAxes::SpatialAxes(const Separable& kernel, int64_t columns) : width(columns), height(0), taps(2) {
+SpatialAxes::SpatialAxes(const Separable& kernel, int64_t columns)
+    : width(columns), height(0), taps(2) {
     if (kernel.axes > 2) {
         // The others are done between two passes.
         const Taps first = taps_of(kernel, 0);

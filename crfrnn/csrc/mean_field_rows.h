@@ -168,7 +168,8 @@ class Segments {
    public:
     Segments(const Pass& pass, const Band& band)
         : pass_(pass), band_(band), stride_(pass.stride), together_(pixels_together(stride_)),
-          rows_(workspace(0, together_ * stride_)), messages_(workspace(1, together_ * stride_)) {}
+          rows_(workspace(0, together_ * stride_)),
+          messages_(workspace(1, together_ * stride_)) {}
 
     // make(first pixel, count, rows, messages of term m): fill the padded rows, which go to the sinks.
     template <class Make>
