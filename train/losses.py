@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import reduce
 from operator import add, mul
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ from runtime import distributed
 
 
 def labelled_mean(total: Tensor, weight: Tensor) -> Tensor:
-    """What a loss over pixels adds up to, divided by what their weights add up to.
+    """Divide the sum of a loss over pixels by the sum of their weights over all processes.
 
         loss = total / (sum of weight over the P processes / P)
 
@@ -40,7 +40,7 @@ def labelled_mean(total: Tensor, weight: Tensor) -> Tensor:
 
 
 def precise(logits: Tensor) -> Tensor:
-    """The logits in at least float32: bfloat16 has three digits, and a loss adds up many."""
+    """Convert logits to at least float32: bfloat16 has three digits, and a loss adds up many."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
@@ -48,7 +48,7 @@ def precise(logits: Tensor) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-    """sum_i w_i (-log softmax(z_i)[y_i]) / sum_i w_i, over the labelled pixels i.
+    """Compute sum_i w_i (-log softmax(z_i)[y_i]) / sum_i w_i, over the labelled pixels i.
 
     Both sums run over all processes (`labelled_mean`). With w_i = class_weights[y_i] this is what
     torch calls the weighted mean. Computed in float32 whatever the logits come in.
@@ -68,7 +68,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None)
 
 
 def pixel_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """-log softmax(z_i)[y_i] of every pixel, 0 where it is void: (B, H, W)."""
+    """Compute -log softmax(z_i)[y_i] of every pixel, 0 where it is void: (B, H, W)."""
     return F.cross_entropy(precise(logits), labels, ignore_index=VOID, reduction="none")
 
 
@@ -76,7 +76,7 @@ def pixel_losses(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def class_weights(labels: Tensor, weights: Sequence[float]) -> Tensor:
-    """weights[y_i] at every labelled pixel i, 0 where it is void: (B, H, W) float32.
+    """Look up weights[y_i] at every labelled pixel i, 0 where it is void: (B, H, W) float32.
 
     Args:
         labels: y, (B, H, W) ids, 255 = void.
@@ -88,7 +88,7 @@ def class_weights(labels: Tensor, weights: Sequence[float]) -> Tensor:
 
 
 def balanced_weights(pixels: Tensor, power: float) -> tuple[float, ...]:
-    """w_c = (n_max / n_c) ** power: 1 for the most frequent class, more for the rarer.
+    """Compute w_c = (n_max / n_c) ** power: 1 for the most frequent class, more for the rarer.
 
     Cross-entropy with these weights learns p(c | x) pi_c ** -power, up to its norm, instead of
     p(c | x): at power 1 as if all classes had been equally frequent, which the class accuracy asks
@@ -106,7 +106,7 @@ def balanced_weights(pixels: Tensor, power: float) -> tuple[float, ...]:
 
 
 def boundary_weights(labels: Tensor, weight: float, radius: int) -> Tensor:
-    """`weight` at pixels near a label edge, 1 at the others, 0 where it is void.
+    """Give `weight` to pixels near a label edge, 1 to the others, 0 to void.
 
     A pixel is near an edge where the square of (2 radius + 1)^2 pixels around it (Chebyshev
     distance, as the trimaps of `eval`) holds two classes: with radius 1 the two rows along the
@@ -140,7 +140,7 @@ def boundary_weights(labels: Tensor, weight: float, radius: int) -> Tensor:
 def hard_pixels(
     logits: Tensor, labels: Tensor, share: float, weights: Tensor | None = None
 ) -> Tensor:
-    """The weighted mean of cross-entropy over the labelled pixels where it is highest.
+    """Average cross-entropy, weighted, over the labelled pixels where it is highest.
 
         sum_{i in H} w_i CE_i / sum_{i in H} w_i
 
@@ -189,7 +189,7 @@ def lovasz_softmax(
     classes: LovaszClasses = "present",
     per_image: bool = False,
 ) -> Tensor:
-    """The mean over classes c of the Lovász extension of 1 - IoU_c, of every pixel's error.
+    """Average over classes c the Lovász extension of 1 - IoU_c, of every pixel's error.
 
         m_i = 1 - p_i(c) where y_i = c, else p_i(c),    p = softmax(logits).
 
@@ -224,7 +224,7 @@ def lovasz_softmax(
 
 
 def extended_jaccard(errors: Tensor, foreground: Tensor, labelled: Tensor) -> Tensor:
-    """The Lovász extension of the Jaccard loss of a set of mispredicted pixels.
+    """Compute the Lovász extension of the Jaccard loss of a set of mispredicted pixels.
 
         sum_k m_(k) (J({1..k}) - J({1..k-1})),    m_(1) >= m_(2) >= ...
         J(M) = |M| / |foreground or M|
@@ -255,16 +255,66 @@ def extended_jaccard(errors: Tensor, foreground: Tensor, labelled: Tensor) -> Te
 
 
 def mean_where(values: Tensor, chosen: Tensor) -> Tensor:
-    """The mean of the chosen values along the last axis; 0 where none is."""
+    """Average the chosen values along the last axis; 0 where none is."""
     return torch.where(chosen, values, 0).sum(dim=-1) / chosen.sum(dim=-1).clamp(min=1)
 
 
-# The training loss.
+# The terms of the training loss. Each is a function of one map of logits, (B, L, h, w), of the
+# target on its grid, and of the config; a weight of `LossConfig` turns it on.
+
+
+class Target(NamedTuple):
+    """What a map of logits is compared with.
+
+    Attributes:
+        labels: (B, H, W) ids, 255 = void.
+        weights: (B, H, W), 0 where the label is void; none where all pixels weigh alike.
+    """
+
+    labels: Tensor
+    weights: Tensor | None = None
+
+    def every(self, stride: int) -> Target:
+        """Take every stride-th pixel, the first included."""
+        return Target(*(t if t is None else subsample_labels(t, stride) for t in self))  # type: ignore[arg-type]
+
+    def padded(self, size: tuple[int, int]) -> Target:
+        """Pad to the size (H, W) of the padded image with void."""
+        height, width = self.labels.shape[1:]
+        padding = (0, size[1] - width, 0, size[0] - height)
+        weights = self.weights
+        return Target(
+            F.pad(self.labels, padding, value=VOID),
+            None if weights is None else F.pad(weights, padding),
+        )
+
+
+Term = Callable[[Tensor, Target, "LossConfig"], Tensor]
+
+
+def cross_entropy_term(logits: Tensor, target: Target, config: LossConfig) -> Tensor:
+    """Compute cross-entropy, of the hardest pixels alone where `hard_share` says so."""
+    if config.hard_share < 1:
+        return hard_pixels(logits, target.labels, config.hard_share, target.weights)
+    return cross_entropy(logits, target.labels, target.weights)
+
+
+def lovasz_term(logits: Tensor, target: Target, config: LossConfig) -> Tensor:
+    """Compute Lovász-softmax, which weighs all pixels alike."""
+    return lovasz_softmax(
+        logits, target.labels, classes=config.lovasz_classes, per_image=config.lovasz_per_image
+    )
+
+
+def term(default: float, compute: Term) -> float:
+    """Declare the weight of a loss. The function and one such line are all that a new one needs."""
+    declared: Any = field(default=default, metadata={"term": compute})
+    return declared  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """What is minimised.
+    """The weights of the losses, and of pixels in them.
 
     Attributes:
         unary: weight of the loss on the logits before the CRF, beside 1 on the logits after
@@ -292,18 +342,19 @@ class LossConfig:
     balance: float = 0.0
     boundary_weight: float = 1.0
     boundary_radius: int = 3
-    cross_entropy: float = 1.0
+    cross_entropy: float = term(1.0, cross_entropy_term)
     hard_share: float = 1.0
-    lovasz: float = 0.0
+    lovasz: float = term(0.0, lovasz_term)
     lovasz_classes: LovaszClasses = "present"
     lovasz_per_image: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("unary", "cross_entropy", "lovasz", "balance"):
+        terms = [f.name for f in fields(self) if "term" in f.metadata]
+        for name in ("unary", "balance", *terms):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"loss.{name} must be at least 0, got {getattr(self, name)}.")
-        if not self.cross_entropy + self.lovasz > 0:
-            raise ValueError("one of loss.cross_entropy and loss.lovasz must be above 0.")
+        if not any(getattr(self, name) > 0 for name in terms):
+            raise ValueError(f"one of loss.{' and loss.'.join(terms)} must be above 0.")
         if self.label_stride not in (1, 8):
             raise ValueError(f"loss.label_stride must be 1 or 8, got {self.label_stride}.")
         weights = self.class_weights
@@ -325,38 +376,8 @@ class LossConfig:
             raise ValueError(f"loss.hard_share must be in (0, 1], got {self.hard_share}.")
 
 
-class Target(NamedTuple):
-    """What a map of logits is compared with.
-
-    Attributes:
-        labels: (B, H, W) ids, 255 = void.
-        weights: (B, H, W), 0 where the label is void; none where all pixels weigh alike.
-    """
-
-    labels: Tensor
-    weights: Tensor | None = None
-
-    def every(self, stride: int) -> Target:
-        """Every stride-th pixel, the first included."""
-        weights = self.weights
-        return Target(
-            subsample_labels(self.labels, stride),
-            None if weights is None else subsample_labels(weights, stride),
-        )
-
-    def padded(self, size: tuple[int, int]) -> Target:
-        """At the size (H, W) of the padded image: padding is void."""
-        height, width = self.labels.shape[1:]
-        padding = (0, size[1] - width, 0, size[0] - height)
-        weights = self.weights
-        return Target(
-            F.pad(self.labels, padding, value=VOID),
-            None if weights is None else F.pad(weights, padding),
-        )
-
-
 def loss_terms(output: SegmenterOutput, masks: Tensor, config: LossConfig) -> dict[str, Tensor]:
-    """The loss after the CRF, and before it.
+    """Compute the loss after the CRF, and before it.
 
         loss = (M(crf) + config.unary * M(unary)) / (1 + config.unary)
         M(z) = config.cross_entropy * CE(z) + config.lovasz * Lovász(z)
@@ -380,53 +401,36 @@ def loss_terms(output: SegmenterOutput, masks: Tensor, config: LossConfig) -> di
             turned into them yet: `weighed` does that.
     """
     target = Target(masks, pixel_weights(masks, config, num_classes=output.unary.shape[1]))
-    unary = unary_term(output, target, config)
+    stride = config.label_stride
+    strided = target.every(stride)
+    unary = map_loss(output.unary[..., ::stride, ::stride], strided, config)
+    for scale in output.scales:
+        unary = unary + map_loss(scale.logits, scale_target(scale, target), config)
     if output.crf is None:
         return {"loss": unary, "loss_unary": unary}
-    crf = full_term(output.crf, target, config)
+    crf = map_loss(output.crf[..., ::stride, ::stride], strided, config)
     loss = (crf + config.unary * unary) / (1 + config.unary)
     return {"loss": loss, "loss_crf": crf, "loss_unary": unary}
 
 
-def unary_term(output: SegmenterOutput, target: Target, config: LossConfig) -> Tensor:
-    """The loss of the network's logits and of every scale's."""
-    total = full_term(output.unary, target, config)
-    for scale in output.scales:
-        total = total + map_term(scale.logits, scale_target(scale, target), config)
-    return total
-
-
-def full_term(logits: Tensor, target: Target, config: LossConfig) -> Tensor:
-    """The loss of logits at the size of the image, (B, L, H, W), at `config.label_stride`."""
-    stride = config.label_stride
-    return map_term(logits[..., ::stride, ::stride], target.every(stride), config)
-
-
-def map_term(logits: Tensor, target: Target, config: LossConfig) -> Tensor:
-    """The loss of one map of logits, (B, L, h, w), on the grid of its labels."""
-    labels, weights = target
-    terms: list[Tensor] = []
-    if config.cross_entropy > 0 and config.hard_share < 1:
-        hard = hard_pixels(logits, labels, config.hard_share, weights)
-        terms.append(config.cross_entropy * hard)
-    elif config.cross_entropy > 0:
-        terms.append(config.cross_entropy * cross_entropy(logits, labels, weights))
-    if config.lovasz > 0:
-        lovasz = lovasz_softmax(
-            logits, labels, classes=config.lovasz_classes, per_image=config.lovasz_per_image
-        )
-        terms.append(config.lovasz * lovasz)
-    return reduce(add, terms)
+def map_loss(logits: Tensor, target: Target, config: LossConfig) -> Tensor:
+    """Add up the terms of one map of logits, (B, L, h, w), on the grid of its labels."""
+    terms = [
+        getattr(config, f.name) * f.metadata["term"](logits, target, config)
+        for f in fields(config)
+        if "term" in f.metadata and getattr(config, f.name) > 0
+    ]
+    return reduce(add, terms)  # type: ignore[no-any-return]
 
 
 def scale_target(scale: ScaleLogits, target: Target) -> Target:
-    """What the pixels that a scale's logits sit on hold; void where the image was padded."""
+    """Take the labels of the pixels that a scale's logits sit on; void where it was padded."""
     height, width = ((n - 1) * scale.stride + 1 for n in scale.logits.shape[2:])
     return target.padded((height, width)).every(scale.stride)
 
 
 def pixel_weights(masks: Tensor, config: LossConfig, *, num_classes: int) -> Tensor | None:
-    """The weight of every pixel, (B, H, W), 0 where it is void; none where all weigh alike.
+    """Compute the weight of every pixel, (B, H, W), 0 for void; none where all weigh alike.
 
     Edges are those of the full mask, also where the loss is taken at every eighth pixel.
     """
@@ -444,7 +448,7 @@ def pixel_weights(masks: Tensor, config: LossConfig, *, num_classes: int) -> Ten
 
 
 def weighed(config: LossConfig, pixels: Tensor) -> LossConfig:
-    """The config with its `balance` turned into `class_weights`.
+    """Turn the `balance` of a config into `class_weights`.
 
     Args:
         config: with a balance above 0.
