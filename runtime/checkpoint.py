@@ -1,8 +1,11 @@
-"""Checkpoints: one file with the weights, the state of training and the config."""
+"""Save and load checkpoints: one file with weights, state of training and config.
+
+A file holds tensors, numbers, strings and containers of these, so it is read with
+weights_only=True and runs no code.
+"""
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from pickle import UnpicklingError
@@ -12,17 +15,13 @@ from zipfile import is_zipfile
 import torch
 
 from models import Segmenter, SegmenterConfig, without_pretrained
-
-# Checkpoints: everything a run needs to go on, and an evaluation to rebuild the model.
-#
-# A file holds tensors, numbers, strings and containers of these, so it is read with
-# weights_only=True and runs no code.
+from runtime.files import whole_file
 
 FORMAT = 2
 
 
 class Checkpoint(TypedDict):
-    """What a file holds.
+    """The contents of a file.
 
     Attributes:
         format: of this dictionary.
@@ -30,7 +29,7 @@ class Checkpoint(TypedDict):
         model: the state of the `Segmenter` to evaluate: the moving average where there is one.
         data: the data set's config as a dictionary, with its kind.
         arm, seed, step: which run, and after how many steps.
-        training: what `train.state.TrainingState` goes on from; empty where nothing was trained.
+        training: what `train.state.TrainingState` resumes from; empty where nothing was trained.
     """
 
     format: int
@@ -53,10 +52,7 @@ def save_checkpoint(
     step: int,
     training: dict[str, Any],
 ) -> None:
-    """Write atomically: a reader sees the old file or the new one, never a part.
-
-    The new file is on the disk before it takes the old one's name, so neither a kill nor a full
-    disk nor a power cut costs what was saved before.
+    """Write a checkpoint whole or not at all.
 
     Raises:
         OSError: it cannot be written, for instance because the disk is full.
@@ -71,37 +67,19 @@ def save_checkpoint(
         step=step,
         training=training,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
     try:
-        with temporary.open("wb") as file:
+        with whole_file(path) as file:
             torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
     except (OSError, RuntimeError) as error:  # torch's writer turns the one into the other
-        temporary.unlink(missing_ok=True)
         kept = "the one saved before is whole" if path.is_file() else "none was saved before"
         raise OSError(
             f"the checkpoint {path} could not be written ({error}); {kept}. Make room, or give "
             "another --out."
         ) from error
-    temporary.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(path: Path) -> None:
-    """Put the names in a folder on the disk, as fsync does with a file's contents."""
-    if os.name != "posix":
-        return  # elsewhere a folder cannot be opened
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """The dictionary of a file.
+    """Read the contents of a file.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -131,7 +109,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def load_segmenter(checkpoint: Checkpoint) -> Segmenter:
-    """The model of a checkpoint in eval mode, loaded strictly.
+    """Rebuild the model of a checkpoint in eval mode, loaded strictly.
 
     Raises:
         ValueError: its state does not fit its config, or the config is of another version.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -20,6 +19,7 @@ from models.crf import crf_options
 from runtime import distributed
 from runtime.checkpoint import load_segmenter, read_checkpoint
 from runtime.distributed import DeviceName
+from runtime.files import whole_file
 from runtime.provenance import differences, merged, provenance
 
 # The five arms of the comparison, in the order in which they are shown everywhere.
@@ -261,15 +261,6 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write whole or not at all: what can be read is finished."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Of its own: another machine may write the same file now.
-    temporary = path.with_name(f"{path.name}.{uuid4().hex}.part")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(value, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a value whole or not at all: what can be read is finished."""
+    with whole_file(path, shared=True) as file:
+        file.write(json.dumps(value).encode())

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_array, vstack
 
 from eval.metrics.boundary import Band
+from runtime.files import whole_file
 
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -114,9 +115,7 @@ class SplitCounts:
     def save(self, path: Path) -> None:
         """Write whole or not at all."""
         rings = self.rings.tocoo()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".part")
-        with temporary.open("wb") as file:
+        with whole_file(path) as file:
             np.savez_compressed(
                 file,
                 format=FORMAT,
@@ -133,7 +132,6 @@ class SplitCounts:
                 likelihood=self.likelihood,
                 bins=self.bins,
             )
-        temporary.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> SplitCounts:
