@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 from dataclasses import asdict, fields, replace
 from functools import reduce
 from pathlib import Path
@@ -21,17 +22,18 @@ from models.crf import post_hoc_config
 from runtime.run_folder import GAINED, as_json, digest_of, read_json, what_matters, write_json
 from train.__main__ import main
 from train.ablate.ablation import ABLATIONS, SHIPPED, Ablation
-from train.ablate.execute import AGENT_VARIABLES, RunArm, Shard, execute, jobs_of, leave_sweep
+from train.ablate.command import AGENT_VARIABLES, RunArm, execute, leave_sweep, shard_of
 from train.ablate.table import gather, interval, markdown, rows
 from train.ablate.variants import (
     Variant,
     changed,
     expand,
-    sign_for_taken,
+    record_provenance,
     take_over,
 )
 from train.recipe import Recipe, network_inputs
 from train.recipes import RECIPES
+from train.state import Stopped
 
 
 def ablation(**variants) -> Ablation:
@@ -136,7 +138,7 @@ def test_shards_are_a_partition_and_keep_starts_together(tiny, count) -> None:
     }
     variants = expand(ablation(**labels), tiny)
     assert len({str(network_inputs(v.recipe, "start")) for v in variants}) == 3
-    shards = [Shard(index + 1, count).of(variants) for index in range(count)]
+    shards = [shard_of(variants, f"{index + 1}/{count}") for index in range(count)]
     digests = [variant.digest for shard in shards for variant in shard]
     assert sorted(digests) == sorted(variant.digest for variant in variants)
     sizes = [len(shard) for shard in shards]
@@ -147,7 +149,7 @@ def test_shards_are_a_partition_and_keep_starts_together(tiny, count) -> None:
         assert starts == [{1}, {2}, {3}]
     for text in ("0/2", "3/2", "1", "a/b"):
         with pytest.raises(ValueError, match=r"--shard must be i/n with i in 1\.\.n"):
-            Shard.parse(text)
+            shard_of(variants, text)
 
 
 def test_the_sweep_file_is_yaml_that_runs_every_digest(tmp_path, capsys) -> None:
@@ -329,7 +331,7 @@ def test_what_is_taken_over_keeps_who_made_it(tiny, tmp_path) -> None:
     write_json(tmp_path / base.digest / "origin.json", [made])
     take_over(other, mine.arms, [base, other], tmp_path)
     for _ in range(2):  # once is enough
-        sign_for_taken(other, tmp_path)
+        record_provenance(other, tmp_path)
         signed = read_json(tmp_path / other.digest / "origin.json")
         # The time is the other folder's.
         assert signed == [{**made, "seconds": 0.0, "taken_over": True}]
@@ -436,10 +438,11 @@ def test_one_that_fails_stops_no_other_and_is_tried_again(world, tmp_path) -> No
     assert not list(tmp_path.rglob("failed.json"))
 
 
-def test_an_interrupt_ends_all(world, tmp_path) -> None:
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt(), Stopped(3, signal.SIGTERM)])
+def test_an_interrupt_ends_all(world, tmp_path, interrupt) -> None:
     variants, runner, run = world
-    runner.values[1, 4, "unary", 1] = KeyboardInterrupt()
-    with pytest.raises(KeyboardInterrupt):
+    runner.values[1, 4, "unary", 1] = interrupt
+    with pytest.raises(type(interrupt)):
         run()
     assert len(runner.ran) == 2
     assert len(gather(MINE, "tiny", variants, tmp_path)["missing"]) == 17
@@ -505,9 +508,6 @@ def test_missing_runs_are_named_and_shown_as_dashes(world, tmp_path) -> None:
     text = markdown(results)
     assert f"- missing: coarse, joint-seed2 ({variants[1].digest})" in text
     assert "| coarse | joint | 0 | – | – | – | – | – | – |" in text
-    assert [job.name for job in jobs_of(MINE, variants[1:2], tmp_path)][-1] == (
-        f"{variants[1].digest} (coarse) joint-seed2"
-    )
 
 
 def test_an_ablation_end_to_end(tiny, tmp_path, trained_run, monkeypatch, capsys) -> None:

@@ -15,8 +15,7 @@ from eval.runs import Line, Run, Spread, lines
 from runtime.provenance import merged
 from runtime.run_folder import as_json, read_json
 from train.ablate.ablation import Ablation
-from train.ablate.execute import jobs_of
-from train.ablate.variants import Variant
+from train.ablate.variants import Variant, jobs_of
 
 WIDTHS = ("1", "3")  # of the trimap, pixels
 

@@ -1,4 +1,4 @@
-"""Changes of a recipe, the runs that they make, and what two runs may share."""
+"""Change a recipe by the labels of an ablation, and share what the variants have in common."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
-from uuid import uuid4
 
 import tyro
 
+from runtime.files import whole_file
 from runtime.provenance import chosen
 from runtime.run_folder import ArmName, digest_of, read_json, write_json
 from train.ablate.ablation import Ablation, Changes
@@ -66,9 +66,6 @@ def parsed(value: Any, hint: Any, name: str) -> Any:
         raise ValueError(f"{name} must be {wanted}, got {value!r}.") from error
 
 
-# An ablation of a recipe, expanded: every label with its recipe and its digest.
-
-
 @dataclass(frozen=True)
 class Variant:
     """A recipe with the changes of a label.
@@ -86,7 +83,7 @@ class Variant:
     digest: str
 
     def jobs(self, arms: Sequence[ArmName]) -> list[tuple[ArmName, int]]:
-        """The runs that an ablation asks of it: arm and seed."""
+        """List the runs that an ablation asks of it: arm and seed."""
         first = self.recipe.seeds[0]
         return [
             (arm, seed)
@@ -96,12 +93,12 @@ class Variant:
 
 
 def expand(ablation: Ablation, recipe: Recipe) -> list[Variant]:
-    """Every variant, the base first; labels of one digest are one variant.
+    """Make every variant, the base first; labels of one digest are one variant.
 
     Raises:
         ValueError: changes that the recipe cannot take; the message names the label.
     """
-    found: dict[str, Variant] = {}
+    variants: dict[str, Variant] = {}
     for label, changes in ablation.variants.items():
         varied = recipe
         try:
@@ -113,17 +110,48 @@ def expand(ablation: Ablation, recipe: Recipe) -> list[Variant]:
         except (ValueError, FileNotFoundError) as error:
             raise ValueError(f"ablation {ablation.name!r}, label {label!r}: {error}") from error
         digest = digest_of(digest_inputs(varied))
-        earlier = found.get(digest)
-        labels = (label,) if earlier is None else (*earlier.labels, label)
-        kept = changes if earlier is None else earlier.changes
-        found[digest] = Variant(labels, kept, varied, digest)
-    return list(found.values())
+        variant = variants.setdefault(digest, Variant((), changes, varied, digest))
+        variants[digest] = replace(variant, labels=(*variant.labels, label))
+    return list(variants.values())
 
 
-# What variants have in common is trained once.
-#
-# A trained network may be copied where `network_inputs` agree, a search where `search_inputs` do,
-# and post-hoc with the search on unary: it is what was found there.
+@dataclass(frozen=True)
+class Job:
+    """One arm and seed of a variant, in its folder."""
+
+    variant: Variant
+    arm: ArmName
+    seed: int
+    out: Path
+
+    @property
+    def folder(self) -> Path:
+        """Where the run writes."""
+        return self.out / self.variant.digest / "arms" / f"{self.arm}-seed{self.seed}"
+
+    @property
+    def result(self) -> Path:
+        """The file of a finished run."""
+        return self.folder / "result.json"
+
+    @property
+    def failure(self) -> Path:
+        """The file of a run whose last attempt failed."""
+        return self.folder / "failed.json"
+
+
+def jobs_of(ablation: Ablation, variants: Sequence[Variant], out: Path) -> list[Job]:
+    """List every run, variant by variant."""
+    return [
+        Job(variant, arm, seed, out)
+        for variant in variants
+        for arm, seed in variant.jobs(ablation.arms)
+    ]
+
+
+# What variants have in common is trained once: a trained network is copied where `network_inputs`
+# agree, a search with the very network it was made on where `search_inputs` do, and post-hoc with
+# the search on unary, because it is what was found there.
 
 FILES = ("checkpoint.pt", "result.json")  # the result last: what has one is finished
 
@@ -132,9 +160,6 @@ def take_over(
     variant: Variant, arms: Sequence[ArmName], others: Sequence[Variant], out: Path
 ) -> list[str]:
     """Copy what a sibling has finished and this variant would make again.
-
-    A search is copied with the network it was made on where the same would be found, and post-hoc
-    with it.
 
     Args:
         variant: that is to be run.
@@ -145,41 +170,38 @@ def take_over(
     Returns:
         What was copied, from whom: "start-seed0 of 0123456789ab".
     """
-    copied = []
-    post_hoc = {"post-hoc", "crf-only"} & set(arms)
-    for arm, seed in networks(variant, arms):
+    copied: list[str] = []
+    needed: list[tuple[NetworkArm, int]] = [("start", variant.recipe.seeds[0])]
+    if {"unary", "post-hoc", "crf-only"} & set(arms):
+        needed += [("unary", seed) for seed in variant.recipe.seeds]
+    target = out / variant.digest / "arms"
+    for arm, seed in needed:
+        name, inputs = f"{arm}-seed{seed}", network_inputs(variant.recipe, arm)
         for other in others:
-            same = network_inputs(other.recipe, arm) == network_inputs(variant.recipe, arm)
-            if other.digest == variant.digest or not same:
+            source = out / other.digest / "arms"
+            if other.digest == variant.digest or network_inputs(other.recipe, arm) != inputs:
                 continue
-            source, target = (out / v.digest / "arms" for v in (other, variant))
-            name = f"{arm}-seed{seed}"
-            if not is_finished(source / name):
+            if not all((source / name / file).is_file() for file in FILES):
                 continue
-            copied += take(other, source, target, name)
-            # A search belongs to the very network it was made on.
-            taken = read_json(target / name / "taken_over.json") or {}
-            same = search_inputs(other.recipe, arm) == search_inputs(variant.recipe, arm)
-            if same and taken.get("from") == other.digest and found(source / name):
-                if not found(target / name):
-                    copy(source / name / "search.json", target / name / "search.json")
-                if arm == "unary" and post_hoc and is_finished(source / f"post-hoc-seed{seed}"):
-                    copied += take(other, source, target, f"post-hoc-seed{seed}")
+            copied += copy_arm(other, source, target, name)
+            taken_over = read_json(target / name / "taken_over.json") or {}
+            if taken_over.get("from") != other.digest:
+                continue
+            if search_inputs(other.recipe, arm) != search_inputs(variant.recipe, arm):
+                continue
+            if not (source / name / "search.json").is_file():
+                continue
+            if not (target / name / "search.json").is_file():
+                copy(source / name / "search.json", target / name / "search.json")
+            post_hoc = f"post-hoc-seed{seed}"
+            wanted = arm == "unary" and {"post-hoc", "crf-only"} & set(arms)
+            if wanted and all((source / post_hoc / file).is_file() for file in FILES):
+                copied += copy_arm(other, source, target, post_hoc)
     return copied
 
 
-def found(folder: Path) -> bool:
-    """Whether a search on this arm's network is finished."""
-    return (folder / "search.json").is_file()
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether all that is taken over of an arm is there."""
-    return all((folder / file).is_file() for file in FILES)
-
-
-def take(other: Variant, source: Path, target: Path, name: str) -> list[str]:
-    """Copy an arm from the folder of all arms of `other`, unless it is there; say so."""
+def copy_arm(other: Variant, source: Path, target: Path, name: str) -> list[str]:
+    """Copy an arm from the folder of all arms of `other`, unless it is there; name it."""
     if (target / name / "result.json").is_file():
         return []
     counts = sorted(path.name for path in (source / name).glob("counts-*.npz"))
@@ -189,8 +211,14 @@ def take(other: Variant, source: Path, target: Path, name: str) -> list[str]:
     return [f"{name} of {other.digest}"]
 
 
-def sign_for_taken(variant: Variant, out: Path) -> None:
-    """Name in a variant's origin.json what made the arms that it has taken over.
+def copy(source: Path, target: Path) -> None:
+    """Copy a file whole or not at all."""
+    with source.open("rb") as original, whole_file(target, shared=True) as file:
+        shutil.copyfileobj(original, file)
+
+
+def record_provenance(variant: Variant, out: Path) -> None:
+    """Add to a variant's origin.json what made the arms that it has taken over.
 
     Their seconds are those of the other folder.
     """
@@ -206,22 +234,3 @@ def sign_for_taken(variant: Variant, out: Path) -> None:
     ]
     if others:
         write_json(path / "origin.json", [*signed, *others])
-
-
-def networks(variant: Variant, arms: Sequence[ArmName]) -> list[tuple[NetworkArm, int]]:
-    """List the trained networks that the arms are, or build on."""
-    needed: list[tuple[NetworkArm, int]] = [("start", variant.recipe.seeds[0])]
-    if {"unary", "post-hoc", "crf-only"} & set(arms):
-        needed += [("unary", seed) for seed in variant.recipe.seeds]
-    return needed
-
-
-def copy(source: Path, target: Path) -> None:
-    """Copy whole or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f"{target.name}.{uuid4().hex}.part")
-    try:
-        shutil.copyfile(source, temporary)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
