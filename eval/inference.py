@@ -37,7 +37,7 @@ from runtime import distributed
 
 
 def window_starts(size: int, side: int, advance: int, step: int) -> list[int]:
-    """Where the windows of one axis begin: multiples of `step`, every pixel covered.
+    """List where the windows of one axis begin: multiples of `step`, every pixel covered.
 
     Args:
         size: of the image, pixels.
@@ -50,7 +50,7 @@ def window_starts(size: int, side: int, advance: int, step: int) -> list[int]:
 
 
 def taper(start: int, end: int, size: int, overlap: int) -> Tensor:
-    """The weight of the pixels start..end - 1 of an axis: see the module. (end - start,).
+    """Compute the weight of the pixels start..end - 1 of an axis: see the module. (end - start,).
 
     Args:
         start: of the window, pixels of the image.
@@ -70,7 +70,7 @@ def taper(start: int, end: int, size: int, overlap: int) -> Tensor:
 def stitched(
     logits_of: Callable[[Tensor], Tensor], image: Tensor, *, window: int, overlap: float, step: int
 ) -> Tensor:
-    """The log of the weighted mean of the windows' softmax: (B, L, H, W).
+    """Compute the log of the weighted mean of the windows' softmax: (B, L, H, W).
 
     Args:
         logits_of: (B, 3, h, w) -> (B, L, h, w) logits.
@@ -200,7 +200,7 @@ Fusion = Literal["mean", "max"]
 
 @dataclass(frozen=True)
 class InferenceConfig:
-    """How a whole image is predicted; as it is here, once and as it is.
+    """Options of predicting a whole image; by default once, at its own scale.
 
     Attributes:
         scales: of the image; DeepLab v3 takes 0.5 0.75 1 1.25 1.5 1.75.
@@ -240,7 +240,7 @@ class InferenceConfig:
 
 
 def infer(segmenter: Segmenter, image: Tensor, config: InferenceConfig) -> SegmenterOutput:
-    """The logits of images of one size before and after the CRF, at that size.
+    """Compute the logits of images of one size before and after the CRF, at that size.
 
     With the default config these are, bit for bit, those of `segmenter(image)`. Where several
     maps are fused by their mean they are log-probabilities. One scale is in memory at a time.
@@ -320,7 +320,7 @@ def check_possible(segmenter: Segmenter, config: InferenceConfig) -> None:
 def unaries_at(
     images: Sequence[Tensor], segmenter: Segmenter, config: InferenceConfig
 ) -> list[Tensor]:
-    """The network's logits of every image, (B, L, H, W) each, whole or stitched."""
+    """Compute the network's logits of every image, (B, L, H, W) each, whole or stitched."""
     if config.window is None:
         return unaries_together(segmenter, images)
     step = segmenter.network.size_step
@@ -343,7 +343,7 @@ class Fused:
         self._total: Tensor | None = None
 
     def add(self, logits: Tensor) -> None:
-        """One more map, (B, L, H, W)."""
+        """Add one more map, (B, L, H, W)."""
         self.count += 1
         if self._total is None:
             self._total = logits
@@ -371,7 +371,7 @@ def refine_at(segmenter: Segmenter, unary: Tensor, image: Tensor, scale: float) 
 
 
 def with_widths_scaled(crf: CrfRnn, scale: float) -> CrfRnn:
-    """A copy whose theta_alpha and theta_gamma are `scale` times as many pixels."""
+    """Copy a CRF so that theta_alpha and theta_gamma are `scale` times as many pixels."""
     other = deepcopy(crf)
     for module in other.potentials.kernels.values():
         kernel = cast(GaussianKernel, module)
@@ -388,7 +388,7 @@ Coarse = dict[str, Tensor]
 
 @torch.no_grad()
 def coarse_unaries(segmenter: Segmenter, dataset: SegmentationDataset) -> Coarse:
-    """The network once per image; a hundred kilobytes each, so many CRFs can share them.
+    """Run the network once per image; a hundred kilobytes each, so many CRFs can share them.
 
     Of several processes each has its share of the images, see `samples`.
     """
@@ -399,7 +399,7 @@ def coarse_unaries(segmenter: Segmenter, dataset: SegmentationDataset) -> Coarse
 
 @torch.no_grad()
 def final_logits(segmenter: Segmenter, sample: Sample, coarse: Tensor, *, use_crf: bool) -> Tensor:
-    """The logits of one image at its own size, (L, H, W).
+    """Compute the logits of one image at its own size, (L, H, W).
 
     Args:
         segmenter: in eval mode.
@@ -422,7 +422,7 @@ def evaluate(
     use_crf: bool = True,
     save_to: Path | None = None,
 ) -> SplitCounts:
-    """What a data set's scores come from, with the CRF where the segmenter has one.
+    """Count what a data set's scores come from, with the CRF where the segmenter has one.
 
     Several processes count on their share each, and every image counts once.
 
@@ -449,12 +449,12 @@ def evaluate(
 
 
 def labels_of(logits: Tensor) -> Tensor:
-    """The most likely label of every pixel of one image, (L, H, W) to (H, W), on the CPU."""
+    """Take the most likely label of every pixel of one image, (L, H, W) to (H, W), on the CPU."""
     return logits.max(0).indices.cpu()  # argmax takes six times as long
 
 
 def samples(dataset: SegmentationDataset) -> Iterator[Sample]:
-    """This process's samples of a split, in order: every n-th of n processes, none twice."""
+    """Choose this process's samples of a split, in order: every n-th of n processes, none twice."""
     for index in own_share(range(len(dataset))):
         yield dataset[index]
 
@@ -466,5 +466,5 @@ def own_share(indices: Sequence[int]) -> list[int]:
 
 
 def image_of(sample: Sample, device: torch.device) -> Tensor:
-    """The image as the models take it: (1, 3, H, W) float32, RGB in 0..255."""
+    """Convert an image to what the models take: (1, 3, H, W) float32, RGB in 0..255."""
     return sample.image[None].to(device).float()

@@ -26,7 +26,7 @@ from runtime.run_folder import config_at
 
 
 def photographs(paths: Sequence[Path]) -> list[Path]:
-    """The files among the paths, and the images in the folders, not in folders below these.
+    """List the files among the paths, and the images in the folders, not in folders below these.
 
     Raises:
         FileNotFoundError: a path does not exist, or there is no image.
@@ -61,7 +61,7 @@ def photographs(paths: Sequence[Path]) -> list[Path]:
 # `python -m eval predict`: masks, overlays and probabilities of anyone's images.
 
 POST_HOC = CrfConfig(kernel_weights="scalar", compatibility="potts")
-"""What --crf.OPTION changes: the DeepLab v2 setting."""
+"""The setting that --crf.OPTION changes: DeepLab v2's."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def predict(options: PredictOptions) -> list[Path]:
 
 
 def labels_of(checkpoint: Checkpoint, root: Path | None) -> LabelSet:
-    """The classes of a checkpoint, without its data.
+    """Find the classes of a checkpoint, without its data.
 
     Raises:
         ValueError: a root for a data set that is made, not read.
@@ -204,7 +204,7 @@ def check_not_replaced(paths: list[Path], files: PredictionFiles) -> None:
 
 
 def image_tensor(pixels: Picture, device: torch.device) -> Tensor:
-    """A picture as the models take it: (1, 3, H, W) float32, RGB in 0..255."""
+    """Convert a picture to what the models take: (1, 3, H, W) float32, RGB in 0..255."""
     return torch.from_numpy(pixels.transpose(2, 0, 1)[None].copy()).to(device).float()
 
 
@@ -222,7 +222,7 @@ def predict_command(arguments: list[str]) -> None:
 
 
 def parsed(arguments: list[str]) -> PredictOptions:
-    """The options on a command line; without any --crf.OPTION the checkpoint keeps its CRF."""
+    """Parse a command line; without any --crf.OPTION the checkpoint keeps its CRF."""
     default = PredictOptions(tyro.MISSING, tyro.MISSING, tyro.MISSING, crf=POST_HOC)
     options = tyro.cli(
         PredictOptions,

@@ -62,11 +62,11 @@ class Row(NamedTuple):
     digits: int = 2
 
     def written(self, value: float | None) -> str:
-        """A value with its digits."""
+        """Format a value."""
         return ABSENT if value is None else f"{self.scale * value:.{self.digits}f}"
 
     def change(self, found: Interval | None) -> str:
-        """A difference with its interval: "+1.72  [+1.10, +2.31]"."""
+        """Format a difference with its interval: "+1.72  [+1.10, +2.31]"."""
         if found is None:
             return ABSENT
         value, low, high = (f"{self.scale * v:+.{self.digits}f}" for v in found)
@@ -103,7 +103,7 @@ def as_json(changes: Mapping[Row, Interval | None]) -> dict[str, dict[str, Any]]
 
 
 def differences(counts: Mapping[str, SplitCounts]) -> dict[Row, Interval | None]:
-    """Every score behind the CRF minus that before it, with 95 % intervals over the images.
+    """Subtract every score before the CRF from that behind it, with 95 % intervals over the images.
 
     Args:
         counts: "unary" and, with a CRF, "crf", of the same images.
@@ -125,7 +125,7 @@ def differences(counts: Mapping[str, SplitCounts]) -> dict[Row, Interval | None]
 def score_table(
     title: str, counts: Mapping[str, SplitCounts], changes: Mapping[Row, Interval | None]
 ) -> Table:
-    """One column for each kind of logits, and one for what the CRF changed.
+    """Tabulate one column for each kind of logits, and one for what the CRF changed.
 
     Args:
         title: of the table.
@@ -255,7 +255,7 @@ def run(options: RunOptions) -> dict[str, Any]:
 def count(
     segmenter: Segmenter, dataset: SegmentationDataset, config: InferenceConfig, batch_size: int
 ) -> dict[str, SplitCounts]:
-    """What is counted before and after the CRF, from one pass over the images.
+    """Count before and after the CRF in one pass over the images.
 
     Args:
         segmenter: in eval mode.

@@ -46,7 +46,7 @@ class TimmConfig:
 
 
 def timm_backbone(config: TimmConfig, output_stride: int, *, low_level: bool) -> nn.Module:
-    """timm's own module, its keys timm's: normalised image to a list of features.
+    """Build timm's own module, its keys timm's: normalised image to a list of features.
 
     Args:
         config: which.
@@ -73,7 +73,7 @@ def timm_backbone(config: TimmConfig, output_stride: int, *, low_level: bool) ->
 def created(
     config: TimmConfig, output_stride: int, indices: tuple[int, ...] | None, *, pretrained: bool
 ) -> nn.Module:
-    """timm's module; all features where no indices are given."""
+    """Build timm's module; it returns all features where no indices are given."""
     try:
         return timm.create_model(
             config.name,
@@ -105,7 +105,7 @@ def load_timm(backbone: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def published_normalization(name: str) -> NormalizationName:
-    """What the weights that timm publishes under a name were trained with.
+    """Find the input normalisation of the weights that timm publishes under a name.
 
     Raises:
         ValueError: something that has no name here.
@@ -145,7 +145,7 @@ class BuiltBackbone:
 def build_backbone(
     config: DilatedConfig, output_stride: int, *, low_level: bool = False
 ) -> BuiltBackbone:
-    """The module that a config describes, dilated.
+    """Build the module that a config describes, dilated.
 
     Args:
         config: of one backbone.
@@ -177,7 +177,7 @@ def load_backbone(backbone: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def backbone_named(name: str) -> DilatedConfig:
-    """The config of a backbone by its name.
+    """Find the config of a backbone by its name.
 
     Args:
         name: resnet50 and resnet101 are torchvision's, xception41, xception65 and xception71

@@ -40,7 +40,7 @@ class MultiScaleBranches(nn.Module):
         self.branches = nn.ModuleList(Branch(num_classes, *source) for source in sources)
 
     def forward(self, logits: Tensor, sources: Sequence[Tensor], *, full: bool) -> Tensor:
-        """The sum of all logits.
+        """Add the logits of all branches.
 
         Args:
             logits: of the network, (B, L, h, w) at stride 8.
@@ -80,7 +80,7 @@ class Branch(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, source: Tensor, *, full: bool) -> Tensor:
-        """Logits at the stride of the network, or at every position of the source."""
+        """Compute logits at the stride of the network, or at every position of the source."""
         first = self.first
         stride = (1, 1) if full else first.stride
         x = F.conv2d(source, first.weight, first.bias, stride, first.padding).relu()
@@ -89,7 +89,7 @@ class Branch(nn.Module):
 
 
 def enlarge(x: Tensor, image: Tensor) -> Tensor:
-    """Bilinear to the size of the image, corners on corners."""
+    """Resize, bilinear, to the size of the image, corners on corners."""
     return F.interpolate(x, image.shape[2:], mode="bilinear", align_corners=True)
 
 
@@ -150,7 +150,7 @@ class DeepLabV1(Network):
         return 1 if self.config.msc_full_resolution and not self.training else STRIDE
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at `logit_stride`, (B, L, h, w), of RGB in 0..255."""
+        """Compute logits at `logit_stride`, (B, L, h, w), of RGB in 0..255."""
         normalized = self.prepare(image)
         *pooled, fc7 = self.backbone(normalized)
         logits: Tensor = self.fc8(fc7)

@@ -26,25 +26,25 @@ from models.vgg import VggBackbone, VggConfig
 
 
 def scaled_size(size: int, scale: float) -> int:
-    """Pixels of an image side at a scale, corners on corners: (size - 1) scale + 1."""
+    """Count the pixels of an image side at a scale, corners on corners: (size - 1) scale + 1."""
     return round((size - 1) * scale) + 1
 
 
 def rescale(image: Tensor, scale: float) -> Tensor:
-    """The image at a scale, bilinear: 321 pixels at 0.75 are 241."""
+    """Resize the image by a scale, bilinear: 321 pixels at 0.75 are 241."""
     size = [scaled_size(n, scale) for n in image.shape[2:]]
     return resize(image, size)
 
 
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Bilinear, corners on corners."""
+    """Resize, bilinear, corners on corners."""
     if list(x.shape[2:]) == list(size):
         return x
     return F.interpolate(x, list(size), mode="bilinear", align_corners=True)
 
 
 def fuse(maps: Sequence[Tensor]) -> Tensor:
-    """The maximum over the scales, on the grid of the last.
+    """Take the maximum over the scales, on the grid of the last.
 
     max, not maximum or amax: where scales tie, the gradient goes to one of them.
 
@@ -58,7 +58,7 @@ def fuse(maps: Sequence[Tensor]) -> Tensor:
 
 
 def scale_logits(maps: Sequence[Tensor], scales: Sequence[float], stride: int) -> list[ScaleLogits]:
-    """The logits of every scale on the grid that its loss is taken on.
+    """Put the logits of every scale on the grid that its loss is taken on.
 
     At scale s the logits sit at every stride / s-th pixel. Where that is a whole number they
     stay there; elsewhere (0.75) they are resized to the grid of the full scale.
@@ -154,11 +154,11 @@ class DeepLabV2(Network):
         self.finish()
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 8, (B, L, h, w), of RGB in 0..255: the maximum over the scales."""
+        """Compute logits at stride 8, (B, L, h, w): the maximum over the scales."""
         return self.outputs(image).logits
 
     def outputs(self, image: Tensor) -> NetworkOutput:
-        """The maximum over the scales; in train mode the logits of every scale, too.
+        """Compute the maximum over the scales; in train mode the logits of every scale, too.
 
         A single scale has no loss besides its result's.
         """
@@ -168,7 +168,7 @@ class DeepLabV2(Network):
         return NetworkOutput(fuse(maps), tuple(extra))
 
     def single_scale(self, normalized: Tensor) -> Tensor:
-        """The sum of all classifiers, of a normalised image as it is."""
+        """Add the logits of all classifiers for a normalised image at one scale."""
         features = self.backbone(normalized)
         count = len(self.classifiers)
         maps = (
@@ -178,7 +178,7 @@ class DeepLabV2(Network):
         return reduce(add, logits)  # type: ignore[no-any-return]
 
     def check_size(self, batch: int, height: int, width: int) -> None:
-        """As of every network; and every scale of the pyramid must have whole pixels."""
+        """Check as every network does, and that every scale of the pyramid has whole pixels."""
         super().check_size(batch, height, width)
         whole = lcm(*(denominator(scale) for scale in self.config.scales))
         if (height - 1) % whole or (width - 1) % whole:
@@ -196,7 +196,7 @@ class DeepLabV2(Network):
 
 
 def denominator(scale: float) -> int:
-    """The smallest whole d with scale * d whole: 4 for 0.75.
+    """Find the smallest whole d with scale * d whole: 4 for 0.75.
 
     Raises:
         ValueError: there is none up to 64: images have no whole pixels at that scale.
@@ -210,5 +210,5 @@ def denominator(scale: float) -> int:
 
 
 def exact_step(scales: tuple[float, ...]) -> int:
-    """Sizes step * k + 1 put the corners of every scale's features on those of the image."""
+    """Compute the step: at sizes step * k + 1 the corners of all scales coincide."""
     return STRIDE * lcm(*(denominator(scale) for scale in scales))

@@ -99,7 +99,7 @@ class AsppNetwork(Network):
         self.finish()
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """The backbone's maps of RGB in 0..255, the coarsest last.
+        """Compute the backbone's maps of RGB in 0..255, the coarsest last.
 
         Raises:
             ValueError: they do not lie on every stride-th pixel, the first included, as those
@@ -117,7 +117,7 @@ class AsppNetwork(Network):
         return maps
 
     def encode(self, features: Tensor) -> Tensor:
-        """The pyramid's result, (B, head_channels, h, w), of the coarsest features."""
+        """Compute the pyramid's result, (B, head_channels, h, w), of the coarsest features."""
         pooled = pool_image(self.image_pooling, features, self.pool_cells)
         branches = [
             spread(pooled, features.shape[2:]),
@@ -132,7 +132,7 @@ class AsppNetwork(Network):
         return None if self.pool_window is None else ceil(self.pool_window / self.output_stride)
 
     def check_size(self, batch: int, height: int, width: int) -> None:
-        """As of every network; and image pooling's window must fit into the image."""
+        """Check as every network does, and that image pooling's window fits into the image."""
         super().check_size(batch, height, width)
         smallest = 1 if self.pool_cells is None else (self.pool_cells - 1) * self.output_stride + 1
         if min(height, width) < smallest:
@@ -144,7 +144,7 @@ class AsppNetwork(Network):
 
 
 def pool_image(layers: nn.Sequential, features: Tensor, window: int | None = None) -> Tensor:
-    """The image pooling branch: mean, then its convolution.
+    """Run the image pooling branch: mean, then its convolution.
 
     In train mode a batch of one leaves its BN a single value per channel, whose variance
     is zero: the running statistics are used there.
@@ -174,7 +174,7 @@ def pool_image(layers: nn.Sequential, features: Tensor, window: int | None = Non
 
 
 def spread(pooled: Tensor, size: torch.Size) -> Tensor:
-    """The pooled map at the size of the features: one value everywhere, or bilinear."""
+    """Enlarge the pooled map to the size of the features: one value everywhere, or bilinear."""
     if pooled.shape[2:] == (1, 1):
         return pooled.expand(-1, -1, *size)
     return F.interpolate(pooled, size, mode="bilinear", align_corners=True)
@@ -217,7 +217,7 @@ class Decoder(nn.Module):
         )
 
     def forward(self, low: Tensor, encoded: Tensor) -> Tensor:
-        """Refined features on the grid of the low-level ones."""
+        """Refine the features on the grid of the low-level ones."""
         enlarged = F.interpolate(encoded, low.shape[2:], mode="bilinear", align_corners=True)
         return self.refine(torch.cat([enlarged, self.reduce(low)], dim=1))  # type: ignore[no-any-return]
 
@@ -390,7 +390,7 @@ class DeepLabV3Cascade(Network):
         return self.classifier(features)  # type: ignore[no-any-return]
 
     def load_backbone(self, state: Mapping[str, Tensor]) -> None:
-        """As of every network; the further blocks then start from the new block4."""
+        """Load as every network does; the further blocks then start from the new block4."""
         super().load_backbone(state)
         if self.config.copy_block4:
             self.copy_block4()

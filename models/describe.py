@@ -1,4 +1,4 @@
-"""What the networks are, in tables: all of them, or every convolution of one."""
+"""Describe the networks in tables: all of them, or every convolution of one."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ NUM_CLASSES = 21  # of PASCAL VOC, which all published counts are for
 
 
 def shell(name: str) -> Network:
-    """A network without memory, for its numbers: on the meta device, in eval mode."""
+    """Build a network without memory, for its numbers: on the meta device, in eval mode."""
     with torch.device("meta"):
         return build(name, NUM_CLASSES).eval()
 
 
 def parameters(network: nn.Module) -> int:
-    """How many."""
+    """Count the parameters."""
     return sum(p.numel() for p in network.parameters())
 
 
 def convolutions(network: nn.Module) -> list[tuple[str, nn.Conv2d]]:
-    """Every convolution with its dotted name, in the order of construction."""
+    """List every convolution with its dotted name, in the order of construction."""
     return [(name, m) for name, m in network.named_modules() if isinstance(m, nn.Conv2d)]
 
 
 def list_table() -> Table:
-    """Name, parameters, output stride and default recipe of every network."""
+    """Tabulate name, parameters, output stride and the authors' recipe of every network."""
     table = Table(title=f"networks, {NUM_CLASSES} classes")
     table.add_column("name", no_wrap=True)
     table.add_column("parameters", justify="right", no_wrap=True)
@@ -46,7 +46,7 @@ def list_table() -> Table:
 
 
 def description(name: str) -> list[Table]:
-    """The numbers of a network, and stride and dilation of its every convolution.
+    """Describe the numbers of a network, and stride and dilation of its every convolution.
 
     Raises:
         ValueError: there is no network of that name; suggests the nearest.
@@ -56,7 +56,7 @@ def description(name: str) -> list[Table]:
 
 
 def summary(name: str, entry: Builder, network: Network) -> Table:
-    """The config of a network and what follows from it."""
+    """Tabulate the config of a network and what follows from it."""
     table = Table(title=name, show_header=False)
     table.add_row("parameters", f"{parameters(network):,} at {NUM_CLASSES} classes")
     table.add_row("of the backbone", f"{parameters(network.backbone):,}")
@@ -71,7 +71,7 @@ def summary(name: str, entry: Builder, network: Network) -> Table:
 
 
 def layers(network: nn.Module) -> Table:
-    """One row for every convolution."""
+    """Tabulate every convolution."""
     table = Table(title="convolutions")
     table.add_column("layer")
     for title in ("kernel", "stride", "dilation", "padding", "groups", "in", "out", "parameters"):
@@ -89,7 +89,7 @@ def layers(network: nn.Module) -> Table:
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """A nested dictionary by dotted name."""
+    """Flatten a nested dictionary to dotted names."""
     found: list[tuple[str, Any]] = []
     for key, value in values.items():
         name = f"{prefix}{key}"

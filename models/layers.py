@@ -1,4 +1,4 @@
-"""Small layers that the networks share: normalisation, separable convolutions, sizes."""
+"""Build the small layers that the networks share: normalisation, convolutions, sizes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_MOMENTUM = 0.1
 
 
 def batch_norms(module: nn.Module) -> list[_BatchNorm]:
-    """Every batch normalisation layer, timm's included."""
+    """List every batch normalisation layer, timm's included."""
     return [m for m in module.modules() if isinstance(m, _BatchNorm)]
 
 
@@ -27,7 +27,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def synchronized(module: M) -> M:
-    """The module with statistics over all processes; in place but for the module itself.
+    """Let BN take its statistics over all processes; in place but for the module itself.
 
     By timm's function: PyTorch's own drops the activation inside timm's BN layers.
     """
@@ -77,7 +77,7 @@ def keep_frozen(module: nn.Module) -> None:
 def convolution(
     in_channels: int, out_channels: int, rate: int | None = None, *, separable: bool = False
 ) -> nn.Sequential:
-    """A 1x1 convolution, or a 3x3 one of that atrous rate, then BN and ReLU.
+    """Build a 1x1 convolution, or a 3x3 one of that atrous rate, then BN and ReLU.
 
     Args:
         in_channels: of the input.
@@ -95,7 +95,7 @@ def convolution(
 
 
 def separable_convolution(in_channels: int, out_channels: int, rate: int) -> nn.Sequential:
-    """Depthwise 3x3, BN, ReLU, pointwise 1x1, BN, ReLU.
+    """Build a depthwise 3x3, BN, ReLU, a pointwise 1x1, BN, ReLU.
 
     DeepLab v3+, section 3.1: atrous separable convolution. Order and initial deviations are
     those of the authors' release (`_split_separable_conv2d`).
@@ -110,19 +110,19 @@ def separable_convolution(in_channels: int, out_channels: int, rate: int) -> nn.
 
 
 def block(layer: nn.Conv2d) -> nn.Sequential:
-    """The layer, then BN and ReLU."""
+    """Put BN and ReLU behind a layer."""
     return nn.Sequential(layer, nn.BatchNorm2d(layer.out_channels), nn.ReLU())
 
 
 def classifier(in_channels: int, num_classes: int, kernel: int = 1, rate: int = 1) -> nn.Conv2d:
-    """The convolution that gives logits: weights of N(0, 0.01), bias 0, as in every DeepLab."""
+    """Build the convolution that gives logits, initialised as in every DeepLab."""
     layer = nn.Conv2d(in_channels, num_classes, kernel, padding=rate * (kernel // 2), dilation=rate)
     init_classifier(layer)
     return layer
 
 
 def init_classifier(layer: nn.Conv2d) -> None:
-    """Weights of N(0, 0.01), bias 0."""
+    """Initialise weights with N(0, 0.01) and the bias with 0."""
     nn.init.normal_(layer.weight, std=0.01)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -175,12 +175,12 @@ class InputNormalization(nn.Module):
         self.shift: Tensor
 
     def forward(self, image: Tensor) -> Tensor:
-        """The normalised image."""
+        """Normalise an image."""
         channels = image.flip(1) if self.name == "caffe" else image
         return channels / self.scale - self.shift
 
     def extra_repr(self) -> str:
-        """Which one."""
+        """Name the normalisation."""
         return self.name
 
 
@@ -200,7 +200,7 @@ def pad_to_stride(image: Tensor, stride: int, minimum: int) -> Tensor:
 
 
 def padded_size(size: Sequence[int], stride: int, minimum: int) -> tuple[int, ...]:
-    """(H, W) of an image of that size after `pad_to_stride`."""
+    """Compute (H, W) of an image of that size after `pad_to_stride`."""
     return tuple(math.ceil((max(n, minimum) - 1) / stride) * stride + 1 for n in size)
 
 
@@ -213,19 +213,19 @@ def shrink(x: Tensor, factor: int) -> Tensor:
 
 
 def shrink_image(image: Tensor, factor: int) -> Tensor:
-    """`shrink` for RGB in 0..255: rounding must not leave that range."""
+    """Shrink RGB and clamp it to 0..255: rounding must not leave that range."""
     return shrink(image, factor).clamp(0, 255)
 
 
 def stretch(x: Tensor, size: torch.Size) -> Tensor:
-    """The way back from `shrink`: bilinear, to (H, W)."""
+    """Undo `shrink`: resize, bilinear, to (H, W)."""
     if x.shape[2:] == size:
         return x
     return F.interpolate(x, size, mode="bilinear", align_corners=False)
 
 
 def subsample_labels(labels: Tensor, stride: int) -> Tensor:
-    """Labels of the pixels that logits at a stride sit on: every stride-th, the first included.
+    """Take the labels of the pixels that logits at a stride sit on, from the first pixel on.
 
     Never interpolated, and exactly where the logits are: "nearest" resizing takes pixels up to
     stride - 1 further on.
@@ -256,7 +256,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, image: Tensor) -> Sequence[Tensor]:
-        """Feature maps of a normalised image (B, 3, H, W)."""
+        """Compute the feature maps of a normalised image (B, 3, H, W)."""
 
     @abstractmethod
     def load_pretrained(self, state: Mapping[str, Tensor]) -> None:
@@ -289,7 +289,7 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], unused: tuple[str
 
 
 def mismatches(module: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
-    """Where a state dict does not fit a module, sorted; empty if it fits."""
+    """List where a state dict does not fit a module, sorted; empty if it fits."""
     expected = module.state_dict()
     return sorted(
         [

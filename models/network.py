@@ -1,4 +1,4 @@
-"""What every network here is: RGB in, logits at a stride of its own out."""
+"""Define what every network is: RGB in, logits at a stride of its own out."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ScaleLogits(NamedTuple):
 
 
 class NetworkOutput(NamedTuple):
-    """What a network returns to whoever trains it.
+    """The output of a network in training.
 
     Attributes:
         logits: (B, L, h, w), the network's result.
@@ -76,14 +76,14 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, image: Tensor) -> Tensor:
-        """Logits of RGB in 0..255, at `logit_stride`."""
+        """Compute logits of RGB in 0..255, at `logit_stride`."""
 
     def outputs(self, image: Tensor) -> NetworkOutput:
-        """The logits and, from an input pyramid in train mode, those of its scales."""
+        """Compute the logits and, from an input pyramid in train mode, those of its scales."""
         return NetworkOutput(self(image))
 
     def prepare(self, image: Tensor) -> Tensor:
-        """The normalised image.
+        """Check and normalise an image.
 
         Raises:
             ValueError: not RGB, or of a size that cannot work; names the nearest that does.
@@ -124,7 +124,7 @@ class Network(nn.Module, ABC):
         return self.output_stride
 
     def train(self, mode: bool = True) -> Network:
-        """Train or eval mode; frozen BN stays in eval mode."""
+        """Enter train or eval mode; frozen BN stays in eval mode."""
         super().train(mode)
         if self.freeze_batch_norm:
             keep_frozen(self)

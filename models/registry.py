@@ -1,4 +1,4 @@
-"""Every network by name: its config, how its authors trained it, and how to build it."""
+"""Build every network by its name, and tell how its authors trained it."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ KINDS: dict[str, type] = {config.kind: config for config in (*NETWORKS, *BACKBON
 
 
 def build_network(config: NetworkConfig, num_classes: int) -> Network:
-    """The module that a config describes."""
+    """Build the module that a config describes."""
     return NETWORKS[type(config)](num_classes, config)
 
 
 def network_from_dict(values: Mapping[str, Any]) -> NetworkConfig:
-    """The config whose `dataclasses.asdict` is `values`.
+    """Rebuild the config whose `dataclasses.asdict` is `values`.
 
     Raises:
         KeyError: of a kind that is none of ours.
@@ -63,12 +63,12 @@ def _from_dict(values: Mapping[str, Any]) -> Any:
 
 
 def without_pretrained(config: NetworkConfig) -> NetworkConfig:
-    """The same network, its weights not fetched: they come from elsewhere."""
+    """Describe the same network without fetching weights: they come from elsewhere."""
     return replace(config, backbone=replace(config.backbone, pretrained=False))  # type: ignore[arg-type]
 
 
 def at_output_stride(config: NetworkConfig, output_stride: int) -> NetworkConfig:
-    """The same network with finer or coarser features; the weights go on fitting.
+    """Describe the same network with finer or coarser features; its weights still fit.
 
     Raises:
         ValueError: it has one output stride, as DeepLab v1 and v2.
@@ -79,7 +79,7 @@ def at_output_stride(config: NetworkConfig, output_stride: int) -> NetworkConfig
 
 
 def with_backbone(config: NetworkConfig, backbone: DilatedConfig) -> NetworkConfig:
-    """The same head behind another backbone.
+    """Put the same head behind another backbone.
 
     Raises:
         ValueError: the head belongs to its backbone, as in DeepLab v1, v2 and the cascade.
@@ -128,7 +128,7 @@ class PublishedRecipe:
     note: str = ""
 
     def __str__(self) -> str:
-        """One line for tables."""
+        """Write one line for tables."""
         text = (
             f"crop {self.crop}, batch {self.batch}, {self.steps // 1000}k steps, "
             f"lr {self.lr:g} {self.schedule}, head x{self.head_multiplier:g}, "
@@ -174,7 +174,7 @@ class Builder:
 
 
 def build(name: str, num_classes: int, *, pretrained: bool = False) -> Network:
-    """The network of a name.
+    """Build the network of a name.
 
     Args:
         name: a key of `BUILDERS`.
@@ -190,7 +190,7 @@ def build(name: str, num_classes: int, *, pretrained: bool = False) -> Network:
 
 
 def builder(name: str) -> Builder:
-    """The entry of a name.
+    """Find the entry of a name.
 
     Raises:
         ValueError: there is none; suggests the nearest.
@@ -205,7 +205,7 @@ def builder(name: str) -> Builder:
 
 
 def pretrained_config(config: NetworkConfig) -> NetworkConfig:
-    """The same network with the ImageNet weights of torchvision or timm in its backbone.
+    """Describe the same network with the ImageNet weights of torchvision or timm.
 
     torchvision's ResNets were trained with the stride in the 3x3 convolution: it moves there.
     """
@@ -236,7 +236,7 @@ V2 = {
 
 
 def resnet(depth: int, multi_grid: tuple[int, int, int]) -> ResNetConfig:
-    """A ResNet of v3 or v3+."""
+    """Describe a ResNet of v3 or v3+."""
     return ResNetConfig(depth=depth, multi_grid=multi_grid)
 
 
@@ -263,7 +263,7 @@ V3: dict[str, DeepLabV3Config | CascadeConfig] = {
 
 
 def separable(backbone: ResNetConfig | XceptionConfig | TimmConfig) -> DeepLabV3PlusConfig:
-    """v3+ with atrous separable convolutions in pyramid and decoder."""
+    """Describe v3+ with atrous separable convolutions in pyramid and decoder."""
     return DeepLabV3PlusConfig(backbone=backbone, separable_aspp=True, separable_decoder=True)
 
 
@@ -280,7 +280,7 @@ V3PLUS = {
 
 
 def registry() -> dict[str, Builder]:
-    """All networks, by version."""
+    """List all networks, by version."""
     found: dict[str, Builder] = {}
     for name, backbone in V1.items():
         config = DeepLabV1Config(backbone=backbone)
@@ -305,5 +305,5 @@ BUILDERS = registry()
 
 
 def published_network() -> DeepLabV3Config:
-    """The network of the published MobileNetV2 weights."""
+    """Return the config of the published MobileNetV2 weights."""
     return PUBLISHED_MOBILENET

@@ -136,7 +136,7 @@ def arrange(unit: Bottleneck, stride: int, rate: int, *, in_1x1: bool) -> None:
 
 
 def units(network: nn.Module, stage: str) -> Iterator[Bottleneck]:
-    """The bottlenecks of a stage, in order."""
+    """Yield the bottlenecks of a stage, in order."""
     for unit in network.get_submodule(stage).children():
         assert isinstance(unit, Bottleneck)
         yield unit

@@ -64,7 +64,7 @@ class SegmenterConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> SegmenterConfig:
-        """The config whose `dataclasses.asdict` is `values`."""
+        """Rebuild the config whose `dataclasses.asdict` is `values`."""
         crf = values["crf"]
         parts = {
             "network": network_from_dict(values["network"]),
@@ -115,40 +115,40 @@ class Segmenter(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(self.parameters()).device
 
     def forward(self, image: Tensor) -> SegmenterOutput:
-        """Both maps of logits of a batch of images, RGB in 0..255."""
+        """Compute both maps of logits of a batch of images, RGB in 0..255."""
         image = image.float()
         unary, scales = self.unary_and_scales(image)
         crf = None if self.crf is None else self.refine(unary, image)
         return SegmenterOutput(unary, crf, scales)
 
     def unary(self, image: Tensor) -> Tensor:
-        """Logits of the network alone at the size of the image: (B, L, H, W)."""
+        """Compute the network's logits at the size of the image: (B, L, H, W)."""
         return self.enlarge(self.coarse_unary(image), image.shape[2:])
 
     def unary_and_scales(self, image: Tensor) -> tuple[Tensor, tuple[ScaleLogits, ...]]:
-        """`unary`, and what else of the network has a loss; see `SegmenterOutput`."""
+        """Compute `unary`, and what else of the network has a loss; see `SegmenterOutput`."""
         output = self.network.outputs(self.padded(image))
         return self.enlarge(output.logits, image.shape[2:]), output.scales
 
     def coarse_unary(self, image: Tensor) -> Tensor:
-        """The network's logits at its `logit_stride`, of the padded image: (B, L, h, w)."""
+        """Compute the network's logits at its `logit_stride`, of the padded image: (B, L, h, w)."""
         return self.network(self.padded(image))  # type: ignore[no-any-return]
 
     def padded(self, image: Tensor) -> Tensor:
-        """The image at a size whose corners coincide with those of every feature map."""
+        """Pad the image to a size whose corners coincide with those of every feature map."""
         padded = pad_to_stride(image, self.network.size_step, self.config.min_size)
         return padded.contiguous(memory_format=torch.channels_last)
 
     def padded_size(self, size: Sequence[int]) -> tuple[int, ...]:
-        """(H, W) that `padded` gives an image of that size: what can be stacked to a batch."""
+        """Compute (H, W) that `padded` gives an image: images of one such size can be stacked."""
         return padded_size(size, self.network.size_step, self.config.min_size)
 
     def enlarge(self, coarse: Tensor, size: torch.Size) -> Tensor:
-        """Coarse logits at the size (H, W) of the image, padding cut off, less `label_bias`.
+        """Enlarge coarse logits to the size (H, W) of the image; subtract `label_bias`.
 
         They sit at every stride-th pixel, corners included: align_corners is exact. In
         float32 also under autocast: the CRF computes in float32.
@@ -176,7 +176,7 @@ class Segmenter(nn.Module):
             self.set_label_bias([a + b for a, b in zip(own, taken, strict=True)])
 
     def refine(self, unary: Tensor, image: Tensor) -> Tensor:
-        """The CRF's logits at the size of the image, run at its own resolution.
+        """Run the CRF at its own resolution, and return logits at the size of the image.
 
         Args:
             unary: (B, L, H, W) logits.
@@ -190,7 +190,7 @@ class Segmenter(nn.Module):
     def with_crf(
         self, crf: CrfConfig | None, *, freeze_batch_norm: bool | None = None
     ) -> Segmenter:
-        """A copy of the network, in this one's mode, with another CRF behind it or none.
+        """Copy the network, in this one's mode, with another CRF behind it or none.
 
         Args:
             crf: the CRF.
@@ -200,7 +200,7 @@ class Segmenter(nn.Module):
         return self._rebuilt(replace(self.config, crf=crf, freeze_batch_norm=frozen))
 
     def finished(self, output_stride: int | None, *, freeze: bool) -> Segmenter:
-        """A copy for a last stage of training, without a CRF: finer features, frozen BN.
+        """Copy for a last stage of training, without a CRF: finer features, frozen BN.
 
         Args:
             output_stride: of the copy; as here if not given.
@@ -217,7 +217,7 @@ class Segmenter(nn.Module):
         return self._rebuilt(config)
 
     def _rebuilt(self, config: SegmenterConfig) -> Segmenter:
-        """A copy of the network under another config, in this one's mode and place."""
+        """Copy the network under another config, in this one's mode and on its device."""
         network = without_pretrained(config.network)  # the weights are copied below
         other = Segmenter(replace(config, network=network))
         other.network.load_state_dict(self.network.state_dict())
@@ -225,7 +225,7 @@ class Segmenter(nn.Module):
 
     @torch.no_grad()
     def describe_crf(self) -> dict[str, Any] | None:
-        """The CRF's numbers as plain values, widths in full-resolution pixels; None without one.
+        """Return the CRF's numbers as plain values, widths in full-resolution pixels.
 
         Kernel weights and compatibility are (L, L) whatever their learnable form. Where each
         iteration has its own they are the means over the iterations, and "by_iteration" holds
@@ -260,7 +260,7 @@ class Segmenter(nn.Module):
         return {"theta_context": rounded(theta * self.resolution)}
 
     def train(self, mode: bool = True) -> Segmenter:
-        """Train or eval mode; frozen BN stays in eval mode."""
+        """Enter train or eval mode; frozen BN stays in eval mode."""
         super().train(mode)
         if self.config.freeze_batch_norm:
             keep_frozen(self)

@@ -81,7 +81,7 @@ class VggBackbone(Backbone):
             self.load_pretrained(VGG16_Weights.IMAGENET1K_V1.get_state_dict(progress=True))
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Four pooled maps, then fc7 of every branch."""
+        """Compute four pooled maps, then fc7 of every branch."""
         pooled, x = [], image
         for index, layer in enumerate(self.features):
             x = layer(x)
@@ -100,7 +100,7 @@ class VggBackbone(Backbone):
 
 
 def dilated_features() -> nn.Sequential:
-    """torchvision's convolutions of VGG-16 with the pools and rates of DeepLab v1, in place."""
+    """Build torchvision's convolutions of VGG-16 with the pools and rates of DeepLab v1."""
     features = make_layers(cfgs["D"])
     for index, stride in zip(POOLS, POOL_STRIDES, strict=True):
         assert isinstance(features[index], nn.MaxPool2d)
@@ -114,7 +114,7 @@ def dilated_features() -> nn.Sequential:
 
 
 def fc_branch(config: VggConfig, rate: int) -> nn.Sequential:
-    """The convolved fc6 of that rate and fc7, each with ReLU and dropout."""
+    """Build the convolved fc6 of that rate and fc7, each with ReLU and dropout."""
     channels, kernel = config.fc_channels, config.fc_kernel
     padding = rate * (kernel - 1) // 2
     fc6 = nn.Conv2d(POOL_CHANNELS[-1], channels, kernel, padding=padding, dilation=rate)
@@ -137,7 +137,7 @@ def init_convolution(layer: nn.Conv2d) -> None:
 
 
 def decimated_fc(state: Mapping[str, Tensor], fc6: nn.Conv2d) -> dict[str, Tensor]:
-    """VGG's own fc6 and fc7 thinned to the kernel and channels of a convolved branch.
+    """Thin VGG's own fc6 and fc7 to the kernel and channels of a convolved branch.
 
     Taps 0, 2, 4, 6 make a 4x4 kernel, taps 0, 3, 6 a 3x3 one; of the 4096 filters every
     4096 / channels-th stays, and of fc7 the inputs that belong to them.

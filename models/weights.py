@@ -1,4 +1,4 @@
-"""Weights from files the user names: loaded strictly or not at all."""
+"""Load weights from files that the user names, strictly or not at all."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def load_backbone_weights(network: Network, path: Path) -> None:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file."""
+    """Read the tensors of a safetensors file."""
     if not path.is_file():
         raise FileNotFoundError(
             f"no weights at {path}: expected a .safetensors file (--model.weights FILE)."

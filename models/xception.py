@@ -73,7 +73,7 @@ class XceptionBackbone(Backbone):
         set_eps(self, config.batch_norm_eps)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Features at stride 4 and at the output stride."""
+        """Compute features at stride 4 and at the output stride."""
         first, second, *others = self.blocks
         x = first(self.stem(image))
         *before, act3, conv3 = second.get_submodule("stack").children()
@@ -115,7 +115,7 @@ def dilate(blocks: nn.Sequential, output_stride: int, multi_grid: tuple[int, int
 
 
 def depthwise(block: nn.Module, index: int) -> nn.Conv2d:
-    """The depthwise convolution of a module's first, second or third separable one."""
+    """Find the depthwise convolution of a module's first, second or third separable one."""
     convolution = block.get_submodule(f"stack.conv{index}.conv_dw")
     assert isinstance(convolution, nn.Conv2d)
     return convolution

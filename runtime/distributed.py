@@ -1,4 +1,4 @@
-"""The device that a run computes on, and the processes that it is spread over."""
+"""Choose the device of a run, and let its processes talk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DeviceName = Literal["auto", "cpu", "cuda"]
 
 
 def device_named(name: DeviceName) -> torch.device:
-    """The device of that name; "auto" is the GPU where there is one.
+    """Choose the device of a name; "auto" is the GPU where there is one.
 
     Of the processes that `torchrun` starts on a machine, each takes the GPU of its local rank.
 
@@ -61,22 +61,22 @@ def joined(device: torch.device) -> Iterator[None]:
 
 
 def rank() -> int:
-    """The number of this process, from 0."""
+    """Return the number of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def num_processes() -> int:
-    """How many there are."""
+    """Count the processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def is_first() -> bool:
-    """Whether this process writes files and talks."""
+    """Tell if this process writes files and prints."""
     return rank() == 0
 
 
 def total(values: Tensor) -> Tensor:
-    """The sum over the processes; the argument itself where there is one."""
+    """Sum over the processes; return the argument itself where there is one process."""
     if num_processes() == 1:
         return values
     summed = values.detach().clone()
@@ -85,7 +85,7 @@ def total(values: Tensor) -> Tensor:
 
 
 def mean(values: Tensor) -> Tensor:
-    """The mean over the processes, in the dtype of the argument made floating point.
+    """Average over the processes, in the dtype of the argument made floating point.
 
     A loss that is sum / mean(count) on every process has, after the mean of gradients that
     DistributedDataParallel takes, the gradient of sum / count over all of them.
@@ -94,7 +94,7 @@ def mean(values: Tensor) -> Tensor:
 
 
 def largest(values: Tensor) -> Tensor:
-    """The largest over the processes, element by element."""
+    """Take the largest over the processes, element by element."""
     if num_processes() == 1:
         return values
     found = values.detach().clone()
@@ -103,7 +103,7 @@ def largest(values: Tensor) -> Tensor:
 
 
 def gathered(value: Any) -> list[Any]:
-    """The values of all processes, by rank; a plain Python value, or tensors on the CPU."""
+    """Gather the values of all processes, by rank; a plain Python value, or tensors on the CPU."""
     if num_processes() == 1:
         return [value]
     values: list[Any] = [None] * num_processes()
@@ -112,7 +112,7 @@ def gathered(value: Any) -> list[Any]:
 
 
 def from_first(value: Any) -> Any:
-    """The value of the first process."""
+    """Return the value of the first process."""
     if num_processes() == 1:
         return value
     box = [value]

@@ -19,7 +19,7 @@ import torch
 
 
 def differences(found: Any, expected: Any, name: str = "") -> list[str]:
-    """Where two nested dictionaries differ, by dotted name."""
+    """List where two nested dictionaries differ, by dotted name."""
     if isinstance(found, dict) and isinstance(expected, dict):
         keys = [*expected, *(k for k in found if k not in expected)]
         return [
@@ -39,7 +39,7 @@ def differences(found: Any, expected: Any, name: str = "") -> list[str]:
 
 
 def chosen(kind: str, word: str, choices: Iterable[str]) -> str:
-    """The word, if it is a choice.
+    """Check that a word is one of the choices.
 
     Raises:
         ValueError: it is not; the message has the choices, and the nearest.
@@ -60,7 +60,7 @@ CODE = (":/crfrnn", ":/models", ":/data", ":/runtime", ":/eval", ":/train", ":/p
 
 
 def provenance() -> dict[str, Any]:
-    """The fields of results.json that say where it came from."""
+    """Collect the fields of results.json that say where it came from."""
     return {
         "command": shlex.join(["python", "-m", module_name(), *sys.argv[1:]]),
         "commit": git("rev-parse", "--short=12", "HEAD") or "unknown",
@@ -95,13 +95,13 @@ def merged(invocations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def module_name() -> str:
-    """What stands behind `python -m`."""
+    """Return the name behind `python -m`."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     return (spec.name if spec is not None else "train").removesuffix(".__main__")
 
 
 def git(*arguments: str) -> str | None:
-    """The output of a git command in this repository; none outside of one."""
+    """Return the output of a git command in this repository; none outside of one."""
     try:
         done = subprocess.run(
             ["git", *arguments],
@@ -128,7 +128,7 @@ def machine() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The model's name where the system tells it."""
+    """Return the processor's name where the system tells it."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text().splitlines():

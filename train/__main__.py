@@ -129,7 +129,7 @@ def dispatch(arguments: list[str]) -> None:
 
 @contextmanager
 def errors_as_messages() -> Iterator[None]:
-    """What a user can do something about ends the program with a line instead of a trace."""
+    """End the program with a line instead of a trace where the user can do something about it."""
     try:
         yield
     except (OSError, ValueError, FloatingPointError, WorkerDied) as error:
@@ -158,7 +158,7 @@ class Names:
 
 
 def choose_kinds(recipe: Recipe, arguments: list[str]) -> tuple[Recipe, list[str]]:
-    """The recipe with the data set and network that are named, and the arguments that are left.
+    """Put the data set and network that are named into a recipe; return the other arguments.
 
     Which options there are depends on the kinds of both, so this comes first.
 
@@ -182,7 +182,7 @@ def choose_kinds(recipe: Recipe, arguments: list[str]) -> tuple[Recipe, list[str
 
 
 def without_options(arguments: list[str], names: tuple[str, ...]) -> list[str]:
-    """The arguments without these options and their values."""
+    """Leave these options and their values out of the arguments."""
     kept: list[str] = []
     words = iter(arguments)
     for word in words:

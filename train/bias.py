@@ -1,4 +1,4 @@
-"""`python -m train bias RUN --out DIR`: what every arm of a run gains from one more number.
+"""Measure what every arm gains from one more number: `python -m train bias RUN --out DIR`.
 
 A network trained by likelihood says the frequent labels where it is in doubt, and mean IoU, which
 weighs all labels alike, wants them less often. One number b makes up for that, taken from the
@@ -73,7 +73,7 @@ class BiasOptions:
 
 
 def bias(options: BiasOptions) -> None:
-    """Every arm's best bias, its checkpoint with it, and its scores.
+    """Find every arm's best bias, save its checkpoint with it, and score it.
 
     Raises:
         FileNotFoundError: the run has no such finished arm.
@@ -103,7 +103,7 @@ def bias(options: BiasOptions) -> None:
 
 
 def biased(options: BiasOptions, config: Any, source: Path, folder: RunFolder) -> None:
-    """One arm, from its folder `source` into `folder`."""
+    """Give one arm its bias, from its folder `source` into `folder`."""
     began = time.perf_counter()
     checkpoint = read_checkpoint(source / "checkpoint.pt")
     segmenter = load_segmenter(checkpoint).to(device_named(options.device))
@@ -154,7 +154,7 @@ def tried(
     positions: Sequence[int],
     biases: Sequence[Tensor],
 ) -> list[float]:
-    """The mean IoU of some images under every bias (L,) of the logits in front of the CRF."""
+    """Compute the mean IoU of some images under every bias (L,) in front of the CRF."""
     segmenter.eval()
     labels = len(dataset.classes)
     confusions = np.zeros((len(biases), labels, labels), dtype=np.int64)
@@ -170,7 +170,7 @@ def tried(
 def biased_logits(
     segmenter: Segmenter, sample: Sample, biases: Sequence[Tensor]
 ) -> Iterator[Tensor]:
-    """The logits (L, H, W) of one image under every bias; network and kernels, once for all."""
+    """Yield the logits (L, H, W) of one image under every bias; network and kernels run once."""
     image = image_of(sample, segmenter.device)
     unary = segmenter.unary(image)
     if segmenter.crf is not None:

@@ -1,4 +1,4 @@
-"""What the CRF's parameters are, what reaches them, and what its iterations do on one image."""
+"""Trace a CRF: its parameters, their gradients, and its iterations on one image."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ PARTS = {
     "scales": "log_",
     "step": "step_logit",
 }
-"""What a CRF learns, by the beginnings of its parameters' names."""
+"""Beginnings of the names of a CRF's parameters, by what they are."""
 
 
 @torch.no_grad()
 def crf_scalars(segmenter: Segmenter) -> dict[str, float]:
-    """A few numbers that show where the CRF is going; none without a CRF.
+    """Collect a few numbers that show where the CRF is going; none without a CRF.
 
     Widths are in pixels of the full-resolution image and grey levels of 0..255. Of the kernel
     weights, mean, least and largest entry of the diagonal of W_m; of the compatibility, the mean
@@ -55,7 +55,7 @@ def crf_scalars(segmenter: Segmenter) -> dict[str, float]:
 
 
 def crf_gradient_norms(segmenter: Segmenter) -> dict[str, float]:
-    """The Euclidean norm of the gradient of every part of the CRF that learns.
+    """Compute the Euclidean norm of the gradient of every part of the CRF that learns.
 
     For after `backward`. Parts without a gradient are left out.
     """
@@ -75,7 +75,7 @@ def crf_gradient_norms(segmenter: Segmenter) -> dict[str, float]:
 
 @torch.no_grad()
 def iteration_trace(segmenter: Segmenter, sample: Sample) -> list[dict[str, float]]:
-    """Energies, divergence and change of q in every iteration on one image, in eval mode.
+    """Compute energies, divergence and change of q in every iteration on one image, in eval mode.
 
     See `crfrnn.diagnostics.Record`. Energies are per pixel of the grid that the CRF runs on.
 
@@ -107,7 +107,7 @@ def iteration_trace(segmenter: Segmenter, sample: Sample) -> list[dict[str, floa
 
 @contextmanager
 def evaluating(segmenter: Segmenter) -> Iterator[None]:
-    """Eval mode for the time of the context; then every module's own mode again.
+    """Enter eval mode for the time of the context; then restore every module's own mode.
 
     In training some parts may be in eval mode: a frozen network, frozen BN.
     """

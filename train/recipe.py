@@ -1,4 +1,4 @@
-"""Everything that a comparison depends on: data, network, CRF, trainings, search."""
+"""Describe everything that a comparison depends on: data, network, CRF, trainings, search."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CRF: dict[str, Stage] = {"stage": "crf"}  # the trainings of a CRF
 
 @dataclass(frozen=True)
 class FitConfig:
-    """One phase of training.
+    """The numbers of one training.
 
     Attributes:
         steps: optimiser steps.

@@ -37,7 +37,7 @@ class Interval(NamedTuple):
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether a difference has the same sign in the whole interval."""
+        """Tell if a difference has the same sign in the whole interval."""
         return self.low > 0 or self.high < 0
 
 
@@ -94,18 +94,18 @@ class Bootstrap:
         return np.asarray(np.mean([score(run, self._weights) for run in runs], axis=0))
 
     def interval(self, runs: Sequence[SplitCounts], score: Score) -> Interval | None:
-        """A score of an arm with its interval; None where it cannot be had."""
+        """Estimate a score of an arm with its interval; None where it does not exist."""
         return interval_of(self.values(runs, score))
 
     def difference(
         self, runs: Sequence[SplitCounts], others: Sequence[SplitCounts], score: Score
     ) -> Interval | None:
-        """The score of an arm minus that of another, on the same resamples."""
+        """Estimate the score of an arm minus that of another, on the same resamples."""
         return interval_of(self.values(runs, score) - self.values(others, score))
 
 
 def interval_of(values: Floats, level: float = LEVEL) -> Interval | None:
-    """The first value, and the percentiles of the others.
+    """Return the first value, and the percentiles of the others.
 
     Args:
         values: (1 + B,), NaN where a resample has nothing to count: these are left out.

@@ -36,7 +36,7 @@ NEVER = int(np.iinfo(np.int32).max)
 
 
 def band_distance(mask: npt.NDArray[np.integer], band: Band) -> npt.NDArray[np.int32]:
-    """The smallest width at which each pixel belongs to the trimap band.
+    """Compute the smallest width at which each pixel belongs to the trimap band.
 
     Args:
         mask: (H, W) label ids, 255 = void.
@@ -202,7 +202,7 @@ def _contours(ids: Ids) -> npt.NDArray[np.bool_]:
 
 
 def _num_close(points: Counts, others: Counts, tolerance: float) -> int:
-    """How many (n, 2) points have one of (m, 2) others within the tolerance, pixels."""
+    """Count the (n, 2) points that have one of (m, 2) others within the tolerance, pixels."""
     if not len(points) or not len(others):
         return 0
     nearest, _ = KDTree(others).query(points, distance_upper_bound=tolerance + 1e-9)

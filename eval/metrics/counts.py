@@ -1,4 +1,4 @@
-"""What was counted on every image of a split: all scores come from it, of any set of the images.
+"""Store what was counted on every image of a split: every score of any of its images follows.
 
 A file of it, counts-SPLIT.npz, holds sparse int64 confusion matrices, one for every image and
 every ring between two trimap widths. Summing the rings up to a width gives that band, summing all
@@ -92,7 +92,7 @@ class SplitCounts:
         return np.ones((1, len(self)), dtype=np.int64)
 
     def of(self, names: Sequence[str]) -> SplitCounts:
-        """These images only, in this order.
+        """Select these images, in this order.
 
         Raises:
             KeyError: one of them was not counted.
@@ -135,7 +135,7 @@ class SplitCounts:
 
     @classmethod
     def load(cls, path: Path) -> SplitCounts:
-        """The counts of a file.
+        """Load the counts of a file.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -175,7 +175,7 @@ class SplitCounts:
 
 
 def joined(parts: Sequence[SplitCounts], order: Sequence[str]) -> SplitCounts:
-    """The counts of several sets of images as one.
+    """Join the counts of several sets of images.
 
     Args:
         parts: at least one, of the same classes, scored ids, widths and band.

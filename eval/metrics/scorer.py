@@ -166,7 +166,7 @@ def _stacked(parts: list[Any], shape: tuple[int, ...], dtype: Any) -> npt.NDArra
 
 
 def _ids(what: str, ids: Tensor, num_classes: int, *, void_allowed: bool) -> Counts:
-    """The ids as an int64 array, after a check of their type and range."""
+    """Convert ids to an int64 array, after a check of their type and range."""
     if ids.is_floating_point() or ids.is_complex():
         raise TypeError(f"{what}: expected integer ids, got {ids.dtype}; take the argmax first")
     array: Counts = ids.detach().cpu().numpy().astype(np.int64)

@@ -29,7 +29,7 @@ from eval.metrics.counts import SplitCounts, Weights
 
 
 def gains(before: SplitCounts, after: SplitCounts) -> tuple[Floats, Floats]:
-    """The mIoU of every image before the CRF, and how much it changed behind it.
+    """Compute the mIoU of every image before the CRF, and how much it changed behind it.
 
     Args:
         before: of the network alone.
@@ -76,7 +76,7 @@ class CalibrationCounts(NamedTuple):
 
 
 def calibration_counts(logits: Tensor, mask: Tensor) -> CalibrationCounts:
-    """The sums of one image.
+    """Sum up one image.
 
     Args:
         logits: (L, H, W), of any scale that softmax makes probabilities of.
@@ -114,7 +114,7 @@ def calibration_counts(logits: Tensor, mask: Tensor) -> CalibrationCounts:
 
 
 def num_pixels(bins: Floats) -> Floats:
-    """How many pixels were counted: (..., 15, 3) -> (...)."""
+    """Count the pixels: (..., 15, 3) -> (...)."""
     return np.asarray(bins[..., 0].sum(-1))
 
 
@@ -138,7 +138,7 @@ SHOWN_WIDTHS = ("1", "2", "3", "5", "10", "20", "40")
 
 
 def score_named(name: str, within: str | None = None) -> Score:
-    """A score of `scores`: `score_named("miou")`, `score_named("trimap_miou", "3")`.
+    """Find a score by its name: `score_named("miou")`, `score_named("trimap_miou", "3")`.
 
     Args:
         name: a key of `SCORES` or `TRIMAP_SCORES`, or "iou_per_class".
@@ -158,7 +158,7 @@ def score_named(name: str, within: str | None = None) -> Score:
 
 
 def weighted(per_image: Matrices, weights: Weights) -> Matrices:
-    """Sums over the images: (N, ...), (B, N) -> (B, ...). Exact below 2^53."""
+    """Sum over the images: (N, ...), (B, N) -> (B, ...). Exact below 2^53."""
     flat = per_image.reshape(len(per_image), -1).astype(np.float64)
     return (weights.astype(np.float64) @ flat).reshape(len(weights), *per_image.shape[1:])
 
@@ -211,7 +211,7 @@ TRIMAP_SCORES: dict[str, Callable[[Matrices, tuple[int, ...]], Floats]] = {
 
 
 def scores(counts: SplitCounts) -> dict[str, Any]:
-    """All scores of a split, ready for JSON.
+    """Compute all scores of a split, ready for JSON.
 
     Returns:
         Those of `SCORES`, in 0..1 but for nll (nats) and brier (0..2); those of `TRIMAP_SCORES` by

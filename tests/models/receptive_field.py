@@ -1,4 +1,4 @@
-"""The receptive field of a network, measured by the gradient.
+"""Measure the receptive field of a network by the gradient.
 
 The field does not depend on the weights as long as none is zero and nothing is cut off, so it
 is measured on a copy whose layers all pass positive values on: one pixel high, since every
@@ -27,7 +27,7 @@ View = Callable[[nn.Module, Tensor], Tensor]
 
 
 def receptive_field(network: nn.Module, view: View | None = None) -> int:
-    """How many pixels in a row the central cell of a map sees.
+    """Count the pixels in a row that the central cell of a map sees.
 
     Image pooling, which sees the whole image, is left out.
 
@@ -53,7 +53,7 @@ def receptive_field(network: nn.Module, view: View | None = None) -> int:
 
 
 def passing(network: nn.Module) -> nn.Module:
-    """A copy for rows of pixels, in eval mode and float64, that passes positive values on.
+    """Copy a network for rows of pixels, in eval mode and float64; it passes positive values on.
 
     Convolutions average over the taps of a row and over channels, maxima become means, and
     activations, normalisation and dropout do nothing.
@@ -93,7 +93,7 @@ def swap(root: nn.Module, name: str, module: nn.Module) -> None:
 
 
 def features_of(index: int) -> View:
-    """A view of one of the backbone's feature maps."""
+    """Make a view of one of the backbone's feature maps."""
 
     def view(network: nn.Module, image: Tensor) -> Tensor:
         maps: Sequence[Tensor] = network.get_submodule("backbone")(image)

@@ -1,4 +1,4 @@
-"""What an ablation is, and the ones that are shipped."""
+"""Define ablations, and the ones that are shipped."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Ablation:
 
 
 def iterations(train: int, test: int) -> Changes:
-    """T in train mode and in eval mode."""
+    """Set T in train mode and in eval mode."""
     return {"crf.num_iterations": train, "crf.num_iterations_eval": test}
 
 

@@ -15,7 +15,7 @@ from train.recipe import FitConfig, ModelConfig, Recipe
 
 
 def collage() -> Recipe:
-    """The embedded data set, from random initialisation: nothing to download.
+    """Train on the embedded data set, from random initialisation: nothing to download.
 
     Command: python -m train compare collage   (or: make demo)
     Cost: under 10 minutes on 2 CPU cores.
@@ -58,7 +58,7 @@ def collage() -> Recipe:
 
 
 def camvid() -> Recipe:
-    """CamVid, 11 classes at 480 x 360, DeepLabv3 on MobileNetV2 with a head that starts at random.
+    """Train on CamVid, 11 classes at 480 x 360, DeepLabv3 on MobileNetV2 with a random head.
 
     Command: python -m train compare camvid --data.root CamVid
              --model.backbone-weights mobilenetv2_100_imagenet.safetensors
@@ -91,7 +91,7 @@ def camvid() -> Recipe:
 
 
 def voc12_animals() -> Recipe:
-    """The animal subset of VOC 2012, from the published DeepLabv3 on MobileNetV2.
+    """Train on the animals of VOC 2012, from the published DeepLabv3 on MobileNetV2.
 
     Command: python -m train compare voc12-animals --data.root VOCdevkit/VOC2012
              --model.weights deeplabv3_mobilenetv2_voc.safetensors
@@ -138,7 +138,7 @@ BACKGROUND = 0.25
 
 
 def voc12_animals_balanced() -> Recipe:
-    """`voc12-animals-imagenet` with background at a weight of 1/4 in the loss of every phase.
+    """Repeat `voc12-animals-imagenet` with background at a weight of 1/4 in every loss.
 
     Training then asks for what mean IoU counts, in all arms alike. It was meant to leave nothing
     that one more threshold would gain for any CRF; RESULTS.md tells how far it does, and that a
@@ -165,7 +165,7 @@ def voc12_animals_balanced() -> Recipe:
 
 
 def balanced(fit: FitConfig) -> FitConfig:
-    """The phase, with background at its weight; the other labels at 1."""
+    """Weigh background in the loss of a training; the other labels at 1."""
     weights = (BACKGROUND, *[1.0] * 20)
     return replace(fit, loss=replace(fit.loss, class_weights=weights))
 
@@ -176,7 +176,7 @@ CROP = 257  # 16 k + 1: no padding at stride 16
 
 
 def voc12_animals_imagenet() -> Recipe:
-    """The animal subset of VOC 2012, DeepLabv3 on MobileNetV2 with a head that starts at random.
+    """Train on the animals of VOC 2012, DeepLabv3 on MobileNetV2 with a head that starts at random.
 
     Command: python -m train compare voc12-animals-imagenet --data.root VOCdevkit/VOC2012
              --model.backbone-weights mobilenetv2_100_imagenet.safetensors

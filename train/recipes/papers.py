@@ -37,7 +37,7 @@ def voc12_trainaug() -> VocConfig:
 
 
 def published_training(paper: PublishedRecipe) -> FitConfig:
-    """The paper's training as a phase of ours."""
+    """Convert the paper's training to ours."""
     return FitConfig(
         steps=paper.steps,
         batch_size=paper.batch,
@@ -55,7 +55,7 @@ def published_training(paper: PublishedRecipe) -> FitConfig:
 
 
 def after_start(batch_size: int, steps: int) -> FitConfig:
-    """The steps of the arms after the start: our choice, the rates those of voc12-animals.
+    """Choose the training of the arms after the start; the rates are those of voc12-animals.
 
     A network that is trained takes little; a CRF that starts from searched values takes more, and
     rises longer. The losses on both sides of the CRF are at every pixel: it is there for them.
@@ -71,7 +71,7 @@ def after_start(batch_size: int, steps: int) -> FitConfig:
 
 
 def crf_form() -> CrfForm:
-    """The CRF of the authors' code, normalised per pixel, with weights for every class."""
+    """Return the CRF of the authors' code, normalised per pixel, with weights for every class."""
     return CrfForm(
         kernel_weights="class",
         normalization="after",
@@ -314,7 +314,7 @@ def deeplab_v3plus_xception65() -> Recipe:
 
 
 def one_stage(paper: Builder) -> Recipe:
-    """Data, arms and search of DeepLab v3, the start in one stage."""
+    """Take data, arms and search of DeepLab v3, with the start in one stage."""
     return replace(
         deeplab_v3_resnet101(),
         model=ModelConfig(network=pretrained_config(paper.config), min_size=paper.recipe.crop),
@@ -340,7 +340,7 @@ COMPATIBILITY_LR = 1e3 * LR  # 2.5e-5
 
 
 def crf_as_rnn() -> Recipe:
-    """The paper's joint training: one whole image a step, momentum 0.99, a constant rate.
+    """Train jointly as the paper: one whole image a step, momentum 0.99, a constant rate.
 
     The CRF is the paper's: (L, L) kernel weights and compatibility, 5 iterations in training and
     10 in evaluation, and no loss before it. Nothing is searched: the grid is one point, scored on
@@ -410,7 +410,7 @@ BATCH = 8  # whole images, one after another
 
 
 def pac_crf() -> Recipe:
-    """The schedule of PAC-CRF on the dense CRF: 40 epochs of the CRF, 30 of both.
+    """Follow the schedule of PAC-CRF on the dense CRF: 40 epochs of the CRF, 30 of both.
 
     Command: python -m train compare pac-crf --data.root VOCdevkit/VOC2012
              --model.weights deeplabv3_mobilenetv2_voc.safetensors
