@@ -23,6 +23,7 @@ from models.registry import (
     builder,
     pretrained_config,
     published_network,
+    register,
     with_backbone,
     without_pretrained,
 )
@@ -65,6 +66,7 @@ __all__ = [
     "load_weights",
     "pretrained_config",
     "published_network",
+    "register",
     "with_backbone",
     "without_pretrained",
 ]

@@ -8,8 +8,8 @@ from rich.console import Console
 
 from models.describe import description, list_table
 
-USAGE = """usage: python -m models list
-       python -m models describe NAME"""
+USAGE = """usage: python -m models list             parameters and published recipe of all networks
+       python -m models describe NAME    every number of a network, and its convolutions"""
 
 
 def main(arguments: list[str]) -> None:
@@ -18,7 +18,7 @@ def main(arguments: list[str]) -> None:
     Raises:
         SystemExit: with a message, when a word or a name is not understood.
     """
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments or {"-h", "--help"} & set(arguments):
         print(USAGE)
         return
     # Into a file, lines may be as long as they are.

@@ -38,7 +38,11 @@ class NetworkOutput(NamedTuple):
 
 
 class Network(nn.Module, ABC):
-    """RGB in 0..255 to logits. Abstract: each DeepLab says how.
+    """RGB in 0..255 to logits. Abstract: each DeepLab says how, and so may a network of your own.
+
+    A subclass sets its layers and writes `forward`, which begins with `self.prepare(image)`;
+    `models.registry.register` makes it known. What it assigns to `backbone` was trained on
+    ImageNet; the rest is the head. Without a backbone all of it is head.
 
     At sizes H = size_step * k + 1 the corners of image and of every feature map coincide,
     and resizing with align_corners=True is exact; other sizes work and are off by less
@@ -53,7 +57,7 @@ class Network(nn.Module, ABC):
     Shapes: image (B, 3, H, W) -> logits (B, L, h, w), h = ceil(H / logit_stride).
     """
 
-    backbone: nn.Module  # what was trained on ImageNet; the rest is the head
+    backbone: nn.Module
 
     def __init__(
         self,
@@ -65,6 +69,7 @@ class Network(nn.Module, ABC):
     ) -> None:
         super().__init__()
         self.normalize = InputNormalization(normalization)
+        self.backbone = nn.Identity()
         self.output_stride = output_stride
         self.size_step = size_step or output_stride
         self.freeze_batch_norm = freeze_batch_norm
@@ -99,8 +104,13 @@ class Network(nn.Module, ABC):
         """Load the state dict of the ImageNet classifier that the backbone was cut from.
 
         Raises:
-            ValueError: it is another architecture's.
+            ValueError: it is another architecture's, or there is no backbone.
         """
+        if isinstance(self.backbone, nn.Identity):
+            raise ValueError(
+                f"{type(self).__name__} has no backbone to load: leave --model.backbone-weights "
+                "out, or give the whole network with --model.weights."
+            )
         load_backbone(self.backbone, state)
 
     def check_size(self, batch: int, height: int, width: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from typing import Any, Literal
 
@@ -29,7 +29,7 @@ NetworkConfig = (
     DeepLabV1Config | DeepLabV2Config | DeepLabV3Config | CascadeConfig | DeepLabV3PlusConfig
 )
 
-NETWORKS: dict[type, Callable[..., Network]] = {
+NETWORKS: dict[Any, Callable[[int, Any], Network]] = {
     DeepLabV1Config: DeepLabV1,
     DeepLabV2Config: DeepLabV2,
     DeepLabV3Config: DeepLabV3,
@@ -38,7 +38,24 @@ NETWORKS: dict[type, Callable[..., Network]] = {
 }
 BACKBONES = (VggConfig, ResNetConfig, XceptionConfig, TimmConfig)
 
-KINDS: dict[str, type] = {config.kind: config for config in (*NETWORKS, *BACKBONES)}  # type: ignore[attr-defined]
+KINDS: dict[str, Any] = {config.kind: config for config in (*NETWORKS, *BACKBONES)}
+
+
+def register(config: Any, build: Callable[[int, Any], Network]) -> None:
+    """Make a network of your own known to recipes, checkpoints and commands.
+
+    Args:
+        config: frozen dataclass of its numbers, with a name of its own as
+            `kind: Literal["mine"] = field(default="mine", init=False)`.
+        build: called with (num_classes, config); usually the subclass of `Network` itself.
+
+    Raises:
+        ValueError: another network or backbone has that name.
+    """
+    if KINDS.get(config.kind, config) is not config:
+        raise ValueError(f"kind {config.kind!r} is the name of {KINDS[config.kind].__name__}.")
+    NETWORKS[config] = build
+    KINDS[config.kind] = config
 
 
 def build_network(config: NetworkConfig, num_classes: int) -> Network:
@@ -50,20 +67,21 @@ def network_from_dict(values: Mapping[str, Any]) -> NetworkConfig:
     """Rebuild the config whose `dataclasses.asdict` is `values`.
 
     Raises:
-        KeyError: of a kind that is none of ours.
+        KeyError: of a kind that is not registered.
         TypeError: with other fields than this version's.
     """
-    arguments = {**values, "backbone": _from_dict(values["backbone"])}
-    return _from_dict(arguments)  # type: ignore[no-any-return]
-
-
-def _from_dict(values: Mapping[str, Any]) -> Any:
-    arguments = {key: value for key, value in values.items() if key != "kind"}
-    return KINDS[values["kind"]](**arguments)
+    arguments = {
+        key: network_from_dict(value) if isinstance(value, Mapping) else value
+        for key, value in values.items()
+        if key != "kind"
+    }
+    return KINDS[values["kind"]](**arguments)  # type: ignore[no-any-return]
 
 
 def without_pretrained(config: NetworkConfig) -> NetworkConfig:
     """Describe the same network without fetching weights: they come from elsewhere."""
+    if "backbone" not in {f.name for f in fields(config)}:
+        return config
     return replace(config, backbone=replace(config.backbone, pretrained=False))  # type: ignore[arg-type]
 
 
@@ -73,9 +91,9 @@ def at_output_stride(config: NetworkConfig, output_stride: int) -> NetworkConfig
     Raises:
         ValueError: it has one output stride, as DeepLab v1 and v2.
     """
-    if isinstance(config, DeepLabV1Config | DeepLabV2Config):
-        raise ValueError(f"output_stride: {config.kind} has one output stride, 8; leave it out.")
-    return replace(config, output_stride=output_stride)
+    if "output_stride" not in {f.name for f in fields(config)}:
+        raise ValueError(f"output_stride: {config.kind} has only one output stride; leave it out.")
+    return replace(config, output_stride=output_stride)  # type: ignore[arg-type]
 
 
 def with_backbone(config: NetworkConfig, backbone: DilatedConfig) -> NetworkConfig:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from inspect import getdoc
 from pathlib import Path
 from textwrap import fill
 from typing import Annotated, Any
@@ -46,7 +48,7 @@ the network, likewise:
                           that can be dilated, with the head of v3 or v3+
 
 recipes: {fill(", ".join(RECIPES), 88, subsequent_indent=" " * 9, break_on_hyphens=False)}
-`python -m train compare RECIPE --help` lists every option with its value."""
+`python -m train compare RECIPE --help` describes the recipe, `--help-all` every option."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,9 @@ def main(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
         return
-    with errors_as_messages(), terminable():
+    with errors_as_messages(), terminable(), warnings.catch_warnings():
+        # Of a network of your own, which tyro does not know and reads all the same.
+        warnings.filterwarnings("ignore", ".*does not match any type in Union", UserWarning)
         dispatch(arguments)
 
 
@@ -107,9 +111,16 @@ def dispatch(arguments: list[str]) -> None:
     if command in OTHERS:
         OTHERS[command](arguments[1:])
         return
+    if arguments[1:2] in (["-h"], ["--help"]):
+        print(USAGE)
+        return
     if len(arguments) < 2 or arguments[1].startswith("-"):
         raise ValueError(f"no recipe given: choose one of {', '.join(RECIPES)}.\n{USAGE}")
     name = chosen("recipe", arguments[1], RECIPES)
+    if {"-h", "--help"} & set(arguments):
+        print(recipe_help(name))
+        return
+    arguments = ["--help" if word == "--help-all" else word for word in arguments]
     options: Any = CompareOptions if command == "compare" else RunOptions
     recipe, rest = choose_kinds(RECIPES[name](), arguments[2:])
     parsed = tyro.cli(
@@ -125,6 +136,26 @@ def dispatch(arguments: list[str]) -> None:
         else:
             comparison = Comparison(name, parsed.recipe, parsed.out, resume=parsed.resume)
             comparison.run(parsed.arm, parsed.seed)
+
+
+def recipe_help(name: str) -> str:
+    """Describe a recipe on one screen: what it is for, and its options by group."""
+    recipe = RECIPES[name]()
+    lines = [f"{name}: {getdoc(RECIPES[name])}", "", "options, as the recipe has them:"]
+    shown: dict[type, str] = {}
+    for option in fields(recipe):
+        value, word = getattr(recipe, option.name), f"--{option.name.replace('_', '-')}"
+        if not is_dataclass(value):
+            lines.append(f"  {word} {value}")
+            continue
+        names = ", ".join(f.name.replace("_", "-") for f in fields(value) if f.init)
+        names = f"as of {shown[type(value)]}" if type(value) in shown else names
+        shown.setdefault(type(value), word)
+        text = f"{word}.OPTION VALUE: {names}"
+        lines.append(
+            fill(text, 96, initial_indent="  ", subsequent_indent=" " * 6, break_on_hyphens=False)
+        )
+    return "\n".join([*lines, "", "--help-all describes every one of them."])
 
 
 @contextmanager

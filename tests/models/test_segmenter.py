@@ -110,7 +110,7 @@ def test_the_last_stage_has_finer_features_and_the_same_weights() -> None:
     assert all(torch.equal(v, state[k]) for k, v in finer.network.state_dict().items())
     with torch.device("meta"):
         v1 = Segmenter(SegmenterConfig(3, SMALL_V1))
-    with pytest.raises(ValueError, match="v1 has one output stride"):
+    with pytest.raises(ValueError, match="v1 has only one output stride"):
         v1.finished(16, freeze=False)
 
 

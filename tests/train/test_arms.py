@@ -244,7 +244,7 @@ FROZEN, WEIGHTED = (
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"finish": FINER, "model": ModelConfig(network=V1)}, "has one output stride, 8"),
+        ({"finish": FINER, "model": ModelConfig(network=V1)}, "only one output stride"),
         ({"crf_last": FROZEN}, "has no part"),
         ({"fit": WEIGHTED}, "class_weights"),
     ],
