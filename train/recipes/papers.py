@@ -70,6 +70,42 @@ def after_start(batch_size: int, steps: int) -> FitConfig:
     )
 
 
+def from_paper(
+    paper: Builder,
+    augment: TransformConfig,
+    search: SearchConfig,
+    *,
+    batch_size: int,
+    min_size: int = 0,
+) -> Recipe:
+    """Build a comparison whose start is the training of a paper, from ImageNet.
+
+    Args:
+        paper: the network, and how its authors trained it.
+        augment: what a training image goes through.
+        search: of the post-hoc CRF.
+        batch_size: of the arms after the start.
+        min_size: see `ModelConfig`.
+    """
+    fit = after_start(batch_size=batch_size, steps=1000)
+    return Recipe(
+        data=voc12_trainaug(),
+        model=ModelConfig(network=pretrained_config(paper.config), min_size=min_size),
+        augment=augment,
+        start=published_training(paper.recipe),
+        fit=fit,
+        crf_fit=replace(fit, steps=300),
+        crf=crf_form(),
+        search=search,
+        workers=4,
+    )
+
+
+def mirrored_crops(paper: Builder) -> TransformConfig:
+    """Crop as the paper does, mirrored half the time, at no other scale."""
+    return TransformConfig(crop_size=paper.recipe.crop, scale=None, flip=True)
+
+
 def crf_form() -> CrfForm:
     """Return the CRF of the authors' code, normalised per pixel, with weights for every class."""
     return CrfForm(
@@ -99,18 +135,12 @@ def deeplab_v1_largefov() -> Recipe:
         prototxt and the reproduction take 30 (--start.batch-size 30).
     """
     paper = builder("deeplab_v1_largefov")
-    fit = after_start(batch_size=paper.recipe.batch, steps=1000)
-    return Recipe(
-        data=voc12_trainaug(),
-        model=ModelConfig(network=pretrained_config(paper.config)),
-        augment=TransformConfig(crop_size=paper.recipe.crop, scale=None, flip=True),
-        start=published_training(paper.recipe),
-        fit=fit,
-        crf_fit=replace(fit, steps=300),
-        crf=crf_form(),
+    return from_paper(
+        paper,
+        mirrored_crops(paper),
         # The paper's ranges are 5..10, 50..100 and 3..10; what reproductions use, 121/5/4, lies
         # outside, and is on the grid.
-        search=SearchConfig(
+        SearchConfig(
             num_images=100,
             theta_gamma=(3.0,),
             spatial_weight=(3.0,),
@@ -119,7 +149,7 @@ def deeplab_v1_largefov() -> Recipe:
             bilateral_weight=(4.0, 7.0, 10.0),
             rounds=2,
         ),
-        workers=4,
+        batch_size=paper.recipe.batch,
     )
 
 
@@ -167,18 +197,12 @@ def deeplab_v2_vgg16() -> Recipe:
         reproduction of LargeFOV gains 0.6 with scales: --augment.scale 0.5 1.5.
     """
     paper = builder("deeplab_v2_vgg16_aspp_l")
-    fit = after_start(batch_size=paper.recipe.batch, steps=1000)
-    return Recipe(
-        data=voc12_trainaug(),
-        model=ModelConfig(network=pretrained_config(paper.config)),
-        augment=TransformConfig(crop_size=paper.recipe.crop, scale=None, flip=True),
-        start=published_training(paper.recipe),
-        fit=fit,
-        crf_fit=replace(fit, steps=300),
-        crf=crf_form(),
+    return from_paper(
+        paper,
+        mirrored_crops(paper),
         # The paper's ranges are 3..6, 30..100 and 3..6; the spatial kernel and 65/3/4 are those
         # of one reproduction.
-        search=SearchConfig(
+        SearchConfig(
             num_images=100,
             theta_gamma=(2.0,),
             spatial_weight=(2.0,),
@@ -187,7 +211,7 @@ def deeplab_v2_vgg16() -> Recipe:
             bilateral_weight=(4.0, 6.0),
             rounds=2,
         ),
-        workers=4,
+        batch_size=paper.recipe.batch,
     )
 
 
@@ -245,21 +269,11 @@ def deeplab_v3_resnet101() -> Recipe:
     Source: the paper; the second stage here sees train_aug, so that val stays unseen.
     """
     first, second = builder("deeplab_v3_resnet101"), builder("deeplab_v3_resnet101_os8")
-    fit = after_start(batch_size=8, steps=1000)
-    return Recipe(
-        data=voc12_trainaug(),
-        # 513 is the crop: image pooling sees the same window in evaluation.
-        model=ModelConfig(network=pretrained_config(first.config), min_size=first.recipe.crop),
-        augment=TransformConfig(crop_size=first.recipe.crop, scale=(0.5, 2.0), flip=True),
-        start=published_training(first.recipe),
-        finish=FinishConfig(
-            published_training(second.recipe), output_stride=8, freeze_batch_norm=True
-        ),
-        fit=fit,
-        crf_fit=replace(fit, steps=300),
-        crf=crf_form(),
+    recipe = from_paper(
+        first,
+        TransformConfig(crop_size=first.recipe.crop, scale=(0.5, 2.0), flip=True),
         # Our choice: what was published for DeepLab v2 on ResNet-101.
-        search=SearchConfig(
+        SearchConfig(
             num_images=100,
             theta_gamma=(1.0,),
             spatial_weight=(3.0,),
@@ -268,8 +282,11 @@ def deeplab_v3_resnet101() -> Recipe:
             bilateral_weight=(4.0, 6.0),
             rounds=2,
         ),
-        workers=4,
+        batch_size=8,
+        min_size=first.recipe.crop,  # image pooling sees the same window in evaluation
     )
+    stage_2 = published_training(second.recipe)
+    return replace(recipe, finish=FinishConfig(stage_2, output_stride=8, freeze_batch_norm=True))
 
 
 # DeepLab v3+: the decoder behind ResNet-101 and behind the aligned Xception.
