@@ -14,7 +14,13 @@ from models.deeplab_v3 import (
     DeepLabV3Plus,
     DeepLabV3PlusConfig,
 )
-from models.network import Network, NetworkOutput, ScaleLogits
+from models.network import (
+    Network,
+    NetworkOutput,
+    ScaleLogits,
+    load_backbone_weights,
+    load_weights,
+)
 from models.registry import (
     BUILDERS,
     NetworkConfig,
@@ -30,7 +36,6 @@ from models.registry import (
 from models.resnet import ResNetConfig
 from models.segmenter import Segmenter, SegmenterConfig, SegmenterOutput
 from models.vgg import VggConfig
-from models.weights import load_backbone_weights, load_weights
 from models.xception import XceptionConfig
 
 __all__ = [

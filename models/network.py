@@ -5,12 +5,22 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from math import ceil
+from pathlib import Path
 from typing import NamedTuple
 
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from models.backbones import load_backbone
-from models.layers import InputNormalization, NormalizationName, batch_norms, freeze, keep_frozen
+from models.layers import (
+    InputNormalization,
+    NormalizationName,
+    batch_norms,
+    freeze,
+    keep_frozen,
+    load_state,
+)
 
 
 class ScaleLogits(NamedTuple):
@@ -145,3 +155,57 @@ class Network(nn.Module, ABC):
         if self.freeze_batch_norm:
             freeze(self)
             keep_frozen(self)
+
+
+# Weights from files that the user names: loaded strictly or not at all.
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Load a safetensors file into a network, every key and every shape.
+
+    Args:
+        network: whose state dict the file must match exactly.
+        path: of the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not a safetensors file, or of another architecture; says which keys.
+    """
+    state = read_weights(path)
+    try:
+        load_state(network, state, unused=())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def load_backbone_weights(network: Network, path: Path) -> None:
+    """Load a safetensors file of an ImageNet classifier into a network's backbone.
+
+    Args:
+        network: its backbone takes the weights as its own `pretrained=True` would.
+        path: of a file with the classifier's whole state dict, its keys torchvision's or timm's.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not a safetensors file, or of another architecture; says which keys.
+    """
+    state = read_weights(path)
+    try:
+        network.load_backbone(state)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a safetensors file."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no weights at {path}: expected a .safetensors file (--model.weights FILE)."
+        )
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is not a safetensors file: {error}. Of a checkpoint, `python -m eval export` "
+            "makes one."
+        ) from error
