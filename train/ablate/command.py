@@ -13,11 +13,11 @@ from typing import Annotated, Any
 
 import torch
 import tyro
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from eval import tables
 from runtime.provenance import chosen
 from runtime.run_folder import ArmName, write_json
 from train.ablate.ablation import ABLATIONS, Ablation, Changes
@@ -185,17 +185,7 @@ def plan(ablation: Ablation, variants: Sequence[Variant], out: Path) -> Table:
     common = ablation.common if len(ablation.variants) > 1 else {}
     if common:
         caption.append(f"in every label: {written(common)}")
-    table = Table(
-        title=Text(f"{ablation.name}: {ablation.question}"),
-        caption=Text("\n".join(caption)),
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-        show_edge=False,
-        collapse_padding=True,
-    )
-    for title in ("label", "changes", "digest", "runs", "finished", "failed"):
-        words = title in ("label", "changes")
-        table.add_column(title, justify="left" if words else "right", no_wrap=not words)
+    rows = []
     for variant in variants:
         jobs = jobs_of(ablation, [variant], out)
         finished = sum(job.result.is_file() for job in jobs)
@@ -205,9 +195,14 @@ def plan(ablation: Ablation, variants: Sequence[Variant], out: Path) -> Table:
             counts = [str(n) for n in (len(jobs), finished, failed)]
             if label != variant.labels[0]:
                 counts = [f"as {variant.labels[0]}", "", ""]
-            cells = [label, written(own) or "none", variant.digest, *counts]
-            table.add_row(*(Text(cell) for cell in cells))
-    return table
+            rows.append([label, written(own) or "none", variant.digest, *counts])
+    return tables.terminal(
+        f"{ablation.name}: {ablation.question}",
+        ("label", "changes", "digest", "runs", "finished", "failed"),
+        rows,
+        caption="\n".join(caption),
+        left=2,
+    )
 
 
 def written(changes: Changes) -> str:
