@@ -50,7 +50,7 @@ SMALLEST_AGREEMENT = 0.99  # of the labels, any path against plain PyTorch
 
 @dataclass(frozen=True)
 class SweepOptions(m.Options):
-    """What is timed.
+    """Say what is timed.
 
     Attributes:
         sweeps: over theta in inference, over what learns in training, over labels, and so on.

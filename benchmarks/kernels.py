@@ -119,7 +119,7 @@ class AbsentGpu:
 
 
 def compiled(launch: Any, arguments: tuple[Any, ...]) -> list[dict[str, Any]]:
-    """What the kernels of a launch need, in order; what the launchers return is not computed."""
+    """Return what the kernels of a launch need, in order; nothing is computed."""
     found: list[dict[str, Any]] = []
     run = JITFunction.run
 

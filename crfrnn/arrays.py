@@ -168,7 +168,7 @@ def _sum_advice(name: str, probabilities: Array) -> str:
 
 
 def sums_to_one(values: Array, *, axis: int) -> bool:
-    """Whether all sums along the axis are one, within the rounding of a float16 softmax."""
+    """Tell whether all sums along the axis are one, within the rounding of a float16 softmax."""
     sums = values.sum(axis, dtype=np.promote_types(values.dtype, np.float32))
     return bool(np.abs(sums - 1).max() <= SUM_TOLERANCE)
 

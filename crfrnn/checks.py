@@ -49,7 +49,7 @@ def check_finite(name: str, value: object) -> None:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether value is a number of Python or NumPy; True and False are none."""
+    """Tell whether value is a number of Python or NumPy; True and False are none."""
     return isinstance(value, NUMBERS) and not isinstance(value, bool)
 
 
@@ -155,7 +155,7 @@ def check_no_transform() -> None:
 
 
 def _are_swapped(unary: Tensor, image: Tensor, num_labels: int) -> bool:
-    """Whether only the second argument can be the unary, or only the first an image."""
+    """Tell whether only the second argument can be the unary, or only the first an image."""
     if unary.ndim < 3 or image.ndim < 3 or image.shape[1] != num_labels:
         return False
     like_an_image = unary.shape[1] in (1, 3, 4)
@@ -290,7 +290,7 @@ def check_dense(name: str, tensor: Tensor) -> None:
 
 
 def all_finite(tensor: Tensor) -> bool:
-    """Whether no element is infinite or NaN, in one pass and without a copy."""
+    """Tell whether no element is infinite or NaN, in one pass and without a copy."""
     extremes = torch.stack(tensor.detach().aminmax())
     return bool(torch.isfinite(extremes).all())
 

@@ -126,7 +126,7 @@ class KernelGradArgument(ctypes.Structure):
 
 
 def library_path() -> Path | None:
-    """Where the library was built: beside the package, whatever the platform calls it."""
+    """Say where the library was built: beside the package, whatever the platform calls it."""
     folder = Path(__file__).resolve().parent
     paths = [folder / f"_native{suffix}" for suffix in EXTENSION_SUFFIXES]
     return next((path for path in paths if path.is_file()), None)
@@ -320,7 +320,7 @@ def build_lattice(features: Tensor, accuracy: LatticeAccuracy) -> tuple[Lattice,
 
 
 def takes(lattice: Lattice) -> bool:
-    """Whether the library reads these tables: at most 2^31 entries, and no list cut."""
+    """Tell whether the library reads these tables: at most 2^31 entries, and no list cut."""
     return lattice.slice_vertices.dtype == torch.int32 and not lattice.splat_segments.numel()
 
 
@@ -405,7 +405,7 @@ def taps_argument(
 
 
 def serves_kernels(kernels: Sequence[Kernel], *rows: Tensor) -> bool:
-    """Whether the library takes the tables of all kernels, and these rows."""
+    """Tell whether the library takes the tables of all kernels, and these rows."""
     tables = all(kernel.lattice is None or takes(kernel.lattice) for kernel in kernels)
     return tables and rows[0].numel() > 0 and serving(*rows) is not None
 
@@ -436,7 +436,7 @@ def kernel_arguments(kernels: Sequence[Kernel]) -> tuple[Any, list[object]]:
 
 
 class Received:
-    """What a kernel that learns receives: C adds to it through `argument`.
+    """Hold what a kernel that learns receives: C adds to it through `argument`.
 
     Attributes:
         factor_grads: (2, B, N, 1), to after and to before; None where they are not wanted.
@@ -473,7 +473,7 @@ class Received:
             self._keep.append(changes)
 
     def source_grad(self) -> Tensor:
-        """What features, (B, N, d), or theta, (ndim,), have received."""
+        """Return what features, (B, N, d), or theta, (ndim,), have received."""
         if self.kernel.lattice is not None:
             return self._own.permute(1, 2, 0).contiguous()
         # The pixels of each image first: the bits do not depend on the number of threads.

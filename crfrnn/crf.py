@@ -410,7 +410,7 @@ class CrfRnn(nn.Module):
         ]
 
     def extra_repr(self) -> str:
-        """What the parts below do not say, in the words of `CrfRnn(...)`."""
+        """Return what the parts below do not say, in the words of `CrfRnn(...)`."""
         values: dict[str, object] = {
             "num_iterations": self.num_iterations,
             "num_iterations_eval": self.num_iterations_eval,

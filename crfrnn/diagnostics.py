@@ -1,4 +1,4 @@
-"""What an inference achieves: energies, divergence, stationarity, iteration by iteration.
+"""Measure what an inference achieves: energies, divergence, stationarity, iteration by iteration.
 
 The relaxed energy of marginals q, with P_m = mu W_m the penalties:
 

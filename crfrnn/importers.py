@@ -93,7 +93,7 @@ def _assign(crf: CrfRnn, matrices: Mapping[str, Tensor]) -> None:
 
 
 def _only_prefix(state: Mapping[str, Any]) -> str:
-    """What precedes the three names in `state`; raise where that is not one thing."""
+    """Return what precedes the three names in `state`; raise where that is not one thing."""
     prefixes = {
         key.removesuffix(name) for key in state for name in KEYS if f".{key}".endswith(f".{name}")
     }

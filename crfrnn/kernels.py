@@ -434,5 +434,5 @@ class PairwisePotentials(nn.Module):
         return [name for name in others if self.kernel(name).has_guide]
 
     def extra_repr(self) -> str:
-        """What the parts below do not say."""
+        """Return what the parts below do not say."""
         return f"normalization={self.normalization!r}, self_term={self.self_term}"

@@ -51,7 +51,7 @@ class LatticeAccuracy:
 
     @property
     def sum(self) -> float:
-        """What a blur multiplies a constant by."""
+        """Return what a blur multiplies a constant by."""
         return self.taps[0] + 2 * math.fsum(self.taps[1:])
 
     @property
@@ -67,7 +67,7 @@ class LatticeAccuracy:
         return math.sqrt(variance + 1 / 6)
 
     def gain(self, dim: int) -> float:
-        """What K is multiplied by so that its unit is that of the Gaussian, in R^dim."""
+        """Return what K is multiplied by so that its unit is that of the Gaussian, in R^dim."""
         if self.unit == "peak":
             # As the directions sum to zero, k steps along every one of them lead back.
             peak, *sides = (math.pow(tap, dim + 1) for tap in self.taps)
@@ -274,7 +274,7 @@ def pack_keys(
 
 
 def neighbour_steps(strides: list[int]) -> list[int]:
-    """What one step along each of the d + 1 directions adds to a key."""
+    """Return what one step along each of the d + 1 directions adds to a key."""
     return [*strides, -sum(strides)]
 
 

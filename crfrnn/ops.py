@@ -108,7 +108,7 @@ def run(name: str, implementation: str, like: Tensor, *arguments: Any, **options
 
 
 def device_of(tensor: Tensor) -> AbstractContextManager[None]:
-    """Where the kernels of Triton run, which take the current device, not that of their tensors."""
+    """Run Triton's kernels on the device of their tensors; by themselves they take the current."""
     if not tensor.is_cuda:
         return nullcontext()
     guard: AbstractContextManager[None] = torch.cuda.device_of(tensor)  # type: ignore[no-untyped-call]
@@ -116,7 +116,7 @@ def device_of(tensor: Tensor) -> AbstractContextManager[None]:
 
 
 def serves_updates(implementation: str, unary: Tensor) -> bool:
-    """Whether `mean_field_updates` takes such rows: Triton's kernels hold so many labels."""
+    """Tell whether `mean_field_updates` takes such rows: Triton's kernels hold so many labels."""
     path = path_of(implementation, unary)
     return path in (cpu, plain) or bool(path.serves_updates(unary))
 
@@ -694,7 +694,7 @@ def unpacked(
 
 
 def source_indices(kernels: Sequence[Kernel]) -> list[int]:
-    """Where in the tensors of `flat` the source of each kernel is."""
+    """Say where in the tensors of `flat` the source of each kernel is."""
     indices, first = [], 0
     for kernel in kernels:
         indices.append(first + FACTORS)
@@ -904,7 +904,7 @@ def _composed_updates_grad(
     to_penalties: bool,
     learn: Sequence[bool],
 ) -> Grads:
-    """What `cpu.mean_field_updates_grad` returns, for a start of its own.
+    """Return what `cpu.mean_field_updates_grad` returns, for a start of its own.
 
     The gradient to the unary is never left out.
 

@@ -79,7 +79,7 @@ def aligned(x: Tensor) -> Tensor:
 
 
 def is_aligned(x: Tensor) -> bool:
-    """Whether the memory of x begins at a multiple of ALIGNMENT, as a new tensor's does."""
+    """Tell whether the memory of x begins at a multiple of ALIGNMENT, as a new tensor's does."""
     return x.data_ptr() % ALIGNMENT == 0
 
 
@@ -99,7 +99,7 @@ def softmax(logits: Tensor) -> Tensor:
 
 
 def softmax_grad(q: Tensor, grad: Tensor) -> Tensor:
-    """What logits receive from the gradient of q = softmax(logits) over the last axis.
+    """Return what logits receive from the gradient of q = softmax(logits) over the last axis.
 
     The backward of torch's own softmax is another for one thread than for several.
     """

@@ -468,7 +468,7 @@ def _is_batch(maps: object) -> bool:
 def _as_lists(
     maps: Many, image: Many, where: Many | None
 ) -> tuple[bool, list[Maps], list[Maps], list[Maps | None]]:
-    """Whether a list came, and the maps, images and free pixels of each image."""
+    """Tell whether a list came, and the maps, images and free pixels of each image."""
     is_list = isinstance(maps, (list, tuple))
     if not is_list and not _is_batch(maps):
         return False, [maps], [image], [where]  # type: ignore[list-item]

@@ -29,7 +29,7 @@ PUBLISHED = {"train": 367, "val": 101, "test": 233}
 
 @dataclass(frozen=True)
 class CamVidConfig(ListedConfig):
-    """Where CamVid lies and how it is split.
+    """Say where CamVid lies and how it is split.
 
     By default train, tune and report are the published train, val and test. The masks are grey, of
     class ids.

@@ -46,7 +46,7 @@ PUBLISHED = {"train": 2975, "val": 500}
 
 @dataclass(frozen=True)
 class CityscapesConfig(RootedConfig):
-    """Where Cityscapes lies and how it is split.
+    """Say where Cityscapes lies and how it is split.
 
     By default train is the published train and both tune and report are the published val: the
     labels of its test split are not published. Whoever chooses on tune and scores on report should

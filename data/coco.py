@@ -26,7 +26,7 @@ PUBLISHED = {"train2017": 118287, "val2017": 5000}
 
 @dataclass(frozen=True)
 class CocoConfig(RootedConfig):
-    """Where COCO lies and how it is split.
+    """Say where COCO lies and how it is split.
 
     By default train is train2017 (118,287 images) and both tune and report are val2017 (5,000).
     The grey masks are reduced to the 21 ids of VOC as they are read.

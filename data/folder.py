@@ -30,7 +30,7 @@ _EXAMPLE = '{"names": ["ground", "tree"], "void": 255}'
 
 @dataclass(frozen=True)
 class FolderConfig(RootedConfig):
-    """Where the data lies and, without lists, how it is split.
+    """Say where the data lies and, without lists, how it is split.
 
     The folder holds
 

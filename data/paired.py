@@ -157,7 +157,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class RootedConfig(ABC):
-    """Where a data set lies and how it is split.
+    """Say where a data set lies and how it is split.
 
     Attributes:
         root: the folder of the data set.

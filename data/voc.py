@@ -44,7 +44,7 @@ PUBLISHED = {
 
 @dataclass(frozen=True)
 class VocConfig(ListedConfig):
-    """Where a data set in the VOC layout lies and how it is split.
+    """Say where a data set in the VOC layout lies and how it is split.
 
     The images are JPEGs and the masks palette PNGs: the index is the class id, 255 is void. The
     defaults are the lists of a copy that holds the animal subset alone; beside all of VOC they

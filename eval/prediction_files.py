@@ -117,7 +117,7 @@ PLACES: dict[Kind, tuple[Path, str]] = {
 
 @dataclass(frozen=True)
 class PredictionFiles:
-    """Where and how predictions are written; files of the same names are replaced.
+    """Say where and how predictions are written; files of the same names are replaced.
 
     Attributes:
         out: the folder.

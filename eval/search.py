@@ -154,7 +154,7 @@ def by_widths(settings: Sequence[Setting]) -> list[list[Setting]]:
 
 
 class Refined(NamedTuple):
-    """What a setting makes of an image.
+    """Hold what a setting makes of an image.
 
     Attributes:
         setting: the CRF and the bias.
@@ -283,7 +283,7 @@ class PreparedImage:
 
 
 class _Start(NamedTuple):
-    """What goes into the CRF, and what does not.
+    """Hold what goes into the CRF, and what does not.
 
     Attributes:
         small: (1, k, h, w) logits of the labels that are kept, on the grid of the CRF.

@@ -28,7 +28,7 @@ def preset_setting(name: str) -> CrfConfig:
 
 
 def setting_of(segmenter: Segmenter) -> CrfConfig:
-    """Where to begin: the CRF of a checkpoint, or DeepLab v2's without one.
+    """Choose where to begin: the CRF of a checkpoint, or DeepLab v2's without one.
 
     Of weights that are matrices it has the mean of the diagonal, in place of what the
     compatibility has learnt it has Potts.
@@ -47,7 +47,7 @@ def setting_of(segmenter: Segmenter) -> CrfConfig:
 
 
 def is_scalar(config: CrfConfig | None) -> bool:
-    """Whether `setting_of` leaves nothing out."""
+    """Tell whether `setting_of` leaves nothing out."""
     return config is None or (config.kernel_weights, config.compatibility) == ("scalar", "potts")
 
 
@@ -124,7 +124,7 @@ def train_line(setting: CrfConfig, bias: float = 0.0, direction: Direction = "pr
 
 
 def _said(setting: CrfConfig) -> list[str]:
-    """What a line has to say: the rest is the default of every line."""
+    """Return what a line has to say: the rest is the default of every line."""
     return [n for n in LINE_OPTIONS if n in ALWAYS or getattr(setting, n) != getattr(POST_HOC, n)]
 
 

@@ -155,7 +155,7 @@ def config_at(config: Mapping[str, Any], root: Path | None) -> DataConfig:
 
 @dataclass(frozen=True)
 class Found:
-    """What a search found: the best CRF and bias, every setting it tried, and how long it took."""
+    """Hold what a search found: the best CRF and bias, every setting tried, and the time."""
 
     best: CrfConfig
     rows: list[dict[str, Any]]
@@ -238,7 +238,7 @@ class RunFolder:
         return self.arm(arm, seed) / "checkpoint.pt"
 
     def counts(self, arm: ArmName, seed: int, split: str) -> Path:
-        """What was counted on the images of a split, see `eval.metrics.SplitCounts`."""
+        """Return what was counted on the images of a split, see `eval.metrics.SplitCounts`."""
         return self.arm(arm, seed) / f"counts-{split}.npz"
 
     def predictions(self, arm: ArmName, seed: int) -> Path:

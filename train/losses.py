@@ -264,7 +264,7 @@ def mean_where(values: Tensor, chosen: Tensor) -> Tensor:
 
 
 class Target(NamedTuple):
-    """What a map of logits is compared with.
+    """Hold what a map of logits is compared with.
 
     Attributes:
         labels: (B, H, W) ids, 255 = void.

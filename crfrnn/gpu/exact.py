@@ -67,12 +67,12 @@ def exact_features_grad(
 
 
 def serves(features: Tensor, v: Tensor) -> bool:
-    """Whether the kernels take features and rows of these sizes and dtypes."""
+    """Tell whether the kernels take features and rows of these sizes and dtypes."""
     supported = features.is_floating_point() and v.is_floating_point()
     sized = 1 <= features.shape[2] <= MAX_DIM and features.numel() > 0 and v.numel() > 0
     return supported and sized and triton_kernels.available()
 
 
 def sum_dtype(*rows: Tensor) -> torch.dtype:
-    """What rows are summed in: float32, or float64 where one is."""
+    """Return what rows are summed in: float32, or float64 where one is."""
     return torch.float64 if any(x.dtype == torch.float64 for x in rows) else torch.float32

@@ -31,7 +31,7 @@ SEGMENT = 128
 
 
 def serves(rows: Tensor) -> bool:
-    """Whether the kernels sum rows of that dtype."""
+    """Tell whether the kernels sum rows of that dtype."""
     return rows.is_floating_point() and triton_kernels.available()
 
 

@@ -19,7 +19,7 @@ from crfrnn.ops import Kernel, kernel_grads
 
 
 def serves_updates(unary: Tensor) -> bool:
-    """Whether the kernels take these rows."""
+    """Tell whether the kernels take these rows."""
     fits = 0 < unary.shape[-1] <= triton_kernels.MAX_LABELS and unary.numel() > 0
     return fits and unary.dtype == torch.float32 and triton_kernels.available()
 

@@ -15,5 +15,5 @@ MAX_LABELS = 64  # of `rows.py`: more spill registers
 
 
 def available() -> bool:
-    """Whether Triton can be imported, as it can beside PyTorch's builds for GPUs."""
+    """Tell whether Triton can be imported, as it can beside PyTorch's builds for GPUs."""
     return FOUND

@@ -217,7 +217,7 @@ def packed_keys(
 def sorted_tables(
     keys: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Who is whose: the tables of `Lattice` between pixels and vertices, by one stable sort.
+    """Build the tables of `Lattice` between pixels and vertices, by one stable sort.
 
     Args:
         keys: (P, d + 1).

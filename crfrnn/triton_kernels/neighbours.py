@@ -1,4 +1,4 @@
-"""Who neighbours whom among the vertices of a lattice: the rows that a blur gathers from."""
+"""Find who neighbours whom among the vertices of a lattice: the rows that a blur gathers from."""
 
 from __future__ import annotations
 

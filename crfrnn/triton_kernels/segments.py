@@ -170,7 +170,7 @@ def corner_products_kernel(
 
 
 def sum_type(rows: Tensor) -> tl.dtype:
-    """What rows of that dtype are summed in."""
+    """Return what rows of that dtype are summed in."""
     return tl.float64 if rows.dtype == torch.float64 else tl.float32
 
 

@@ -67,7 +67,7 @@ def _band_times_rows(
 
 @triton.jit
 def _place(size, inner, num_columns, BLOCK_X: tl.constexpr, BLOCK_C: tl.constexpr):
-    """Where a program works; programs on the same columns follow each other.
+    """Place a program; programs on the same columns follow each other.
 
     Returns the first row, the rows (BLOCK_X, 1), and of the columns (1, BLOCK_C) where each begins
     and whether there is one.

@@ -27,7 +27,7 @@ def to_tf32(x):
 
 @triton.jit
 def within_reach(boxes, tile, own, num_tiles, reach_squared, DIM: tl.constexpr):
-    """Whether the box of each tile, (CHUNK,), comes within reach of the box around tiles `own`."""
+    """Tell whether each tile's box, (CHUNK,), comes within reach of the box of tiles `own`."""
     there = tile < num_tiles
     gap_squared = tl.zeros(tile.shape, dtype=boxes.dtype.element_ty)
     for k in tl.static_range(DIM):

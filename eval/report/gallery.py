@@ -92,7 +92,7 @@ class Gallery:
 
     @property
     def data(self) -> dict[str, Any]:
-        """What gallery.js needs of every card, by name."""
+        """Return what gallery.js needs of every card, by name."""
         return {
             card.item.name: {
                 "miou": card.item.miou,

@@ -60,7 +60,7 @@ class ReportOptions:
 
 @dataclass(frozen=True)
 class Report:
-    """What was written.
+    """Hold what was written.
 
     Attributes:
         page: the HTML file.

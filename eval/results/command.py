@@ -77,7 +77,7 @@ class GalleryOptions:
 
 @dataclass(frozen=True)
 class PlacesOptions:
-    """Where everything lies.
+    """Say where everything lies.
 
     Attributes:
         places: relative to here.

@@ -126,7 +126,7 @@ class Job:
 
     @property
     def folder(self) -> Path:
-        """Where the run writes."""
+        """Say where the run writes."""
         return self.out / self.variant.digest / "arms" / f"{self.arm}-seed{self.seed}"
 
     @property
