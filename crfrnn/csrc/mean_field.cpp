@@ -16,8 +16,8 @@ constexpr int64_t BAND = 8192;         // pixels of a band
 
 // A Gaussian on a grid of s pixels is that of two narrower ones, down and up, off by the share
 // exp(-(pi sigma / s)^2 / 2) at the frequency where it is worst, by its square where q is smooth:
-constexpr double SIGMAS_OF_STEP = 1.45;  // 3e-5
-constexpr double LEFT_OUT = 1e-5;        // share of a Gaussian beyond its taps
+constexpr double SIGMAS_OF_STEP = 1.8;  // 1e-7
+constexpr double LEFT_OUT = 1e-7;       // share of a Gaussian beyond its taps
 
 // The standard deviation of taps exp(-r^2 / (2 sigma^2)), or 0 where they are something else.
 double gaussian_width(const Taps& taps) {

@@ -92,7 +92,7 @@ def test_updates_are_the_plain_ones_in_a_row(
     assert_gradients_agree(updated, plain, values, gradients)
 
 
-@pytest.mark.parametrize("width", [1.0, 2.5, 3.0, 5.0, 12.0])
+@pytest.mark.parametrize("width", [1.0, 2.5, 3.0, 4.0, 12.0])
 def test_spatial_message_of_an_update_is_exact_to_what_a_coarse_grid_costs(width: float) -> None:
     """White noise, on which it costs most; the bounds are in csrc/mean_field.cpp."""
     shape = (40, 70)
@@ -104,7 +104,9 @@ def test_spatial_message_of_an_update_is_exact_to_what_a_coarse_grid_costs(width
     messages = fused_updates(logits, nothing, [kernel], [-torch.eye(9)])
     assert messages is not None
     sums = kernel(torch.ones(1, 2800, 1))
-    assert ((messages - kernel(q)).abs() / sums).max() < 2e-5
+    # 1e-7 of the grid, 1e-7 of the taps, and rounding: ten updates of a sure CRF make of an error
+    # of 2e-5 one of 4e-4 in q.
+    assert ((messages - kernel(q)).abs() / sums).max() < 1e-6
 
 
 @pytest.mark.parametrize("iterations", [1, 3])
