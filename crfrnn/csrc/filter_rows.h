@@ -1,4 +1,4 @@
-// The rows of the filters: the twins of filtering/lattice.py and filtering/separable.py.
+// The rows of the filters: the twins of lattice.py and plain.py.
 
 namespace {
 

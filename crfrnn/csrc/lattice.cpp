@@ -1,4 +1,4 @@
-// Building a lattice: the twin of `build_lattice` in filtering/lattice.py.
+// Building a lattice: the twin of `build_lattice` in lattice.py.
 //
 // Vertices are numbered in the order in which the pixels first touch them, which keeps what is
 // near in the image near in memory. Each chunk of pixels finds its own vertices first; merging

@@ -1,4 +1,4 @@
-// Building a permutohedral lattice: the twin of `build_lattice` in filtering/lattice.py.
+// Building a permutohedral lattice: the twin of `build_lattice` in lattice.py.
 #pragma once
 
 #include <cstdint>
@@ -102,7 +102,7 @@ class LatticeBuild {
 
     int64_t vertices() const { return static_cast<int64_t>(table_.keys().size()); }
 
-    // Fill the tables of `Lattice` in filtering/lattice.py; `weights` are the barycentric ones.
+    // Fill the tables of `Lattice` in lattice.py; `weights` are the barycentric ones.
     void finish(const float* weights, int32_t* splat_pixels, float* splat_weights,
                 int32_t* splat_offsets, int32_t* stencils, int reach, Team& team);
 

@@ -8,7 +8,7 @@
 
 namespace crfrnn {
 
-// The sparse matrices of filtering/lattice.py, as pointers.
+// The sparse matrices of lattice.py, as pointers.
 struct Lattice {
     int64_t pixels;    // BN
     int64_t vertices;  // M

@@ -1,4 +1,4 @@
-// `elevate` and `enclosing_simplex` of filtering/simplex.py, for 8 pixels at a time.
+// `elevate` and `enclosing_simplex` of lattice.py, for 8 pixels at a time.
 //
 // Included once for each instruction set, none of them with fused multiply-add: every line rounds
 // as the same line of PyTorch does, so a pixel lies in the same simplex with the same weights.
