@@ -18,7 +18,7 @@ LINE_OPTIONS = (
     *ALWAYS,
     *(f.name for f in crf_options() if f.name not in ALWAYS and "post_hoc" not in f.metadata),
 )
-"""What such a CRF depends on, in the order of the lines; the rest is for training."""
+"""List what such a CRF depends on, in the order of the lines; the rest is for training."""
 
 
 def preset_setting(name: str) -> CrfConfig:
