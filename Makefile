@@ -35,6 +35,7 @@ help:
 
 demo: $(STAMP)
 	@$(BIN)/python -m $(DEMO)
+	@$(BIN)/python -m eval export runs/demo --out runs/demo/pretrained
 
 test: lint types
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --durations=10

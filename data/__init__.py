@@ -15,6 +15,8 @@ from data.dataset import (
     Split,
     choose,
     label_pixels,
+    labels_from_dict,
+    labels_to_dict,
 )
 from data.folder import FolderConfig
 from data.kinds import DataConfig, build, config_from_dict, config_to_dict
@@ -53,4 +55,6 @@ __all__ = [
     "config_from_dict",
     "config_to_dict",
     "label_pixels",
+    "labels_from_dict",
+    "labels_to_dict",
 ]

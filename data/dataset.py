@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Literal, get_args
@@ -100,6 +100,20 @@ def label_set_of(
     palette = voc_palette()
     palette[: len(colours)] = np.reshape(np.array(colours, dtype=np.uint8), (-1, 3))
     return LabelSet(tuple(classes), tuple(ids), palette)
+
+
+def labels_to_dict(labels: LabelSet) -> dict[str, Any]:
+    """Write a label set as plain values, as a classes.json holds them."""
+    return {
+        "names": list(labels.classes),
+        "scored": [labels.classes[label] for label in labels.scored],
+        "colours": labels.palette[: len(labels.classes)].tolist(),
+    }
+
+
+def labels_from_dict(values: Mapping[str, Any]) -> LabelSet:
+    """Make the label set that `labels_to_dict` wrote."""
+    return label_set_of(values["names"], values["scored"], values["colours"])
 
 
 def outline(ids: Ids) -> NDArray[np.bool_]:

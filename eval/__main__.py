@@ -11,6 +11,7 @@ USAGE = """usage: python -m eval run CHECKPOINT [--split SPLIT] [--data.root DIR
                           [--scales S ...] [--flip] [--fusion RULE] [--window SIDE]
        python -m eval predict CHECKPOINT IMAGES... --out DIR [--scales S ...] [--flip] [--no-crf]
        python -m eval explore CHECKPOINT-OR-PROBABILITIES IMAGES... [--split SPLIT] [--port N]
+       python -m eval export RUN --out DIR [--arms ARM ...] [--seed N]
        python -m eval export CHECKPOINT --out FILE.safetensors
        python -m eval tune CHECKPOINT [--objective OBJECTIVE] [--out DIR]
        python -m eval report RUNS [--out page.html] [--data.root DIR] [--gallery N]
@@ -44,8 +45,8 @@ def explore(arguments: list[str]) -> None:
 
 
 def export(arguments: list[str]) -> None:
-    """Write a network's weights."""
-    from eval.score import export_command
+    """Write finished models, or a network's weights, for others."""
+    from eval.export import export_command
 
     export_command(arguments)
 

@@ -11,7 +11,7 @@ import torch
 import tyro
 from torch import Tensor
 
-from data import voc
+from data import labels_from_dict, voc
 from data.dataset import CorruptSample, LabelSet, Picture
 from data.reading import IMAGE_ENDINGS, file_names, read_image
 from eval.inference import InferenceConfig, batches_by_size, check_possible, infer_each
@@ -182,6 +182,8 @@ def labels_of(checkpoint: Checkpoint, root: Path | None) -> LabelSet:
         ValueError: a root for a data set that is made, not read.
         FileNotFoundError: classes.json of a data set of the kind `folder` is not there.
     """
+    if root is None and "labels" in checkpoint:
+        return labels_from_dict(checkpoint["labels"])
     config = config_at(checkpoint["data"], root)
     try:
         return config.label_set()

@@ -46,7 +46,7 @@ from eval.setting_lines import code, predict_line, train_line
 from eval.tables import ABSENT, duration
 from models import CrfConfig, CrfForm
 from models.crf import post_hoc_config
-from runtime.checkpoint import Checkpoint, load_segmenter, read_checkpoint
+from runtime.checkpoint import Checkpoint, load_segmenter, read_checkpoint, weights_file
 from runtime.distributed import DeviceName, device_named
 from runtime.progress import progress_bar
 from runtime.provenance import differences, provenance
@@ -436,7 +436,7 @@ def tune(options: TuneOptions, console: Console | None = None) -> dict[str, Any]
     dataset = split_of(checkpoint["data"], options.split, options.data_root)
     indices = evenly_spaced(options.num_images, len(dataset))
     names = [dataset.names[index] for index in indices]
-    network = hashlib.sha256(options.checkpoint.read_bytes()).hexdigest()[:32]
+    network = hashlib.sha256(weights_file(options.checkpoint).read_bytes()).hexdigest()[:32]
     published = options.published()
     grid = options.grid.config(published)
     direction: tuple[float, ...] | None = None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from crfrnn.kernels import rounded
@@ -15,13 +18,14 @@ from models.crf import CrfConfig, build_crf
 from models.layers import (
     freeze,
     keep_frozen,
+    load_state,
     pad_to_stride,
     padded_size,
     shrink,
     shrink_image,
     stretch,
 )
-from models.network import ScaleLogits
+from models.network import ScaleLogits, read_weights
 from models.registry import (
     NetworkConfig,
     at_output_stride,
@@ -99,12 +103,17 @@ class Segmenter(nn.Module):
     Args:
         config: of the network and the CRF.
 
+    Attributes:
+        about: what else is known of the model, plain values: the labels and the data of one that
+            `python -m eval export` wrote. `save_pretrained` stores it.
+
     Shapes: image (B, 3, H, W), RGB in 0..255 of any size -> logits (B, L, H, W).
     """
 
     def __init__(self, config: SegmenterConfig) -> None:
         super().__init__()
         self.config = config
+        self.about: dict[str, Any] = {}
         # Channels last: on a CPU, depthwise convolutions are several times faster that way.
         network = build_network(config.network, config.num_classes)
         self.network = network.to(memory_format=torch.channels_last)
@@ -112,6 +121,59 @@ class Segmenter(nn.Module):
         self.resolution = 1 if config.crf is None else config.crf.resolution
         if config.freeze_batch_norm:
             freeze(self)
+
+    @classmethod
+    def from_state(cls, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Segmenter:
+        """Rebuild a model in eval mode, from `asdict` of its config and its `state_dict`.
+
+        Raises:
+            ValueError: they do not fit each other, or the config is of another version.
+        """
+        try:
+            built = SegmenterConfig.from_dict(dict(config))
+        except (TypeError, KeyError) as error:
+            raise ValueError(
+                f"the config is of another version ({error}): train the model again, or use the "
+                "commit that wrote it."
+            ) from error
+        # The state brings every weight: nothing is to be fetched.
+        segmenter = cls(replace(built, network=without_pretrained(built.network)))
+        try:
+            load_state(segmenter, state, unused=())
+        except ValueError as error:
+            raise ValueError(
+                f"the weights do not fit the model that the config describes: {error}"
+            ) from error
+        return segmenter.eval()
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write config.json and model.safetensors, in the layout of the Hugging Face hub.
+
+        Args:
+            folder: made if it does not exist; files of these names are replaced.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {name: value.contiguous() for name, value in self.state_dict().items()}
+        save_file(state, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+        text = json.dumps({**self.about, "segmenter": asdict(self.config)}, indent=2)
+        (folder / CONFIG_FILE).write_text(f"{text}\n", encoding="utf-8")
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str) -> Segmenter:
+        """Rebuild what `save_pretrained` wrote, in eval mode, from this folder alone.
+
+        Raises:
+            FileNotFoundError: the folder lacks one of the two files.
+            ValueError: they are of something else, or do not fit each other.
+        """
+        config, state = read_pretrained(folder)
+        try:
+            segmenter = cls.from_state(config.pop("segmenter"), state)
+        except ValueError as error:
+            raise ValueError(f"{folder}: {error}") from error
+        segmenter.about = config
+        return segmenter
 
     @property
     def device(self) -> torch.device:
@@ -221,6 +283,7 @@ class Segmenter(nn.Module):
         network = without_pretrained(config.network)  # the weights are copied below
         other = Segmenter(replace(config, network=network))
         other.network.load_state_dict(self.network.state_dict())
+        other.about = self.about
         return other.to(self.device).train(self.training)
 
     @torch.no_grad()
@@ -265,3 +328,43 @@ class Segmenter(nn.Module):
         if self.config.freeze_batch_norm:
             keep_frozen(self)
         return self
+
+
+# A folder for others to load: what `Segmenter.save_pretrained` writes.
+
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+
+
+def read_pretrained(folder: Path | str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read config.json and the weights of a folder.
+
+    Raises:
+        FileNotFoundError: the folder lacks one of the two files.
+        ValueError: they are of something else.
+    """
+    folder = Path(folder)
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"no {name} in {folder}: expected a folder with {CONFIG_FILE} and {WEIGHTS_FILE}, "
+                "as Segmenter.save_pretrained writes it."
+            )
+    path = folder / CONFIG_FILE
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}.") from error
+    if not isinstance(config, dict) or not isinstance(config.get("segmenter"), dict):
+        raise ValueError(
+            f'{path} describes no Segmenter: expected the entry "segmenter", as '
+            "Segmenter.save_pretrained writes it."
+        )
+    config["segmenter"] = _with_tuples(config["segmenter"])
+    return config, read_weights(folder / WEIGHTS_FILE)
+
+
+def _with_tuples(value: Any) -> Any:
+    """Make tuples of the lists that JSON made of them."""
+    if isinstance(value, dict):
+        return {name: _with_tuples(item) for name, item in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value

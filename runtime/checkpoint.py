@@ -6,7 +6,7 @@ weights_only=True and runs no code.
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, TypedDict
@@ -14,13 +14,15 @@ from zipfile import is_zipfile
 
 import torch
 
-from models import Segmenter, SegmenterConfig, without_pretrained
+from data import LabelSet, labels_to_dict
+from models import Segmenter
+from models.segmenter import WEIGHTS_FILE, read_pretrained
 from runtime.files import whole_file
 
 FORMAT = 2
 
 
-class Checkpoint(TypedDict):
+class Contents(TypedDict):
     """The contents of a file.
 
     Attributes:
@@ -40,6 +42,16 @@ class Checkpoint(TypedDict):
     seed: int
     step: int
     training: dict[str, Any]
+
+
+class Checkpoint(Contents, total=False):
+    """The contents of a file, or of a folder that `export_pretrained` wrote.
+
+    Attributes:
+        labels: `data.labels_to_dict`, of a folder.
+    """
+
+    labels: dict[str, Any]
 
 
 def save_checkpoint(
@@ -79,12 +91,15 @@ def save_checkpoint(
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read the contents of a file.
+    """Read the contents of a file, or of a folder that `export_pretrained` wrote.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: there is no such file or folder.
         ValueError: not a checkpoint of this project, or of another format.
     """
+    if path.is_dir():
+        config, state = read_pretrained(path)
+        return _checked({**config, "model": state, "training": {}}, path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}: expected a file that `train` wrote.")
     damaged = (
@@ -97,8 +112,18 @@ def read_checkpoint(path: Path) -> Checkpoint:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError, KeyError) as error:
         raise ValueError(damaged) from error
-    fields = Checkpoint.__annotations__.keys()
-    if not isinstance(checkpoint, dict) or checkpoint.keys() != fields:
+    return _checked(checkpoint, path)
+
+
+def weights_file(path: Path) -> Path:
+    """Return the file that holds the weights: the checkpoint itself, or one in its folder."""
+    return path / WEIGHTS_FILE if path.is_dir() else path
+
+
+def _checked(checkpoint: Any, path: Path) -> Checkpoint:
+    """Return the contents of a file or folder, which must be a checkpoint's."""
+    fields = Contents.__annotations__.keys()
+    if not isinstance(checkpoint, dict) or checkpoint.keys() - {"labels"} != fields:
         raise ValueError(f"{path} does not hold what a checkpoint does: {', '.join(fields)}.")
     if checkpoint["format"] != FORMAT:
         raise ValueError(
@@ -114,19 +139,22 @@ def load_segmenter(checkpoint: Checkpoint) -> Segmenter:
     Raises:
         ValueError: its state does not fit its config, or the config is of another version.
     """
-    try:
-        config = SegmenterConfig.from_dict(checkpoint["segmenter"])
-    except (TypeError, KeyError) as error:
-        raise ValueError(
-            f"the checkpoint's config is of another version ({error}): train it again, or use the "
-            "commit that wrote it."
-        ) from error
-    # The state brings every weight: nothing is to be fetched.
-    segmenter = Segmenter(replace(config, network=without_pretrained(config.network)))
-    try:
-        segmenter.load_state_dict(checkpoint["model"])
-    except RuntimeError as error:
-        raise ValueError(
-            f"the checkpoint's weights do not fit the model its config describes: {error}"
-        ) from error
-    return segmenter.eval()
+    return Segmenter.from_state(checkpoint["segmenter"], checkpoint["model"])
+
+
+def export_pretrained(checkpoint: Checkpoint, folder: Path, labels: LabelSet) -> Segmenter:
+    """Write a checkpoint, without its state of training, as `Segmenter.save_pretrained` does.
+
+    Args:
+        checkpoint: its contents.
+        folder: to write to; `read_checkpoint` takes it in place of the file.
+        labels: what the ids mean.
+
+    Returns:
+        The model.
+    """
+    segmenter = load_segmenter(checkpoint)
+    about = {k: v for k, v in checkpoint.items() if k not in ("segmenter", "model", "training")}
+    segmenter.about = {**about, "labels": labels_to_dict(labels)}
+    segmenter.save_pretrained(folder)
+    return segmenter

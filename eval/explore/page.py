@@ -39,7 +39,7 @@ from eval.setting_lines import (
 from models import CrfConfig
 from models.crf import SEARCHED, SOLVERS, build_crf, options_taken_by, unused_options
 from models.layers import shrink, shrink_image, stretch
-from runtime.checkpoint import load_segmenter, read_checkpoint
+from runtime.checkpoint import load_segmenter, read_checkpoint, weights_file
 from runtime.distributed import DeviceName, device_named
 from runtime.run_folder import split_of
 
@@ -614,7 +614,8 @@ def explorer_of(options: ExploreOptions) -> Explorer:
         FileNotFoundError: no checkpoint, probabilities or image.
         ValueError: they do not fit each other.
     """
-    if options.source.is_dir() or options.source.suffix == ".npz":
+    of_maps = options.source.is_dir() and not weights_file(options.source).is_file()
+    if of_maps or options.source.suffix == ".npz":
         if options.split is not None:
             raise ValueError("--split needs a checkpoint: pass masks of probabilities as --truth.")
         scenes = of_probabilities(options.source, options.images, options.truth)

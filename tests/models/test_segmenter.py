@@ -122,3 +122,33 @@ def test_a_copy_with_another_crf_has_the_same_network() -> None:
     assert other.config.crf == CRF
     assert other.config.freeze_batch_norm
     assert other.with_crf(None).config.freeze_batch_norm
+
+
+@pytest.mark.parametrize("crf", [CRF, None])
+def test_what_is_saved_for_others_computes_the_same_bits(crf, tmp_path) -> None:
+    model = segmenter(crf=crf, label_bias=(0.5, 0.0, -0.5), min_size=40).eval()
+    for parameter in model.parameters():
+        parameter.data *= 1.1
+    model.about = {"labels": {"names": ["a", "b", "c"]}}
+    model.save_pretrained(tmp_path / "model")
+    loaded = Segmenter.from_pretrained(str(tmp_path / "model"))
+    assert (loaded.config, loaded.about, loaded.training) == (model.config, model.about, False)
+    image = torch.randint(0, 256, (2, 3, 33, 50), dtype=torch.uint8)
+    assert torch.equal(loaded(image).logits, model(image).logits)
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path) -> None:
+    segmenter(crf=None).save_pretrained(tmp_path)
+    config = tmp_path / "config.json"
+    text = config.read_text()
+    for content, message in (
+        ('{"model_type": "bert"}', 'describes no Segmenter: expected the entry "segmenter"'),
+        (text.replace('"num_classes": 3', '"num_classes": 4'), r"is \(3,\), expected \(4,\)"),
+        (text.replace('"v3"', '"v9"'), "config is of another version"),
+    ):
+        config.write_text(content)
+        with pytest.raises(ValueError, match=message):
+            Segmenter.from_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no model\.safetensors in"):
+        Segmenter.from_pretrained(tmp_path)
