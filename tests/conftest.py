@@ -7,6 +7,7 @@ The fast tier is every folder beside `full/`, and what plain `pytest` runs. The 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -50,6 +51,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def _seed() -> None:
     """The same random numbers in a test whatever ran before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """Set the number of threads; what it was before comes back."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,12 @@
-"""Small inference problems, with their kernels written out as NumPy matrices too."""
+"""Small problems and layers, the same written out in NumPy, and published reference arrays."""
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +14,30 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from crfrnn import CrfRnn
 from crfrnn.filters import ExactFilter, Filter, Normalization, Normalized
 from crfrnn.inference import Inference
 
 Array = npt.NDArray[Any]
+
+# Sums of non-negative terms: each of at most 100 roundings (the pixels around a vertex, 3 taps in
+# each of d + 1 blurs, d + 1 vertices) is off by at most 2^-24 of the sum so far. Both paths add in
+# the same order, and differ by the roundings that a fused multiply-add leaves out.
+ROUNDINGS = 100 * 2**-24
+
+# Arrays of published implementations.
+REFERENCE = np.load(Path(__file__).parent / "crf_reference.npz")
+META = dict(line.split(": ", 1) for line in REFERENCE["meta"].tolist())
+IMAGES = [name for name in META if f"{name}/image" in REFERENCE and name != "crfasrnn"]
+
+
+def settings(name: str) -> dict[str, Any]:
+    """Return what an image of IMAGES was computed with: numbers, lists and words."""
+    pairs = re.findall(r"(\w+)=(\[\[.*?\]\]|\[.*?\]|[\w.]+)", META[name])
+    return {key: ast.literal_eval(v) if v[0] in "[0123456789" else v for key, v in pairs}
+
+
+# inference on rows
 
 
 @dataclass(frozen=True)
@@ -103,15 +126,14 @@ def normalized(features: Tensor, normalization: Normalization = "symmetric") -> 
 def written_kernel(features: Array, normalization: str) -> Array:
     """exp(-|f_i - f_j|^2 / 2), normalised: (B, N, N)."""
     kernel = np.exp(-0.5 * ((features[:, :, None] - features[:, None]) ** 2).sum(-1))
-    degree = kernel.sum(2)
-    if normalization == "symmetric":
-        return np.asarray(kernel / np.sqrt(degree[:, :, None] * degree[:, None]))
-    if normalization == "after":
-        return np.asarray(kernel / degree[:, :, None])
-    if normalization == "before":
-        return np.asarray(kernel / degree[:, None])
-    assert normalization == "none"
-    return np.asarray(kernel)
+    return normalize_written(kernel, kernel.sum(2), normalization)
+
+
+def normalize_written(kernel: Array, degree: Array, normalization: str) -> Array:
+    """A matrix (B, N, N) divided by its degree (B, N)."""
+    received, sent = degree[:, :, None], degree[:, None]
+    divisor = {"none": 1, "after": received, "before": sent, "symmetric": np.sqrt(received * sent)}
+    return np.asarray(kernel / divisor[normalization])
 
 
 def neighbours(q: Array, dense: list[Array], penalties: Sequence[Array | Tensor]) -> Array:
@@ -159,3 +181,71 @@ class LearntKernel(Filter):
 def learnt_kernels(features: list[Tensor]) -> list[Filter]:
     """Kernels through which gradients reach the features."""
     return [LearntKernel(torch.exp(-0.5 * torch.cdist(f, f).square())) for f in features]
+
+
+# rows and layers
+
+
+def random_features(batch: int, num_pixels: int, dim: int) -> Tensor:
+    """(B, N, d), some 2 widths apart."""
+    generator = torch.Generator().manual_seed(dim)
+    return torch.randn(batch, num_pixels, dim, generator=generator) * 2
+
+
+def random_rows(batch: int, num_pixels: int, num_labels: int) -> Tensor:
+    """(B, N, L) in [0, 1)."""
+    generator = torch.Generator().manual_seed(num_labels)
+    return torch.rand(batch, num_pixels, num_labels, generator=generator)
+
+
+def random_inputs(
+    batch: int = 2, num_labels: int = 3, height: int = 7, width: int = 6
+) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    unary = torch.randn(batch, num_labels, height, width, generator=generator)
+    image = torch.rand(batch, 3, height, width, generator=generator) * 255
+    return unary.double(), image.double()
+
+
+def small_crf(num_labels: int = 3, **options: Any) -> CrfRnn:
+    """Widths that fit a 7 x 6 image, and matrices that are far from their start."""
+    options = {"theta_alpha": 3.0, "theta_beta": 60.0, "theta_gamma": 1.5} | options
+    crf = CrfRnn(num_labels, **options).double()
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in crf.potentials.named_parameters():
+        if "log_theta" not in name:
+            noise = torch.rand(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.data = parameter.data * 0.2 + noise
+    return crf
+
+
+def assert_gradients(
+    crf: CrfRnn,
+    unary: Tensor,
+    image: Tensor,
+    guides: dict[str, Tensor] | None = None,
+    mask: Tensor | None = None,
+) -> None:
+    """gradcheck in float64, for every parameter that learns and every input that requires it.
+
+    The fast mode compares one random projection of the Jacobian for each of them. Differences
+    over 1e-6 of outputs of order 1 to 100 are good to 1e-8; the default tolerances, 1e-5, would
+    hide the gradient of an image in 0..255, which is small because its unit is.
+    """
+    inputs = [x for x in (unary, image, *(guides or {}).values()) if x.requires_grad]
+    learnt = [p for p in crf.parameters() if p.requires_grad]
+
+    def layer(*_: Tensor) -> Tensor:
+        out: Tensor = crf(unary, image, guides, mask)
+        return out
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        torch.autograd.gradcheck(
+            layer,
+            (*inputs, *learnt),
+            atol=1e-7,
+            rtol=1e-4,
+            check_undefined_grad=False,  # one output, which always has a gradient
+            fast_mode=True,
+        )

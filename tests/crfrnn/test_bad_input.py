@@ -34,8 +34,7 @@ from crfrnn.inference import MeanField, mean_field
 from crfrnn.kernels import KernelConfig
 from crfrnn.label_matrices import build_compatibility, build_kernel_weight
 from crfrnn.losses import DenseCrfLoss
-from tests.crfrnn.problems import random_problem
-from tests.crfrnn.small_layers import random_inputs
+from tests.crfrnn.problems import random_inputs, random_problem
 
 NAN = float("nan")
 UNARY, IMAGE = random_inputs()

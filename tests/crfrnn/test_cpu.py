@@ -19,11 +19,14 @@ from crfrnn.filters import LatticeFilter, LatticeOverflowError, SeparableFilter
 from crfrnn.lattice import Lattice, LatticeAccuracy, named
 from crfrnn.ops import Kernel
 from crfrnn.plain import gaussian_features_grad
-from tests.crfrnn.native_path import ROUNDINGS, random_features, random_rows
+from tests.crfrnn.problems import ROUNDINGS, random_features, random_rows
 
 STANDARD, FINE = named("standard"), named("fine")
 
-pytestmark = pytest.mark.usefixtures("_native")
+pytestmark = pytest.mark.skipif(
+    cpu.library_path() is None,
+    reason="the native library is not built: pip install -e . with a C++ compiler",
+)
 
 
 def both_lattices(features: Tensor) -> list[Lattice]:

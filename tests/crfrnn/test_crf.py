@@ -13,8 +13,7 @@ from torch import Tensor
 from crfrnn import PRESETS, CrfRnn
 from crfrnn.frank_wolfe import FrankWolfe
 from crfrnn.kernels import KernelConfig, rounded
-from tests.crfrnn.problems import written_kernel, written_mean_field
-from tests.crfrnn.small_layers import random_inputs, small_crf
+from tests.crfrnn.problems import random_inputs, small_crf, written_kernel, written_mean_field
 
 # dtypes, and the marginals
 

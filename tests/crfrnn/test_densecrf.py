@@ -22,7 +22,7 @@ from crfrnn.densecrf import (
     unary_from_labels,
     unary_from_softmax,
 )
-from tests.crfrnn.published import IMAGES, REFERENCE, settings
+from tests.crfrnn.problems import IMAGES, REFERENCE, settings
 
 NORMALIZATIONS = dict(
     zip(("none", "before", "after", "symmetric"), dcrf.NormalizationType, strict=True)

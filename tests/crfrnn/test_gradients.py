@@ -15,7 +15,7 @@ from crfrnn.filters import NORMALIZATIONS
 from crfrnn.frank_wolfe import FrankWolfe
 from crfrnn.inference import MeanField
 from crfrnn.kernels import KernelConfig
-from tests.crfrnn.small_layers import assert_gradients, small_crf
+from tests.crfrnn.problems import assert_gradients, small_crf
 
 FILTERS = [("exact", "exact"), ("separable", "lattice"), ("window", "window"), ("lattice",) * 2]
 every_filter = pytest.mark.parametrize("filters", FILTERS, ids="-".join)

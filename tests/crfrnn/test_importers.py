@@ -12,7 +12,7 @@ import torch
 from crfrnn import PRESETS
 from crfrnn.importers import from_crfasrnn
 from crfrnn.kernels import rounded
-from tests.crfrnn.published import REFERENCE
+from tests.crfrnn.problems import REFERENCE
 
 ARRAYS = {
     "spatial_ker_weights": REFERENCE["crfasrnn/spatial_weights"],

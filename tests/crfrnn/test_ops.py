@@ -13,8 +13,10 @@ from torch import Tensor
 
 from crfrnn import CrfRnn, ops
 from crfrnn.filters import LatticeFilter, Normalized, SeparableFilter
+from crfrnn.plain import CHUNK
 
 SHAPE = [3, 4]
+DOUBLE = torch.float64
 ORDER_AND_EPSILON = (torch.arange(12).repeat(2, 1), 0.0, "automatic")
 
 
@@ -121,6 +123,37 @@ assert "triton" not in sys.modules
 
 def test_the_first_call_imports_neither_the_compiler_nor_triton() -> None:
     subprocess.run([sys.executable, "-c", FIRST_CALL], check=True)
+
+
+# rows
+
+
+@pytest.mark.parametrize("num_pixels", [1, CHUNK, 5 * CHUNK + 7])
+def test_products_of_rows_in_chunks(num_pixels: int) -> None:
+    v, w = (torch.randn(3, num_pixels, n, dtype=DOUBLE) for n in (5, 4))
+    matrix = torch.randn(5, 4, dtype=DOUBLE)
+    product = ops.rows_product(v, matrix, "automatic")
+    torch.testing.assert_close(product, v @ matrix, rtol=1e-12, atol=1e-12)
+    # Sums of up to 7700 terms of order one in another order.
+    inner = torch.einsum("bnl,bnk->lk", v, w)
+    torch.testing.assert_close(ops.rows_inner(v, w), inner, rtol=1e-10, atol=1e-10)
+
+
+def test_gradient_of_a_gradient_of_rows() -> None:
+    v, matrix = (torch.randn(2, 3, 3, dtype=DOUBLE, requires_grad=True) for _ in range(2))
+    assert torch.autograd.gradgradcheck(
+        lambda v, m: ops.rows_product(v, m, "automatic"), (v, matrix[0])
+    )
+    assert torch.autograd.gradcheck(ops.rows_inner, (v, matrix))
+
+
+@pytest.mark.parametrize("labels", [1, 3, 8, 21, 40])
+def test_softmax_of_rows_is_that_of_torch(labels: int) -> None:
+    logits = torch.randn(2, 50, labels) * 20
+    for x in (logits, logits.transpose(0, 1)):
+        # Within rounding of an exponential and a sum of up to 40 terms.
+        softmax = ops.rows_softmax(x, "automatic")
+        torch.testing.assert_close(softmax, x.softmax(-1), rtol=1e-6, atol=1e-7)
 
 
 # compile

@@ -18,7 +18,7 @@ from crfrnn import CrfRnn
 from crfrnn.filters import NORMALIZATIONS, LatticeFilter, Normalization
 from crfrnn.kernels import KernelConfig
 from crfrnn.lattice import elevate, named
-from tests.crfrnn.problems import neighbours, softmax
+from tests.crfrnn.problems import neighbours, normalize_written, softmax
 
 Inputs = tuple[Tensor, Tensor, dict[str, Tensor], Tensor]  # unary, image, guides, mask
 
@@ -135,12 +135,7 @@ def test_the_layer_is_the_sum_over_all_pairs(case: Case) -> None:
             flat = np.asarray(x).reshape(case.batch, x.shape[1], -1) / theta[:, None]
             exponent += ((flat[..., :, None] - flat[..., None, :]) ** 2).sum(1)
         k = np.exp(-0.5 * exponent) * valid[:, :, None] * valid[:, None]
-        degree = np.where(valid, k.sum(2), 1.0)
-        if case.normalization == "symmetric":
-            return k / np.sqrt(degree[:, :, None] * degree[:, None])
-        if case.normalization == "none":
-            return k
-        return k / (degree[:, :, None] if case.normalization == "after" else degree[:, None])
+        return normalize_written(k, np.where(valid, k.sum(2), 1.0), case.normalization)
 
     spatial, bilateral, guided = (crf.potentials.kernel(n) for n in crf.potentials.kernels)
     dense = [
@@ -159,13 +154,11 @@ def test_the_layer_is_the_sum_over_all_pairs(case: Case) -> None:
 # invariants
 
 
-@pytest.mark.parametrize("accuracy", ["standard", "fine"])
-@pytest.mark.parametrize("dim", range(1, 9))
+@pytest.mark.parametrize(("dim", "accuracy"), [*enumerate(["standard", "fine"] * 4, 1)])
 def test_translation_by_a_lattice_vector_changes_nothing(accuracy: Any, dim: int) -> None:
     """Any other translation moves pixels inside their simplices, and so changes the error."""
-    generator = torch.Generator().manual_seed(dim)
-    features = 3 * torch.rand(1, 40, dim, generator=generator, dtype=torch.float64)
-    v = torch.rand(1, 40, 3, generator=generator, dtype=torch.float64)
+    features = 3 * torch.rand(1, 40, dim, dtype=torch.float64)
+    v = torch.rand(1, 40, 3, dtype=torch.float64)
     scale = named(accuracy).scale
     elevation = elevate(torch.eye(dim, dtype=torch.float64), scale)  # (d + 1, d)
     steps = (dim + 1) * torch.eye(dim + 1, dtype=torch.float64) - 1  # u_0, ..., u_d
@@ -194,9 +187,9 @@ def test_padding_neither_sends_nor_receives(filters: tuple[str, str], case: Case
 # the same bits
 
 
-# More pixels than one product of `rows.py` takes. The other filters are in the full tier.
+# More pixels than one product of rows takes.
 @pytest.mark.parametrize(
-    ("filters", "dtype"), [(FILTERS[0], torch.float32), (FILTERS[1], torch.float64)]
+    ("filters", "dtype"), [*zip(FILTERS, [torch.float32, torch.float64] * 2, strict=True)]
 )
 @property_of(Case(shape=(23, 25)))
 def test_a_batch_is_one_image_after_the_other(
@@ -217,14 +210,16 @@ def test_a_batch_is_one_image_after_the_other(
 
 
 @pytest.mark.parametrize(
-    ("filters", "case"),
+    ("filters", "learn_theta", "case"),
     [
-        (FILTERS[0], Case(shape=(61, 53), num_labels=21, batch=1, channels=3)),
-        (FILTERS[0], Case(shape=(700,), num_labels=2, channels=1, anisotropic=True)),
-        (FILTERS[1], Case(shape=(9, 11, 12), num_labels=5, normalization="after")),
+        (FILTERS[0], False, Case(shape=(61, 53), num_labels=21, batch=1, channels=3)),
+        (FILTERS[0], True, Case(shape=(61, 53), num_labels=21, batch=1, channels=3)),
+        (FILTERS[0], True, Case(shape=(700,), num_labels=2, channels=1, anisotropic=True)),
+        (FILTERS[1], True, Case(shape=(9, 11, 12), num_labels=5, normalization="after")),
+        (FILTERS[2], True, Case(shape=(24, 23), num_labels=5, batch=1, normalization="before")),
+        (FILTERS[3], True, Case(shape=(209,), num_labels=5, normalization="none")),
     ],
 )
-@pytest.mark.parametrize("learn_theta", [False, True])
 def test_the_number_of_threads_does_not_show(
     filters: tuple[str, str], learn_theta: bool, case: Case, threads: Callable[[int], None]
 ) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from crfrnn import CrfRnn
 from crfrnn.filters import LatticeFilter, Normalized
 from crfrnn.inference import mean_field
-from tests.crfrnn.published import IMAGES, REFERENCE, settings
+from tests.crfrnn.problems import IMAGES, REFERENCE, settings
 
 
 def published(name: str, spatial_filter: Any) -> tuple[Tensor, Tensor]:

@@ -29,7 +29,7 @@ from crfrnn.filters import (
 )
 from crfrnn.kernels import KernelConfig, positions
 from crfrnn.lattice import Lattice
-from tests.crfrnn.small_layers import assert_gradients, random_inputs, small_crf
+from tests.crfrnn.problems import assert_gradients, random_inputs, small_crf
 
 SHAPE = (5, 4)
 NUM_PIXELS = 20

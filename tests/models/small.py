@@ -11,8 +11,6 @@ import models
 from models import CascadeConfig, DeepLabV2Config, NetworkConfig, ResNetConfig, Segmenter, VggConfig
 from models.crf import build_crf
 from models.layers import InputNormalization
-from models.resnet import ResNetBackbone
-from models.xception import XceptionBackbone
 
 TINY = models.TimmConfig("mobilenetv2_035", normalization="half")
 SMALL_V1 = models.DeepLabV1Config(backbone=VggConfig(fc_channels=16, average_pool=True), msc=True)
@@ -104,15 +102,3 @@ def check_training_step(segmenter: Segmenter) -> None:
             assert parameter.grad is not None or not parameter.requires_grad, name
         learnt = [p.grad for p in segmenter.crf.parameters() if p.grad is not None]
         assert any(gradient.any() for gradient in learnt)
-
-
-def thin(network: nn.Module) -> None:
-    """Leave one of each run of identical units, which are all traced alike; in place."""
-    backbone = network.get_submodule("backbone")
-    if isinstance(backbone, ResNetBackbone):
-        for stage in ("layer1", "layer2", "layer3"):
-            units = backbone.get_submodule(stage)
-            setattr(backbone, stage, nn.Sequential(*list(units.children())[:2]))
-    elif isinstance(backbone, XceptionBackbone):
-        blocks = list(backbone.blocks)
-        backbone.blocks = nn.Sequential(*blocks[:6], *blocks[-2:])

@@ -78,15 +78,16 @@ def test_first_unit_of_a_stage_has_the_rate_that_is_asked_for(
     assert found == [[1] * 4, layer3, layer4]
 
 
-def test_stride_in_the_1x1_convolution_and_multi_grid_of_xception() -> None:
-    ours, msra = (
-        shell(ResNetConfig(depth=50, stride_in_1x1=flag), 16).get_submodule("layer2.0")
-        for flag in (False, True)
-    )
-    assert strides(ours) == [1, 2, 1, 2]  # conv1, conv2, conv3, projection
-    assert strides(msra) == [2, 1, 1, 2]
-    config = XceptionConfig(depth=41, multi_grid=(1, 2, 4))
-    assert rates(shell(config, 16).get_submodule("blocks.12")) == [2, 4, 8]
+def test_where_resnet_strides_xception_dilates_and_vgg_pools() -> None:
+    for flag, expected in ((False, [1, 2, 1, 2]), (True, [2, 1, 1, 2])):
+        config = ResNetConfig(depth=50, stride_in_1x1=flag)
+        # conv1, conv2, conv3, projection
+        assert strides(shell(config).get_submodule("layer2.0")) == expected
+    xception = shell(XceptionConfig(depth=41, multi_grid=(1, 2, 4)))
+    assert rates(xception.get_submodule("blocks.12")) == [2, 4, 8]
+    pools = [m for m in shell(VggConfig()).modules() if isinstance(m, nn.MaxPool2d)]
+    found = [(p.kernel_size, p.stride, p.padding) for p in pools]
+    assert found == [(3, stride, 1) for stride in (2, 2, 2, 1, 1)]
 
 
 # Landmine 4: a ReLU in place that also rectifies the shortcut, or the decoder's features.
@@ -104,14 +105,6 @@ def test_features_are_those_of_timms_xception(output_stride: int) -> None:
     for ours_, theirs in zip(found, reversed(expected), strict=True):
         torch.testing.assert_close(ours_, theirs, rtol=1e-5, atol=1e-5)  # the bound
     assert (found[0] < 0).any()  # the tap lies before the ReLU
-
-
-def test_vgg_loses_its_last_strides_and_keeps_its_keys() -> None:
-    backbone = shell(VggConfig())
-    pools = [m for m in backbone.modules() if isinstance(m, nn.MaxPool2d)]
-    found = [(p.kernel_size, p.stride, p.padding) for p in pools]
-    assert found == [(3, stride, 1) for stride in (2, 2, 2, 1, 1)]
-    assert "features.28.weight" in backbone.state_dict()
 
 
 @pytest.mark.parametrize(
@@ -159,13 +152,6 @@ def test_pretrained_fetches_the_weights_once(monkeypatch) -> None:
     assert all(torch.equal(value, expected[key]) for key, value in backbone.state_dict().items())
 
 
-def test_backbone_by_name() -> None:
-    assert backbone_named("resnet101") == ResNetConfig(depth=101)
-    assert backbone_named("xception71") == XceptionConfig(depth=71)
-    for name, normalization in (("mobilenetv2_100", "imagenet"), ("inception_resnet_v2", "half")):
-        assert backbone_named(name) == TimmConfig(name, normalization=normalization)  # type: ignore[arg-type]
-
-
 def lacking(monkeypatch: pytest.MonkeyPatch) -> None:
     info = SimpleNamespace(feature_info=SimpleNamespace(reduction=lambda: [8, 16]))
     monkeypatch.setattr("models.backbones.created", lambda *_, **__: info)
@@ -176,13 +162,11 @@ def lacking(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda _: set_momentum(nn.BatchNorm2d(2), 0.9997), r"momentum must be in \(0, 0.1\]"),
-        (lambda _: set_momentum(nn.BatchNorm2d(2), 0.0), r"momentum must be in \(0, 0.1\]"),
+        (lambda _: set_momentum(nn.BatchNorm2d(2), 0.9997), "momentum must be"),
         (lambda _: load_backbone(shell(XceptionConfig(depth=41)), {}), "another architecture"),
         (lambda _: load_backbone(shell(TimmConfig()), {}), "another architecture"),
         (lambda _: load_backbone(shell(VggConfig()), {}), "not the weights of a VGG-16"),
         (lambda _: shell(TimmConfig("vgg11")), "cannot be dilated to output stride 16"),
-        (lambda _: shell(TimmConfig("vit_tiny_patch16_224")), "cannot be dilated to output str"),
         (lacking, r"strides \[8, 16\]: the decoder needs stride 4"),
         (lambda _: backbone_named("dpn68"), r"'dpn68' were trained with the mean \(0\.486"),
         (lambda _: InputNormalization("none"), "must be one of imagenet, half, caffe"),  # type: ignore[arg-type]

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import Any
 
 import pytest
-import torch
 from torch import nn
 
 from models import (
@@ -18,14 +17,11 @@ from models import (
     VggConfig,
     XceptionConfig,
     build,
-    build_network,
-    builder,
     pretrained_config,
 )
 from models.describe import parameters, shell
 from models.layers import batch_norms
 from models.resnet import ResNetConfig
-from tests.models.receptive_field import features_of, receptive_field
 
 # Parameters at 21 classes, biases included: the totals of the papers and of the arithmetic that
 # reproduces them.
@@ -123,34 +119,6 @@ def test_parameters_strides_rates_and_momentum(name: str) -> None:
     assert (network.output_stride, network.logit_stride) == (stride, 4 if plus else stride)
     assert found_rates(network) == expected_rates(name)
     assert {norm.momentum for norm in batch_norms(network)} <= ({3e-4} if v3 else {0.1})
-
-
-def pool5(network: nn.Module, image: torch.Tensor) -> torch.Tensor:
-    backbone = network.get_submodule("backbone")
-    return backbone.get_submodule("pool5a")(backbone.get_submodule("features")(image))  # type: ignore[no-any-return]
-
-
-# In pixels, of the logits and before fc6, from the specification.
-@pytest.mark.parametrize(
-    ("name", "field", "before"),
-    [
-        ("deeplab_v1_4x4", 323, 227),
-        ("deeplab_v1_largefov", 435, 243),
-        ("deeplab_v2_vgg16_aspp_l", 611, 227),
-    ],
-)
-def test_receptive_field(name: str, field: int, before: int) -> None:
-    network = shell(name)
-    assert (receptive_field(network), receptive_field(network, pool5)) == (field, before)
-
-
-def test_receptive_field_of_features() -> None:
-    """That of ResNet-50 by hand: a sum over its convolutions of (kernel - 1) rate stride."""
-    with torch.device("meta"):
-        network = build_network(builder("deeplab_v3_resnet50").config, 1)
-    stem = 1 + 6 + 2 * 2  # 7x7 at stride 1, 3x3 pooling at stride 2
-    layers = 3 * 2 * 4 + (2 * 4 + 3 * 2 * 8) + (2 * 8 + 5 * 2 * 16) + 2 * 16 * (2 + 4 + 8)
-    assert receptive_field(network, features_of(-1)) == stem + layers
 
 
 def test_unknown_name_suggests_the_nearest() -> None:

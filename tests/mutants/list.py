@@ -131,7 +131,7 @@ CRFRNN = (
     Mutant("C++: leave the last block of labels out of the softmax's maximum",
            "crfrnn/csrc/rows.h",
            "Lanes<8> most = own ? row.block[G - 1] : nothing;", "Lanes<8> most = nothing;",
-           "tests/crfrnn/test_rows.py tests/crfrnn/test_cpu_update.py"),
+           "tests/crfrnn/test_ops.py tests/crfrnn/test_cpu_update.py"),
     Mutant("C++: leave the last pixels of a segment out of the penalty's gradient",
            "crfrnn/csrc/mean_field_rows.h",
            "for (; pixel < count; ++pixel)\n                    subtract_outer",

@@ -17,7 +17,7 @@ from torch import Tensor
 from crfrnn import CrfRnn, ops, triton_kernels
 from crfrnn.filters import ExactFilter, Normalization
 from crfrnn.inference import MeanField, mean_field
-from tests.crfrnn.native_path import ROUNDINGS, random_features, random_rows
+from tests.crfrnn.problems import ROUNDINGS, random_features, random_rows
 from tests.train.tiny import tiny_recipe
 from tests.train.world import World
 

@@ -34,7 +34,7 @@ from crfrnn.lattice import Lattice, LatticeAccuracyName, named, split_segments
 from crfrnn.ops import STORAGE
 from crfrnn.plain import gaussian_features_grad
 from tests.conftest import REPOSITORY
-from tests.crfrnn.native_path import ROUNDINGS, random_features, random_rows
+from tests.crfrnn.problems import ROUNDINGS, random_features, random_rows
 from tests.crfrnn.test_properties import Case, property_of
 
 pytestmark = pytest.mark.skipif(

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import models
-from models import BUILDERS, DeepLabV3Config, DeepLabV3PlusConfig, build_network, builder
+from models import BUILDERS, DeepLabV3Config, DeepLabV3PlusConfig, build_network
 from models.describe import shell
-from tests.models.receptive_field import features_of, receptive_field
-from tests.models.small import SMALL_PLUS, check_training_step, convolutions, drawn, image, thin
+from models.resnet import ResNetBackbone
+from models.xception import XceptionBackbone
+from tests.models.small import check_training_step, drawn
 
 
 def slim(name: str) -> models.NetworkConfig:
@@ -37,6 +37,18 @@ def test_size_of_the_logits(name: str) -> None:
     assert logits.shape == (2, 21, 96 // stride + 1, 160 // stride + 1)
 
 
+def thin(network: nn.Module) -> None:
+    """Leave one of each run of identical units, which are all traced alike; in place."""
+    backbone = network.get_submodule("backbone")
+    if isinstance(backbone, ResNetBackbone):
+        for stage in ("layer1", "layer2", "layer3"):
+            units = backbone.get_submodule(stage)
+            setattr(backbone, stage, nn.Sequential(*list(units.children())[:2]))
+    elif isinstance(backbone, XceptionBackbone):
+        blocks = list(backbone.blocks)
+        backbone.blocks = nn.Sequential(*blocks[:6], *blocks[-2:])
+
+
 # At stride 8 a network is traced as at 16.
 @pytest.mark.parametrize("name", [name for name in BUILDERS if not name.endswith("_os8")])
 def test_compiles_without_a_graph_break(name: str) -> None:
@@ -47,64 +59,6 @@ def test_compiles_without_a_graph_break(name: str) -> None:
     cells = 64 // network.logit_stride + 1
     with torch.no_grad():
         assert compiled(torch.empty(1, 3, 65, 65, device="meta")).shape == (1, 21, cells, cells)
-
-
-class Pools(nn.Module):
-    """A backbone at strides 4 and 16 without timm's fifty layers, each a kernel to be compiled."""
-
-    def __init__(self, *channels: int) -> None:
-        super().__init__()
-        self.channels = channels
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        maps = [nn.functional.avg_pool2d(x, s + 1, s, padding=s // 2) for s in (4, 16)]
-        return [m.repeat(1, n, 1, 1)[:, :n] for m, n in zip(maps, self.channels, strict=True)]
-
-
-def test_the_compiled_network_computes_the_same() -> None:
-    network = build_network(SMALL_PLUS, 2).eval()
-    low, features = (
-        convolutions(network.get_submodule(name))[0].in_channels
-        for name in ("decoder.reduce", "image_pooling")
-    )
-    network.backbone = Pools(low, features)
-    x = image(1, 3, 33, 33)
-    torch._dynamo.reset()
-    with torch.no_grad():
-        compiled = torch.compile(network, fullgraph=True)(x)
-        # Other kernels, other order of sums in float32.
-        torch.testing.assert_close(compiled, network(x), rtol=1e-3, atol=1e-4)
-
-
-# In pixels, from the specification; of the logits where no grid is named, else of the features.
-# Behind image pooling every pixel is seen; it is left out. Those of the ResNets hold for the
-# stride in the 3x3 convolution.
-@pytest.mark.parametrize(
-    ("name", "grid", "field"),
-    [
-        ("deeplab_v1_7x7", None, 419),
-        ("deeplab_v1_4x4_r8", None, 419),
-        ("deeplab_v2_resnet101_aspp_l", None, 1403),
-        ("deeplab_v3_resnet101", None, 1835),
-        ("deeplab_v3_resnet101_block7", None, 4651),
-        ("deeplab_v2_resnet101_aspp_l", (1, 1, 1), 1019),
-        ("deeplab_v3_resnet101", (1, 1, 1), 1003),
-        ("deeplab_v3_resnet101", (1, 2, 4), 1259),
-    ],
-)
-def test_receptive_field(name: str, grid: tuple[int, ...] | None, field: int) -> None:
-    config: Any = builder(name).config
-    if "resnet" in name:
-        changes = {} if grid is None else {"multi_grid": grid}
-        config = replace(config, backbone=replace(config.backbone, stride_in_1x1=False, **changes))
-    with torch.device("meta"):
-        network = build_network(config, 1)
-    assert receptive_field(network, features_of(-1) if grid else None) == field
-
-
-def test_receptive_field_with_the_stride_in_the_1x1_convolution() -> None:
-    """The 3x3 convolution of res3a then reads stride 8 instead of 4: 2 x 4 pixels more."""
-    assert receptive_field(shell("deeplab_v2_resnet101_aspp_l")) == 1403 + 8
 
 
 @pytest.mark.parametrize("head", [DeepLabV3Config, DeepLabV3PlusConfig])
