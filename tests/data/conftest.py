@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.data.layouts import write_image, write_lines, write_mask, write_sbd
+from tests.data.layouts import write_folder, write_image, write_lines, write_mask, write_sbd
 
 
 class TinyVoc:
@@ -64,3 +64,10 @@ def open_folder() -> Iterator[Path]:
         path = Path(name)
         path.chmod(0o755)
         yield path
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder of one's own images."""
+    write_folder(tmp_path / "mine")
+    return tmp_path / "mine"

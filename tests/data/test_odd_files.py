@@ -13,17 +13,11 @@ from PIL import Image
 from data import CamVidConfig, CorruptSample, FolderConfig, VocConfig, build
 from data.__main__ import main
 from data.dataset import voc_palette
-from data.reading import image_header, read_image, read_lines
+from data.reading import image_header, read_ids, read_image, read_lines
 from data.verify import verify
-from tests.data.layouts import write_camvid, write_folder, write_lines, write_mask
+from tests.data.layouts import write_camvid, write_lines, write_mask
 
 ORIENTATION = 0x0112
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    write_folder(tmp_path / "mine")
-    return tmp_path / "mine"
 
 
 def train(root: Path) -> tuple[str, ...]:
@@ -43,8 +37,7 @@ def whats(root: Path) -> str:
 # Pixels
 
 
-@pytest.mark.parametrize("ending", ["jpg", "png", "tif", "webp"])
-@pytest.mark.parametrize("orientation", [3, 6])
+@pytest.mark.parametrize(("ending", "orientation"), [("jpg", 3), ("png", 6), ("tif", 3)])
 def test_a_photograph_is_turned_as_a_viewer_turns_it(tmp_path, ending, orientation):
     pixels = np.zeros((16, 24, 3), dtype=np.uint8)
     pixels[:8, :8] = 255  # the upper left corner
@@ -74,49 +67,44 @@ def test_more_than_8_bits_a_channel_are_refused(tmp_path, mode):
 
 
 def test_what_is_transparent_shows_white_and_cmyk_is_converted(tmp_path):
+    def read(picture: Image.Image, name: str = "a.png") -> np.ndarray:
+        picture.save(tmp_path / name, quality=100)
+        return read_image(tmp_path / name).astype(int)
+
     clear = Image.new("RGBA", (6, 4), (255, 0, 0, 0))
     clear.putpixel((0, 0), (10, 20, 30, 255))
-    clear.save(tmp_path / "a.png")
-    image = read_image(tmp_path / "a.png")
+    image = read(clear)
     assert image[0, 0].tolist() == [10, 20, 30]
     assert (image[1:] == 255).all()
-    grey = Image.new("LA", (6, 4), (90, 255))
-    grey.save(tmp_path / "g.png")
-    assert (read_image(tmp_path / "g.png") == 90).all()
+    assert (read(Image.new("LA", (6, 4), (90, 255))) == 90).all()
     indexed = Image.new("P", (6, 4), 15)
     indexed.putpalette(voc_palette().tobytes())
-    indexed.save(tmp_path / "p.png")
-    assert (read_image(tmp_path / "p.png") == voc_palette()[15]).all()
-    colour = Image.new("RGB", (16, 16), (200, 100, 50))
-    colour.convert("CMYK").save(tmp_path / "c.jpg", quality=100)
-    assert abs(read_image(tmp_path / "c.jpg").astype(int) - [200, 100, 50]).max() < 8
+    assert (read(indexed) == voc_palette()[15]).all()
+    cmyk = Image.new("RGB", (16, 16), (200, 100, 50)).convert("CMYK")
+    assert abs(read(cmyk, "c.jpg") - [200, 100, 50]).max() < 8
 
 
-def test_verify_names_turned_photographs(tmp_path, capsys):
-    write_folder(tmp_path, count=40)
+def test_verify_names_turned_photographs(root, capsys):
     exif = Image.Exif()
     exif[ORIENTATION] = 3
-    Image.new("RGB", (4, 3)).save(tmp_path / "images" / "n00.JPG", exif=exif)
-    assert main(["verify", "folder", str(tmp_path)]) == 0
+    Image.new("RGB", (4, 3)).save(root / "images" / "n00.JPG", exif=exif)
+    assert main(["verify", "folder", str(root)]) == 0
     assert "1 image is turned as its EXIF data say: n00" in capsys.readouterr().out
     exif[ORIENTATION] = 6
-    Image.new("RGB", (4, 3)).save(tmp_path / "images" / "n00.JPG", exif=exif)
-    assert "a mask that was drawn over the unturned pixels" in whats(tmp_path)
+    Image.new("RGB", (4, 3)).save(root / "images" / "n00.JPG", exif=exif)
+    assert "a mask that was drawn over the unturned pixels" in whats(root)
 
 
 # Names
 
 
 def test_endings_in_other_cases_are_read(root, tiny_voc, tmp_path):
-    mask, name = root / "masks" / "n02.png", "n02"
-    mask.rename(mask.with_suffix(".PNG"))
-    assert name in train(root)
-    tiny_voc.image("a").rename(tiny_voc.image("a").with_suffix(".JPG"))
-    tiny_voc.mask("a").rename(tiny_voc.mask("a").with_suffix(".PNG"))
-    assert build(VocConfig(tiny_voc.root), "train")[0].name == "a"
     write_camvid(tmp_path / "camvid")
     frame = tmp_path / "camvid" / "trainannot" / "f1.png"
-    frame.rename(frame.with_suffix(".PNG"))
+    for path in (root / "masks" / "n02.png", tiny_voc.image("a"), tiny_voc.mask("a"), frame):
+        path.rename(path.with_suffix(path.suffix.upper()))
+    assert "n02" in train(root)
+    assert build(VocConfig(tiny_voc.root), "train")[0].name == "a"
     assert build(CamVidConfig(tmp_path / "camvid"), "train")[0].name == "f1"
 
 
@@ -180,22 +168,14 @@ def test_masks_of_0_and_255_are_no_classes_and_classes_json_can_say_that_they_ar
     (root / "classes.json").write_text('{"names": ["road", "crack"], "ids": [0, 255]}')
     assert main(["verify", "folder", str(root)]) == 0
     assert np.unique(build(FolderConfig(root), "train")[0].mask).tolist() == [0, 1]
-    for wrong in ([0], [0, 0], [0, 256], "ab"):
-        (root / "classes.json").write_text(json.dumps({"names": ["road", "crack"], "ids": wrong}))
-        with pytest.raises(ValueError, match=r"ids must be 2 different ids of 0\.\.255"):
-            build(FolderConfig(root), "train")
 
 
-def test_a_class_that_never_occurs_is_a_problem_unless_it_is_not_scored(root):
-    (root / "classes.json").write_text('["ground", "tree", "car"]')
+def test_void_at_the_same_pixels_and_a_class_that_never_occurs_are_problems(root):
+    names = ["ground", "tree", "car"]
+    (root / "classes.json").write_text(json.dumps(names))
     assert "no mask holds the class car" in whats(root)
-    (root / "classes.json").write_text(
-        '{"names": ["ground", "tree", "car"], "scored": ["ground", "tree"]}'
-    )
+    (root / "classes.json").write_text(json.dumps({"names": names, "scored": names[:2]}))
     assert whats(root) == ""
-
-
-def test_void_at_the_same_pixels_of_every_mask_is_a_problem(root):
     for k, path in enumerate(sorted((root / "masks").iterdir())):
         ids = np.full((3, 4), k % 2)
         ids[2] = 255
@@ -207,10 +187,8 @@ def test_palettes_that_contradict_each_other_or_the_colours_are_named(root, tiny
     colours = np.array([[0, 0, 0], [0, 128, 0]], dtype=np.uint8)
 
     def write(path: Path, palette: np.ndarray) -> None:
-        with Image.open(path) as mask:
-            ids = np.array(mask)
-        ids[ids == 255] = 0
-        picture = Image.fromarray(ids).convert("P")
+        ids = read_ids(path)
+        picture = Image.fromarray(np.where(ids == 255, 0, ids)).convert("P")
         picture.putpalette(palette.tobytes())
         picture.save(path)
 
@@ -222,27 +200,6 @@ def test_palettes_that_contradict_each_other_or_the_colours_are_named(root, tiny
     for path in (root / "masks").iterdir():
         write(path, colours[::-1])
     assert whats(root) == ""  # nobody says otherwise
-    (root / "classes.json").write_text(
-        json.dumps({"names": ["ground", "tree"], "colours": colours.tolist()})
-    )
+    values = {"names": ["ground", "tree"], "colours": colours.tolist()}
+    (root / "classes.json").write_text(json.dumps(values))
     assert "shows ground in the colour (0, 128, 0), which is that of tree in the" in whats(root)
-
-
-def test_the_table_has_whole_names(tiny_voc, capsys):
-    tiny_voc.write_list("report", "a")
-    main(["verify", "voc", str(tiny_voc.root)])
-    printed = capsys.readouterr().out
-    assert all(name in printed for name in ("background", "pottedplant", "diningtable"))
-
-
-@pytest.mark.parametrize("command", ["show", "verify", "prepare", "download"])
-def test_help_without_a_name_is_help(command, capsys):
-    assert main([command, "--help"]) == 0
-    assert "usage: python -m data" in capsys.readouterr().out
-
-
-def test_show_says_in_words_what_it_drew(root, tmp_path, capsys):
-    assert main(["show", "folder", str(root), "--out", str(tmp_path / "s.png")]) == 0
-    printed = " ".join(capsys.readouterr().out.split())
-    assert "24 of 27 images of folder, train" in printed
-    assert "(" not in printed

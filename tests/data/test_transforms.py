@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,19 +34,14 @@ def seeded(seed: int) -> Generator:
     return Generator().manual_seed(seed)
 
 
-def same(a: Sample, b: Sample) -> bool:
-    return torch.equal(a.image, b.image) and torch.equal(a.mask, b.mask)
-
-
 @pytest.mark.parametrize(
     "values",
     [
-        {"scale": (0.0, 1.0)}, {"scale": (2.0, 1.0)}, {"crop_size": 0}, {"fill": (0, 256, 0)},
-        {"scale_steps": (0.5, 0.0)}, {"scale_steps": (float("inf"),)},
-        {"scale_steps": (1.0,), "scale": (0.5, 1.0)},
-        {"brightness": 1.1}, {"contrast": -0.1}, {"saturation": float("nan")}, {"hue": 0.6},
+        *({"scale": (2.0, 1.0)}, {"crop_size": 0}, {"fill": (0, 256, 0)}),
+        *({"scale_steps": (0.5, 0.0)}, {"scale_steps": (1.0,), "scale": (0.5, 1.0)}),
+        *({"brightness": 1.1}, {"contrast": -0.1}, {"saturation": float("nan")}, {"hue": 0.6}),
     ],
-)  # fmt: skip
+)
 def test_a_config_that_cannot_be_applied_is_refused(values: dict[str, Any]):
     with pytest.raises(ValueError, match=next(iter(values))):
         TransformConfig(**values)
@@ -79,13 +75,10 @@ def test_scales_stay_in_their_range_or_are_those_steps():
     assert sides == {(round(16 * step), round(8 * step)) for step in steps}
 
 
-JITTER = TransformConfig(
-    brightness=0.5, contrast=0.5, saturation=0.5, hue=0.2, crop_size=20, fill=FILL
-)
-
-
 def test_jitter_changes_the_image_and_neither_mask_nor_place_nor_padding():
-    plain, jitter = Augment(TransformConfig(crop_size=20, fill=FILL)), Augment(JITTER)
+    config = TransformConfig(crop_size=20, fill=FILL)
+    plain = Augment(config)
+    jitter = Augment(replace(config, brightness=0.5, contrast=0.5, saturation=0.5, hue=0.2))
     for seed in range(10):
         still, jittered = (augment(coloured(5, 30), seeded(seed)) for augment in (plain, jitter))
         assert torch.equal(still.mask, jittered.mask)
@@ -123,15 +116,12 @@ def test_no_id_is_ever_made_up(height, width, crop, seed, low):
     ids = torch.tensor([3, 9, 200, 255])
     mask = ids[torch.randint(4, (height, width), generator=seeded(seed))]
     sample = Sample("ids", torch.zeros(3, height, width, dtype=torch.uint8), mask)
-    config = TransformConfig(scale=(low, 2.0), crop_size=crop)
-    augmented = Augment(config)(sample, seeded(seed))
-    assert augmented.name == "ids"
-    for found, shape, dtype in (
-        (augmented.image, (3, crop, crop), torch.uint8),
-        (augmented.mask, (crop, crop), torch.int64),
-    ):
-        assert (type(found), found.shape, found.dtype) == (Tensor, shape, dtype)
-        assert found.is_contiguous()
+    augmented = Augment(TransformConfig(scale=(low, 2.0), crop_size=crop))(sample, seeded(seed))
+    image, mask = augmented.image, augmented.mask
+    assert (type(image), image.shape, image.dtype) == (Tensor, (3, crop, crop), torch.uint8)
+    assert (type(mask), mask.shape, mask.dtype) == (Tensor, (crop, crop), torch.int64)
+    assert image.is_contiguous()
+    assert mask.is_contiguous()
     assert set(np.unique(augmented.mask)) <= {*np.unique(mask), 255}
 
 
@@ -166,24 +156,16 @@ def test_scaled_and_cropped_edges_agree_to_a_pixel(edge, factor, crop, seed):
     sample = Sample("edge", image, (image[0] > 0).long())
     config = TransformConfig(scale_steps=(factor,), crop_size=crop, fill=(0, 0, 0))
     scaled = Augment(config)(sample, seeded(seed))
-    known = scaled.mask != 255
     # Half-way grey marks the edge; the pixel that straddles it belongs to either side.
-    differs = ((scaled.image[0] > 100) != (scaled.mask == 1)) & known
+    differs = ((scaled.image[0] > 100) != (scaled.mask == 1)) & (scaled.mask != 255)
     assert differs.any(dim=0).sum() <= 1
-    if crop is None:  # the share of the columns, up to one column of rounding
-        width = scaled.mask.shape[1]
-        assert abs(scaled.mask.double().mean() - (1 - edge / 32)) <= 0.5 / width + 1e-12
 
 
-def test_the_generator_decides_and_the_global_one_is_left_alone():
-    augment = Augment(TransformConfig(scale=(0.5, 2.0), crop_size=7))
-    state = torch.get_rng_state()
-    first = augment(coded(9, 9), seeded(5))
+def test_the_global_generator_and_the_sample_are_left_alone():
+    state, sample = torch.get_rng_state(), coded(9, 9)
+    Augment(TransformConfig(scale=(0.5, 2.0), crop_size=7))(sample, seeded(5))
     assert torch.equal(torch.get_rng_state(), state)
-    torch.manual_seed(1)
-    assert same(first, augment(coded(9, 9), seeded(5)))
-    assert not same(first, augment(coded(9, 9), seeded(6)))
-    sample = coded(9, 9)
-    augment(sample, seeded(5))
-    assert same(sample, coded(9, 9))
-    assert same(sample, Augment(TransformConfig(flip=False))(sample, seeded(0)))  # nothing to do
+    same = Augment(TransformConfig(flip=False))(sample, seeded(0))  # nothing to do
+    for one in (sample, same):
+        assert torch.equal(one.image, coded(9, 9).image)
+        assert torch.equal(one.mask, coded(9, 9).mask)

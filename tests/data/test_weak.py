@@ -8,16 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from data import (
-    VOID,
-    Collage,
-    CollageClicksConfig,
-    CollageConfig,
-    VocClicksConfig,
-    build,
-    config_from_dict,
-    config_to_dict,
-)
+from data import VOID, Collage, CollageClicksConfig, CollageConfig, VocClicksConfig, build
 from data.__main__ import main
 from data.prepare import click_mask, read_clicks
 from data.reading import read_ids
@@ -48,11 +39,9 @@ def test_clicks_of_voc_become_masks_of_train(tiny_voc, tmp_path, capsys):
     assert mask[mask != VOID].tolist() == [8, 0]
     whole = build(config, "tune")[0].mask
     assert whole.equal(torch.from_numpy(read_ids(tiny_voc.mask("a")).astype(np.int64)))
-    assert config_from_dict(json.loads(json.dumps(config_to_dict(config)))) == config
     with pytest.raises(FileNotFoundError, match=r"lacks Scribbles.*--data\.train-masks"):
         build(VocClicksConfig(tiny_voc.root, train_masks="Scribbles"), "train")
     for text, message in (
-        ("[1]", "holds no clicks"),
         ('{"a": [[1, 2]]}', "holds no clicks"),
         ('{"a": [[1, 2, 21]]}', r"class ids must be 0\.\.20, got \[21\]"),
     ):
@@ -64,24 +53,22 @@ def test_clicks_of_voc_become_masks_of_train(tiny_voc, tmp_path, capsys):
 
 
 def test_the_collage_is_clicked_on_in_train_alone():
-    config = CollageClicksConfig(num_train=12, num_tune=2, num_report=2, clicks=3, radius=2)
-    weak, whole = (
+    sizes: dict[str, int] = {"num_train": 12, "num_tune": 2, "num_report": 2}
+    config = CollageClicksConfig(**sizes, clicks=3, radius=2)
+    weak, (whole, tune) = (
         build(config, "train"),
-        Collage(CollageConfig(num_train=12, num_tune=2, num_report=2), "train"),
+        (Collage(CollageConfig(**sizes), split) for split in ("train", "tune")),  # type: ignore[arg-type]
     )
     for k in range(12):
         mask, truth = weak[k].mask, whole[k].mask
         clicked = mask != VOID
         assert torch.equal(weak[k].image, whole[k].image)
         assert torch.equal(mask[clicked], truth[clicked])
-        assert (
-            np.unique(mask[clicked]).tolist() == np.unique(truth).tolist()
-        )  # every thing that shows
+        # every thing that shows
+        assert np.unique(mask[clicked]).tolist() == np.unique(truth).tolist()
         assert 0 < clicked.sum() < 0.1 * mask.numel()
         assert torch.equal(mask, weak[k].mask)
-    tune = Collage(CollageConfig(num_train=12, num_tune=2, num_report=2), "tune")
     assert torch.equal(build(config, "tune")[1].mask, tune[1].mask)
-    assert config_from_dict(config_to_dict(config)) == config
     with pytest.raises(ValueError, match="clicks of at least 1"):
         CollageClicksConfig(clicks=0)
 
