@@ -39,14 +39,14 @@ def test_names_images_and_ids(tiny_voc, config):
 
 
 def test_missing_folders_lists_and_files_are_named(tiny_voc, config, tmp_path):
-    for changes, split, message in (
-        ({"root": tmp_path}, "train", "lacks JPEGImages, SegmentationClass"),
-        ({}, "report", r"report\.txt; lists there: train, tune.*report"),
-        ({"extra_masks": "Aug"}, "train", "lacks Aug"),
-        ({"sbd": tmp_path / "nowhere"}, "train", r"--data\.sbd"),
+    for changes, message in (
+        ({"root": tmp_path}, "lacks JPEGImages, SegmentationClass"),
+        ({"train_list": "x"}, r"x\.txt; lists there: train, tune.*--data.train"),
+        ({"extra_masks": "Aug"}, "lacks Aug"),
+        ({"sbd": tmp_path / "nowhere"}, r"--data\.sbd"),
     ):
         with pytest.raises(FileNotFoundError, match=message):
-            build(replace(config, **changes), split)
+            build(replace(config, **changes), "train")
     tiny_voc.image("a").unlink()
     tiny_voc.mask("b").unlink()
     with pytest.raises(FileNotFoundError, match=r"a\.jpg, .*b\.png do not exist, but the list"):

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from data import VOID, Collage, CollageClicksConfig, CollageConfig, VocClicksConfig, build
+from data import VOID, Collage, CollageClicksConfig, CollageConfig, Split, VocClicksConfig, build
 from data.__main__ import main
 from data.prepare import click_mask, read_clicks
 from data.reading import read_ids
+
+SPLITS: tuple[Split, ...] = ("train", "tune")
 
 
 def test_discs_by_hand():
@@ -55,10 +57,8 @@ def test_clicks_of_voc_become_masks_of_train(tiny_voc, tmp_path, capsys):
 def test_the_collage_is_clicked_on_in_train_alone():
     sizes: dict[str, int] = {"num_train": 12, "num_tune": 2, "num_report": 2}
     config = CollageClicksConfig(**sizes, clicks=3, radius=2)
-    weak, (whole, tune) = (
-        build(config, "train"),
-        (Collage(CollageConfig(**sizes), split) for split in ("train", "tune")),  # type: ignore[arg-type]
-    )
+    weak = build(config, "train")
+    whole, tune = (Collage(CollageConfig(**sizes), split) for split in SPLITS)
     for k in range(12):
         mask, truth = weak[k].mask, whole[k].mask
         clicked = mask != VOID

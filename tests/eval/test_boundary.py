@@ -18,7 +18,7 @@ from eval.metrics.boundary import (
     boundary_iou,
     boundary_iou_counts,
     mean_boundary_f,
-)  # fmt: skip
+)
 
 VOID = 255
 LABELS = 4
@@ -44,15 +44,6 @@ def blobs(seed: int, shape: tuple[int, int] = (30, 41)) -> tuple[np.ndarray, np.
     prediction[generator.random(shape) < 0.01] = 3
     outline = ndimage.minimum_filter(truth, 3) != ndimage.maximum_filter(truth, 3)
     return np.where(outline & (generator.random(shape) < 0.7), VOID, truth), prediction
-
-
-def test_bands_by_hand() -> None:
-    mask = np.zeros((3, 6), dtype=np.int64)
-    mask[1, 1] = VOID
-    expected = [[1, 1, 1, 2, 3, 4], [1, NEVER, 1, 2, 3, 4], [1, 1, 1, 2, 3, 4]]
-    assert band_distance(mask, "void").tolist() == expected
-    mask = np.array([[0, 0, 0, 1, 1], [0, 0, 0, 0, 1]])
-    assert band_distance(mask, "edge").tolist() == [[3, 2, 1, 1, 1], [3, 2, 1, 1, 1]]
 
 
 def test_void_band_is_the_authors_dilation_in_any_layout() -> None:
@@ -85,12 +76,8 @@ def test_no_boundary_is_an_empty_band() -> None:
         (np.full((1, 1), 2), "edge"),
     )
     assert all((band_distance(mask, band) == NEVER).all() for mask, band in bands)
-
-
-def test_what_has_no_band_is_refused() -> None:
-    for shape in ((3, 4, 5), (0, 4)):
-        with pytest.raises(ValueError, match=r"non-empty \(H, W\) mask, got shape"):
-            band_distance(np.zeros(shape, dtype=np.int64), "void")
+    with pytest.raises(ValueError, match=r"non-empty \(H, W\) mask, got shape"):
+        band_distance(np.zeros((0, 4), dtype=np.int64), "void")
     with pytest.raises(ValueError, match="'void' or 'edge', got 'both'"):
         band_distance(np.zeros((2, 2), dtype=np.int64), "both")  # type: ignore[arg-type]
 
