@@ -51,6 +51,11 @@ class Problem:
     penalties: list[Tensor]
 
     @property
+    def shared(self) -> tuple[Tensor, list[Filter], list[Tensor]]:
+        """What an energy takes: unary, kernels, penalties."""
+        return self.unary, self.kernels, self.penalties
+
+    @property
     def arguments(self) -> tuple[Tensor, list[Filter], list[list[Tensor]]]:
         """What an inference takes: unary, kernels, penalties that all iterations share."""
         return self.unary, self.kernels, [self.penalties]

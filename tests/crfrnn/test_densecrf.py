@@ -44,8 +44,8 @@ def bare_crf(u: Floats = ENERGY) -> dcrf.DenseCRF2D:
     return d
 
 
-def small_crf() -> dcrf.DenseCRF2D:
-    d = bare_crf()
+def small_crf(u: Floats = ENERGY) -> dcrf.DenseCRF2D:
+    d = bare_crf(u)
     d.addPairwiseGaussian(sxy=1.5, compat=1)
     d.addPairwiseBilateral(sxy=3, srgb=40, rgbim=IMAGE, compat=2)
     return d
@@ -64,16 +64,10 @@ def test_features_of_a_grid() -> None:
     assert create_pairwise_bilateral((2, 4), 5, image[..., 0]).shape == (3, 6)  # chdim=-1: grey
 
 
-def test_constants_have_the_numbers_of_that_api() -> None:
-    assert [int(c) for c in dcrf.NormalizationType] == [0, 1, 2, 3]
-    assert [int(c) for c in dcrf.KernelType] == [0, 1, 2]
-
-
 # errors
 
 NAN = np.where(np.arange(W * H) == 3, np.nan, ENERGY).astype(np.float32)
 FLOAT_IMAGE = IMAGE.astype(np.float32)
-Refused = list[tuple[Callable[[], object], type[Exception], str]]
 # Each makes a call to be refused of what it is given.
 CRF = dcrf.DenseCRF2D(W, H, L)
 energy: Any = partial(partial, CRF.setUnaryEnergy)
@@ -85,14 +79,13 @@ guide: Any = partial(partial, create_pairwise_bilateral)
 labels: Any = partial(partial, unary_from_labels, n_labels=3, gt_prob=0.7)
 softmax: Any = partial(partial, unary_from_softmax)
 
-ENERGIES: Refused = [
+REFUSED: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: dcrf.DenseCRF2D(0, 4, 2), ValueError, "^w must"),
     (energy([[1.0]]), TypeError, r"got list: pass np\.asarray\(u\)"),
     (energy(torch.ones(2, 24)), TypeError, r"u\.detach\(\)\.cpu\(\)\.numpy\(\)"),
     (energy(np.ones((L, 24), int)), TypeError, "int64.*unary_from_softmax"),
     (energy(ENERGY.reshape(L, H, W)), ValueError, r"pass u\.reshape\(2, -1\)"),
     (energy(ENERGY.T), ValueError, r"pass u\.T"),
-    (energy(ENERGY.T.reshape(H, W, L)), ValueError, r"np\.moveaxis\(u, -1, 0\)"),
     (energy(ENERGY[:, 1:]), ValueError, r"made for 24 variables.*DenseCRF2D\(w, h"),
     (energy(NAN), ValueError, "NaN"),
     (energy(np.full((L, 24), np.inf)), ValueError, "one finite label"),
@@ -101,51 +94,39 @@ ENERGIES: Refused = [
     (partial(CRF.inference, 1), RuntimeError, "call setUnaryEnergy"),
     (step(*[np.ones((L, 24))] * 3), ValueError, "float32 .*float64"),
     (lambda: small_crf().klDivergence(ENERGY[:, 1:]), ValueError, "of startInference, got"),
-]  # fmt: skip
-KERNELS: Refused = [
     (bilateral(np.moveaxis(IMAGE, 2, 0)), ValueError, r"moveaxis\(rgbim, 0, -1"),
     (bilateral(IMAGE.transpose(1, 0, 2)), ValueError, r"rgbim\.transpose\(1, 0, 2"),
     (bilateral(IMAGE[..., 0]), ValueError, r"np\.stack\(\[rgbim\] \* 3"),
     (bilateral(IMAGE[1:]), ValueError, r"DenseCRF2D\(w=6, h=4, \.\.\.\).*Resize"),
     (bilateral(FLOAT_IMAGE / 255), TypeError, r"\(rgbim \* 255\)\.round\(\)"),
     (bilateral(FLOAT_IMAGE - 120), TypeError, "before normalisation"),
-    (bilateral(IMAGE.astype(int)), TypeError, r"pass rgbim\.astype\(np\.uint8\)"),
-    (bilateral(FLOAT_IMAGE * np.nan), TypeError, "NaN or infinite"),
     (gaussian(sxy=(1, 2, 3)), ValueError, "sxy must be a number or 2"),
     (gaussian(compat=np.ones(3)), ValueError, r"\(L,\) = \(2,\)"),
     (gaussian(compat=np.nan), ValueError, "compat must be finite"),
     (gaussian(compat="potts"), TypeError, "compat must be a number"),
-    (gaussian(compat=torch.ones(2)), TypeError, r"compat\.numpy\(\)"),
     (gaussian(normalization=dcrf.DIAG_KERNEL), ValueError, "SYMMETRIC, got <KernelType.DIAG"),
-    (gaussian(kernel=7), ValueError, "CONST_KERNEL, DIAG_KERNEL, FULL_KERNEL, got 7"),
+    (gaussian(kernel=7), ValueError, "FULL_KERNEL, got 7"),
     (pairwise(FEATURES.T), ValueError, r"Pass features\.T"),
-    (pairwise(FEATURES.reshape(5, H, W)), ValueError, "the grid flat"),
     (pairwise(FEATURES * np.nan), ValueError, "no width is 0"),
     (partial(create_pairwise_gaussian, 3, ()), ValueError, "at least one axis"),
-    (guide((3, 3), 13, IMAGE), ValueError, "-1: no channel axis; pass chdim=2"),
+    (guide((3, 3), 13, IMAGE), ValueError, "pass chdim=2"),
     (guide((3, 3), 13, IMAGE, 3), ValueError, "chdim must be an axis"),
-    (guide(3, 3, 1j * IMAGE, 2), TypeError, "real numbers"),
     (guide(3, 3, np.full((2, 2), np.nan)), ValueError, "fill them first"),
-]  # fmt: skip
-UNARIES: Refused = [
     (labels(np.ones(4)), TypeError, r"labels\.astype\(np\.int64\)"),
     (labels(np.array([0, 255])), ValueError, "A void label such as 255"),
     (labels(np.array([-1, 1])), ValueError, r"0\.\.3 \(0 = unknown\).* got -1\.\.1"),
-    (labels(np.array([3]), zero_unsure=False), ValueError, r"must be in 0\.\.2"),
     (labels(np.array([0, 1]), n_labels=1), ValueError, "n_labels=2, zero_unsure=False"),
     (labels(np.array([1]), gt_prob=1.0), ValueError, r"gt_prob must be in \(0, 1\)"),
     (softmax(np.moveaxis(SOFTMAX, 0, -1)), ValueError, r"np\.moveaxis\(sm, -1, 0\)"),
-    (softmax(SOFTMAX[None]), ValueError, r"sm\[0\]"),
     (softmax(SOFTMAX[0]), ValueError, r"np\.stack\(\[1 - p, p\]\)"),
-    (softmax(np.zeros((3, 4, 5))), ValueError, r"20 pixels have no probability.*\[:, sums == 0\]"),
+    (softmax(np.zeros((3, 4, 5))), ValueError, "20 pixels have no probability"),
     (softmax(SOFTMAX * 9), ValueError, "go through a softmax"),
     (softmax(SOFTMAX * np.nan), ValueError, "0 / 0"),
-    (softmax(SOFTMAX[:, :0]), ValueError, "at least one element"),
     (softmax(SOFTMAX, scale=0), ValueError, r"scale must be in \(0, 1\]"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("call", "error", "words"), ENERGIES + KERNELS + UNARIES)
+@pytest.mark.parametrize(("call", "error", "words"), REFUSED)
 def test_misuse_has_an_error_that_names_the_way_out(
     call: Callable[[], object], error: type[Exception], words: str
 ) -> None:
@@ -153,13 +134,23 @@ def test_misuse_has_an_error_that_names_the_way_out(
         call()
 
 
-def test_zero_counted_as_a_label_warns() -> None:
-    """Whether 0 is a label cannot be told from the labels; that it may be, can."""
+def test_what_looks_wrong_or_is_old_warns() -> None:
     mask = np.array([[0, 1], [1, 0]])
     with pytest.warns(UserWarning, match="label 2 never occurs.*zero_unsure=False"):
         unary_from_labels(mask, 2, 0.7)
     unary_from_labels(mask, 2, 0.7, zero_unsure=False)
     unary_from_labels(mask, 3, 0.7)  # 1 of 3 labels and unknown: nothing to suspect
+    with pytest.deprecated_call(match="unary_from_softmax"):
+        old = softmax_to_unary(SOFTMAX, 0.8)
+    np.testing.assert_array_equal(old, unary_from_softmax(SOFTMAX, 0.8, clip=None))
+    with pytest.deprecated_call(match="unary_from_labels"):
+        np.testing.assert_array_equal(
+            compute_unary(mask + 1, 2), unary_from_labels(mask + 1, 2, 0.5)
+        )
+    cam = RNG.uniform(0.1, 1, (L, H, W))
+    with pytest.warns(UserWarning, match="only their ratios count"):
+        marginals = [bare_crf(unary_from_softmax(x)).inference(0) for x in (cam, cam / cam.sum(0))]
+    np.testing.assert_allclose(marginals[0], marginals[1], atol=1e-5)
 
 
 # oracle
@@ -214,15 +205,6 @@ def test_unary_from_softmax_by_hand() -> None:
     assert np.isposinf(unary_from_softmax(sm, clip=None)[1, 0])
 
 
-def test_deprecated_names() -> None:
-    with pytest.deprecated_call(match="unary_from_softmax"):
-        old = softmax_to_unary(SOFTMAX, 0.8)
-    np.testing.assert_array_equal(old, unary_from_softmax(SOFTMAX, 0.8, clip=None))
-    labels = np.array([1, 2])
-    with pytest.deprecated_call(match="unary_from_labels"):
-        np.testing.assert_array_equal(compute_unary(labels, 2), unary_from_labels(labels, 2, 0.5))
-
-
 # invariants
 
 
@@ -239,22 +221,10 @@ def test_a_scalar_attracts_and_a_vector_is_an_energy() -> None:
     assert q(2).max(0).mean() > alone > q(np.array([2.0, 2.0])).max(0).mean()
 
 
-def test_sxy_is_x_then_y() -> None:
-    """A kernel wide in x alone mixes along rows alone."""
-    u = np.zeros((L, H * W), np.float32)
-    u[0, 0] = 5  # the first pixel prefers label 1
-    d = bare_crf(u)
-    d.addPairwiseGaussian(sxy=(2, 1e-2), compat=1, normalization=dcrf.NORMALIZE_AFTER)
-    q = d.inference(1)[1].reshape(H, W)
-    assert q[0, 1] > 0.51
-    np.testing.assert_allclose(q[1:], 0.5, atol=1e-6)  # rounding: nothing arrives
-
-
 def test_an_impossible_label_stays_impossible() -> None:
     u = ENERGY.copy()
     u[0, :5] = np.inf
-    d = small_crf()
-    d.setUnaryEnergy(u)
+    d = small_crf(u)
     q = d.inference(5)
     assert (q[0, :5] == 0).all()
     assert np.isfinite(q).all()
@@ -263,21 +233,19 @@ def test_an_impossible_label_stays_impossible() -> None:
 
 def test_a_step_starts_at_the_marginals_that_it_is_given() -> None:
     """Also where they are not those that the step before has left."""
-    steps = []
+    start, steps = SOFTMAX[::-1].reshape(L, -1), []
     for before in (0, 2):
         d = small_crf()
         q, *unused = d.startInference()
         for _ in range(before):
             d.stepInference(q, *unused)
-        q[...] = SOFTMAX[::-1].reshape(L, -1)
+        q[...] = start
         d.stepInference(q, *unused)
         steps.append(q)
     np.testing.assert_array_equal(steps[0], steps[1])
-    d = bare_crf(-np.log(SOFTMAX[::-1].reshape(L, -1)))
+    d = small_crf(-np.log(start))
     expected, *unused = d.startInference()
     d.setUnaryEnergy(ENERGY)
-    d.addPairwiseGaussian(sxy=1.5, compat=1)
-    d.addPairwiseBilateral(sxy=3, srgb=40, rgbim=IMAGE, compat=2)
     d.stepInference(expected, *unused)
     np.testing.assert_allclose(steps[0], expected, rtol=1e-5)  # of a logarithm and an exponential
 
@@ -295,17 +263,13 @@ def test_inputs_are_copied_and_left_alone() -> None:
     np.testing.assert_array_equal(d.inference(3), q)
 
 
-def test_float32_inside_autocast() -> None:
-    outside = small_crf().inference(3)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        np.testing.assert_array_equal(small_crf().inference(3), outside)
-
-
 # layout and edges
 
 
 def test_layout_and_precision_of_the_arrays_do_not_matter() -> None:
     expected = small_crf().inference(3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        np.testing.assert_array_equal(small_crf().inference(3), expected)
     read_only = IMAGE[::-1].copy()[::-1]  # a negative stride
     read_only.flags.writeable = False
     for u in (np.asfortranarray(ENERGY), ENERGY.astype(np.float64), ENERGY.astype(">f4")):
@@ -328,19 +292,6 @@ def test_edges(w: int, h: int, num_labels: int) -> None:
     np.testing.assert_allclose(d.inference(5).sum(0), 1, rtol=1e-5)  # float32, 256 terms
 
 
-def test_class_activation_maps_pass_with_a_warning_and_mean_their_ratios() -> None:
-    cam = RNG.uniform(0.1, 1, (L, H, W))
-    with pytest.warns(UserWarning, match="only their ratios count"):
-        u = dcrf.unary_from_softmax(cam)
-    marginals = []
-    for energy in (u, dcrf.unary_from_softmax(cam / cam.sum(0))):
-        d = dcrf.DenseCRF2D(W, H, L)
-        d.setUnaryEnergy(energy)
-        d.addPairwiseGaussian(3, 3)
-        marginals.append(d.inference(5))
-    np.testing.assert_allclose(marginals[0], marginals[1], atol=1e-5)
-
-
 SCRIPT = """
 import crfrnn.densecrf
 crfrnn.densecrf.install()
@@ -348,6 +299,8 @@ import pydensecrf.densecrf as dcrf
 import pydensecrf.utils as utils
 from pydensecrf.utils import create_pairwise_gaussian, unary_from_labels
 d = dcrf.DenseCRF(4, 2)
+assert [int(c) for c in dcrf.NormalizationType] == [0, 1, 2, 3]
+assert [int(c) for c in dcrf.KernelType] == [0, 1, 2]
 assert utils.unary_from_labels is unary_from_labels is crfrnn.densecrf.unary_from_labels
 crfrnn.densecrf.install()
 """

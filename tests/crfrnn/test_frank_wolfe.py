@@ -44,29 +44,7 @@ def written_frank_wolfe(
     return torch.from_numpy(x)
 
 
-def objective(x: Tensor, problem: Problem, regularizer: str, temperature: float) -> Tensor:
-    """E(x) + lambda R(x), (B,)."""
-    r = torch.xlogy(x, x) if regularizer == "entropy" else 0.5 * x.square()
-    energy = relaxed_energy(x, problem.unary, problem.kernels, problem.penalties)
-    return energy + temperature * r.sum((1, 2))
-
-
-def run(problem: Problem, num_iterations: int, **options: Any) -> Tensor:
-    """x, (B, N, L)."""
-    return FrankWolfe(**options)(*problem.arguments, num_iterations).softmax(-1)
-
-
 # sparsemax
-
-
-def test_sparsemax_by_hand() -> None:
-    for logits, expected in (
-        ([0.3, 0.0], [0.65, 0.35]),
-        ([5.0, 4.0, 0.0], [1.0, 0.0, 0.0]),  # a lead of 1 takes all
-        ([2.0, 2.0, 2.0, 0.0], [1 / 3, 1 / 3, 1 / 3, 0.0]),
-        ([7.0], [1.0]),
-    ):
-        torch.testing.assert_close(sparsemax(torch.tensor(logits)), torch.tensor(expected))
 
 
 @pytest.mark.parametrize("scale", [0.1, 1.0, 10.0])
@@ -78,6 +56,7 @@ def test_sparsemax_is_the_projection(scale: float) -> None:
     shifted = sparsemax(z.float() + 1e4)
     torch.testing.assert_close(shifted.double(), expected, rtol=0, atol=2e-3)
     assert (shifted.sum(-1) - 1).abs().max() < 1e-6
+    assert (sparsemax(z[..., :1]) == 1).all()
 
 
 def test_sparsemax_has_its_gradient() -> None:
@@ -100,7 +79,8 @@ def test_sparsemax_has_its_gradient() -> None:
 def test_equals_the_definition(
     regularizer: Any, temperature: float, step: Any, steps: list[float]
 ) -> None:
-    x = run(PROBLEM, 4, regularizer=regularizer, temperature=temperature, step=step)
+    infer = FrankWolfe(regularizer, temperature, step)
+    x = infer(*PROBLEM.arguments, 4).softmax(-1)
     expected = written_frank_wolfe(PROBLEM, regularizer, temperature, steps)
     torch.testing.assert_close(x, expected, rtol=1e-10, atol=1e-10)  # rounding
 
@@ -124,16 +104,18 @@ def test_line_search_finds_the_least_objective(
 ) -> None:
     """Against 101 points of the segment: repelling labels stop inside, Potts at its end."""
     problem = random_problem(strength=strength, penalty=penalty)
+
+    def objective(x: Tensor) -> Tensor:
+        r = torch.xlogy(x, x) if regularizer == "entropy" else 0.5 * x.square()
+        return relaxed_energy(x, *problem.shared) + 0.7 * r.sum((1, 2))
+
     x = problem.unary.softmax(-1)
     s, ours = (
-        run(problem, 1, regularizer=regularizer, temperature=0.7, step=step)
+        FrankWolfe(regularizer, 0.7, step)(*problem.arguments, 1).softmax(-1)
         for step in (1.0, "line_search")
     )
-    segment = torch.stack(
-        [objective(torch.lerp(x, s, g / 100), problem, regularizer, 0.7) for g in range(101)]
-    )
-    least = segment.amin(0) + 1e-12  # never above a grid point but for rounding
-    assert (objective(ours, problem, regularizer, 0.7) <= least).all()
+    least = torch.stack([objective(torch.lerp(x, s, g / 100)) for g in range(101)]).amin(0)
+    assert (objective(ours) <= least + 1e-12).all()  # never above a grid point but for rounding
 
 
 # invariants
@@ -141,9 +123,11 @@ def test_line_search_finds_the_least_objective(
 
 def test_l2_gives_zeros_and_the_mixture_lifts_them() -> None:
     problem = replace(PROBLEM, unary=5 * PROBLEM.unary)
-    sparse = run(problem, 3, regularizer="l2")
+    sparse, mixed = (
+        FrankWolfe("l2", unary_mixture=share)(*problem.arguments, 3).softmax(-1)
+        for share in (0, 0.5)
+    )
     assert (sparse < 1e-300).any()
-    mixed = run(problem, 3, regularizer="l2", unary_mixture=0.5)
     expected = 0.5 * sparse + 0.5 * problem.unary.softmax(-1)
     torch.testing.assert_close(mixed, expected, rtol=1e-12, atol=1e-14)  # rounding
 

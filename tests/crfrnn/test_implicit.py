@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
 
 from crfrnn.implicit import (
     ConvergenceWarning,
-    FixedPointReport,
     ImplicitMeanField,
     implicit_mean_field,
 )
@@ -19,13 +15,6 @@ from crfrnn.inference import MeanField, mean_field
 from tests.crfrnn.problems import random_problem
 
 PROBLEM = random_problem(strength=0.3)  # weak enough for J to contract
-
-
-def infer_learning(num_iterations: int = 500, **options: Any) -> tuple[Tensor, Tensor]:
-    """The unary, which wants a gradient, and the logits."""
-    unary = PROBLEM.unary.clone().requires_grad_()
-    arguments = replace(PROBLEM, unary=unary).arguments
-    return unary, implicit_mean_field(*arguments, num_iterations, **options)
 
 
 # oracle
@@ -44,53 +33,27 @@ def test_equals_backpropagation_to_convergence(damping: float) -> None:
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
 
 
-def test_a_backward_pass_may_be_repeated_but_not_differentiated() -> None:
-    unary, logits = infer_learning()
-    first, second = (
-        torch.autograd.grad(logits[..., 0].sum(), unary, retain_graph=True)[0] for _ in range(2)
-    )
-    assert torch.equal(first, second)
-    with pytest.raises(NotImplementedError, match="create_graph=True"):
-        torch.autograd.grad(logits.sum(), unary, create_graph=True)
-
-
-# invariants
-
-
-def test_memory_does_not_grow_with_the_iterations() -> None:
-    counts = []
-    for tolerance in (1e-2, 1e-12):
-        report = FixedPointReport()
-        saved: list[Tensor] = []
-
-        def pack(tensor: Tensor, saved: list[Tensor] = saved) -> Tensor:
-            saved.append(tensor)
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            infer_learning(tolerance=tolerance, report=report)
-        counts.append((len(saved), report.forward_iterations))
-    (few, early), (many, late) = counts
-    assert few == many
-    assert early < late
-
-
-# the report
-
-
-def test_report_of_a_converged_problem() -> None:
+def test_report_and_repeated_backward() -> None:
     implicit, problem = ImplicitMeanField(tolerance=1e-6), PROBLEM.learning()
     seen: list[Tensor] = []
     logits = implicit(*problem.arguments, 100, observe=seen.append)
     report = implicit.report
     assert len(seen) == report.forward_iterations + 1 > 5
     assert report.backward_iterations == 0
-    torch.autograd.grad(logits[..., 0].sum(), problem.unary)
+    first, second = (
+        torch.autograd.grad(logits[..., 0].sum(), problem.unary, retain_graph=True)[0]
+        for _ in range(2)
+    )
+    assert torch.equal(first, second)
     assert report.backward_iterations > 5
     for residual in (report.forward_residual, report.backward_residual):
         assert residual is not None
         assert residual.shape == (2,)
         assert (residual <= 1e-6).all()
+    (grad,) = torch.autograd.grad((0 * logits).sum(), problem.unary, retain_graph=True)
+    assert torch.equal(grad, torch.zeros_like(problem.unary))  # without a warning
+    with pytest.raises(NotImplementedError, match="create_graph=True"):
+        torch.autograd.grad(logits.sum(), problem.unary, create_graph=True)
 
 
 def test_residuals_are_what_they_say() -> None:
@@ -111,19 +74,3 @@ def test_warns_backward_where_only_that_fails() -> None:
     logits = implicit_mean_field(unary, problem.kernels, [problem.penalties], 1)
     with pytest.warns(ConvergenceWarning, match="the backward fixed point was not reached"):
         torch.autograd.grad(logits[..., 0].sum(), unary)
-
-
-def test_no_gradient_gives_no_warning() -> None:
-    unary, logits = infer_learning()
-    (grad,) = torch.autograd.grad((0 * logits).sum(), unary)
-    assert torch.equal(grad, torch.zeros_like(unary))
-
-
-# edges
-
-
-def test_without_kernels_the_unary_comes_back() -> None:
-    unary = PROBLEM.unary.float().requires_grad_()
-    logits = implicit_mean_field(unary, [], [[]], 5)
-    assert torch.equal(logits, unary)
-    assert torch.equal(torch.autograd.grad(logits.sum(), unary)[0], torch.ones_like(unary))

@@ -45,9 +45,6 @@ def test_loading_is_strict(state: State, error: type[Exception], words: str) -> 
     """A missing matrix: trap 14."""
     with pytest.raises(error, match=words):
         from_crfasrnn(state)
-
-
-def test_a_prefix_that_is_given_must_fit() -> None:
     with pytest.raises(ValueError, match=r"lacks crf\.spatial_ker_weights"):
         from_crfasrnn(with_prefix("crfrnn."), prefix="crf.")
 
@@ -86,16 +83,17 @@ def test_equals_the_layer_and_its_gradients(spatial_filter: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "state",
+    ("state", "prefix"),
     [
-        ARRAYS,
-        OrderedDict(with_prefix("module.crfrnn.") | {"module.conv.weight": torch.ones(1)}),
-        {name: value.astype(np.float64) for name, value in ARRAYS.items()},
+        (ARRAYS, None),
+        (OrderedDict(with_prefix("module.crfrnn.") | {"module.conv.weight": torch.ones(1)}), None),
+        ({name: value.astype(np.float64) for name, value in ARRAYS.items()}, None),
+        (with_prefix("b.") | {k: v * 2 for k, v in with_prefix("a.").items()}, "b."),
     ],
 )
-def test_every_form_of_the_state_gives_a_layer_of_its_own(state: State) -> None:
+def test_every_form_of_the_state_gives_a_layer_of_its_own(state: State, prefix: Any) -> None:
     state = {key: value + 0 for key, value in state.items()}
-    crf = from_crfasrnn(state)
+    crf = from_crfasrnn(state) if prefix is None else from_crfasrnn(state, prefix=prefix)
     for value in state.values():
         value[...] = 0  # the layer has copied it
     parts = crf.potentials
@@ -106,17 +104,5 @@ def test_every_form_of_the_state_gives_a_layer_of_its_own(state: State) -> None:
     ):
         assert torch.equal(parameter, torch.from_numpy(expected))
         assert parameter.requires_grad
-
-
-def test_one_of_several_layers_by_its_prefix() -> None:
-    other = {key: value * 2 for key, value in with_prefix("b.").items()}
-    parts = from_crfasrnn(with_prefix("a.") | other, prefix="b.").potentials
-    assert torch.equal(parts.weight("spatial"), other["b.spatial_ker_weights"])
-
-
-def test_the_defaults_are_those_of_the_layer() -> None:
-    crf = from_crfasrnn(ARRAYS)
     for name in ("theta_alpha", "theta_beta", "theta_gamma"):
-        assert rounded(getattr(crf.potentials, name)) == getattr(PRESETS["crf_rnn"], name)
-    assert (crf.num_iterations, crf.num_iterations_eval) == (5, 10)
-    assert crf.potentials.normalization == "after"
+        assert rounded(getattr(parts, name)) == getattr(PRESETS["crf_rnn"], name)

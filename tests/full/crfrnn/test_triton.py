@@ -211,45 +211,21 @@ def test_the_exact_sum_of_single_precision_is_within_its_bound(case: Case) -> No
 # the lattice
 
 
-@pytest.mark.parametrize("accuracy", ["standard", "fine"])
-@pytest.mark.parametrize("length", [1, 3, 1000])
-def test_a_cut_list_is_the_same_list(accuracy: LatticeAccuracyName, length: int) -> None:
-    tables, _ = plain.build_lattice(random_features(2, 150, 2).double(), named(accuracy))
-    cut = split_segments(tables, length)
-    ends = [*cut.splat_offsets.tolist()[1:], cut.splat_pixels.numel()]
-    lengths = [b - a for a, b in zip(cut.splat_offsets.tolist(), ends, strict=True)]
-    assert 0 <= min(lengths) <= max(lengths) <= length
-    v = random_rows(2, 150, 5).double()
-    own, theirs = (
-        plain.lattice_filter(x, v, named(accuracy), transposed=False) for x in (cut, tables)
-    )
-    # Some hundred float64 additions in another order.
-    torch.testing.assert_close(own, theirs, rtol=1e-13, atol=0)
-
-
 @needs_interpreter
 @pytest.mark.usefixtures("_few_programs")
-def test_the_fine_lattice_is_the_plain_one() -> None:
+def test_the_fine_lattice_and_lists_longer_than_a_segment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_twins(lattice(Case(shape=(30,), batch=1), accuracy="fine"))
-
-
-@needs_interpreter
-def test_many_pixels_around_one_vertex(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Longer than a segment many times."""
     monkeypatch.setattr(gpu_lattice, "SEGMENT", 7)
     assert_twins(lattice(Case(shape=(150,), batch=1, channels=1)))
 
 
 @needs_interpreter
-@pytest.mark.parametrize("far", [[1e5] * 5, [math.nan] * 2])
 # NumPy tells of a number that is none as it becomes an integer.
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
-def test_overflow_is_the_plain_error(far: list[float]) -> None:
-    features = torch.tensor([[[0.0] * len(far), far]])
-    with pytest.raises(LatticeOverflowError) as theirs:
-        plain.build_lattice(features, named("standard"))
-    with pytest.raises(LatticeOverflowError, match=re.escape(str(theirs.value))):
-        gpu_lattice.build_lattice(features, named("standard"))
+def test_overflow_is_an_error() -> None:
+    for far in ([1e5] * 5, [math.nan] * 2):
+        with pytest.raises(LatticeOverflowError, match="theta is too small"):
+            gpu_lattice.build_lattice(torch.tensor([[[0.0] * len(far), far]]), named("standard"))
 
 
 # the spatial Gaussian
@@ -262,44 +238,20 @@ def test_the_band_is_as_wide_as_theta_asks(width: float) -> None:
 
 
 @pytest.mark.parametrize("lacks", ["triton", "float64"])
-def test_without_a_kernel_dense_matrices_serve(monkeypatch: pytest.MonkeyPatch, lacks: str) -> None:
-    """Without Triton, or with an older one."""
+def test_without_a_kernel_dense_matrices_and_plain_lines_serve(
+    monkeypatch: pytest.MonkeyPatch, lacks: str
+) -> None:
     if lacks == "triton":
         monkeypatch.setattr(triton_kernels, "available", lambda: False)
     monkeypatch.setattr("crfrnn.triton_kernels.separable.DTYPES", (torch.float32,))
     monkeypatch.setattr("crfrnn.triton_kernels.separable.correlate", None)
     for shape in ((1,), (4, 3), (2, 3, 5)):
         assert_twins(spatial(Case(shape=shape)))
-
-
-def test_along_a_long_axis_the_plain_file_serves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triton_kernels, "available", lambda: False)
     monkeypatch.setattr(gpu_separable, "LONGEST", 3)
-    monkeypatch.setattr(gpu_separable, "axis_matrices", None)
     assert_twins(spatial(Case(shape=(4, 3))))
 
 
 # the exact sum
-
-
-def test_the_order_follows_the_curve() -> None:
-    """Two axes: their bits take turns, the second axis' above; and each image has its own."""
-    square = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
-    order = gpu_exact.morton_order(torch.stack([square, square[[3, 0, 2, 1]]]))
-    assert order.tolist() == [[0, 1, 2, 3], [1, 3, 2, 0]]
-
-
-def test_factors_are_rounded_to_what_a_tensor_core_takes() -> None:
-    """To 11 bits, and the nearest such number: what the core cuts off then has no sign."""
-    v = random_rows(1, 1, 100).to(DEVICE)
-    rounded = filtered(torch.zeros(1, 1, 1, device=DEVICE), v)
-    assert ((rounded - v).abs() <= 2**-12 * torch.exp2(v.log2().floor() + 1)).all()
-    apart = torch.linspace(0, 2, 9, device=DEVICE)[:, None, None]
-    features, one = (torch.cat([x, 0 * apart], dim=1) for x in (apart, 1 + 0 * apart))
-    kernels = filtered(features, one, epsilon=0)[:, 1]
-    assert ((kernels - plain.exact_filter(features, one)[:, 1]).abs() <= 2**-12 + 2**-20).all()
-    for result in (rounded, kernels):
-        assert (result.view(torch.int32) & 0x1FFF == 0).all()
 
 
 def test_chunks_of_tiles_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,21 +260,23 @@ def test_chunks_of_tiles_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_twins(exact_sum(Case(shape=(150,), batch=1, num_labels=2)))
 
 
-def two_clusters() -> tuple[Tensor, Tensor]:
-    """128 pixels around the origin and 128 a hundred widths away, mixed; v of them."""
-    features = random_features(1, 256, 3).double() / 4
+def test_far_pixels_are_skipped_and_what_is_no_number_arrives() -> None:
+    """128 pixels around the origin and 128 a hundred widths away, mixed."""
+    features = (random_features(1, 256, 3).double() / 4).to(DEVICE)
     features[:, 1::2] += 100
-    return features.to(DEVICE), random_rows(1, 256, 2).double().to(DEVICE)
-
-
-def test_far_pixels_are_skipped_and_the_sum_is_the_same() -> None:
-    features, v = two_clusters()
+    v = random_rows(1, 256, 2).double().to(DEVICE)
     expected = plain.exact_filter(features, v)
     torch.testing.assert_close(filtered(features, v), expected, rtol=1e-13, atol=0)
     # What is not read cannot harm: 0 times NaN would be NaN.
     v[:, 1::2] = math.nan
     torch.testing.assert_close(filtered(features, v)[:, ::2], expected[:, ::2], rtol=1e-13, atol=0)
     assert features_grad(features, v, v)[:, ::2].isfinite().all()
+    features[:, 5] = math.nan
+    assert filtered(features, v)[:, 5].isnan().all()
+    for bits in (0x7FC00000, 0x7FFFFFFF, -1):  # a rounding in integers would make some of them 0
+        row = torch.tensor([[[bits]]], dtype=torch.int32).view(torch.float32).to(DEVICE)
+        assert filtered(torch.zeros_like(row), row).isnan().all()
+        assert features_grad(torch.zeros_like(row), row, row).isnan().all()
 
 
 def test_what_is_skipped_is_below_epsilon() -> None:
@@ -337,37 +291,20 @@ def test_what_is_skipped_is_below_epsilon() -> None:
         assert bool((error.abs() > 0.01).all()) == (distance == 4)
 
 
-def test_what_is_no_number_arrives() -> None:
-    """With every bit pattern: a rounding in integers would make some of them 0."""
-    features, v = two_clusters()
-    features[:, 5] = math.nan
-    assert filtered(features, v)[:, 5].isnan().all()
-    assert filtered(features.float(), v.float())[:, 5].isnan().all()
-    patterns = torch.tensor([0x7FC00000, 0x7FFFFFFF, -1], dtype=torch.int32)
-    for l in range(3):
-        row = torch.zeros(1, 3, 1, device=DEVICE)
-        row[:, l] = patterns.view(torch.float32)[l]
-        assert filtered(torch.zeros_like(row), row).isnan().all()
-        assert features_grad(torch.zeros_like(row), row, row).isnan().all()
-
-
 def test_an_image_is_the_same_in_any_batch_and_in_half_precision() -> None:
-    features, v, grad = problem(Case(shape=(150,), batch=3, channels=5), torch.bfloat16)
+    case = problem(Case(shape=(150,), batch=3, channels=5), torch.bfloat16)
+    features, v, grad = case
     own, learnt = filtered(features, v), features_grad(features, v, grad)
-    assert torch.equal(own[1:2], filtered(features[1:2], v[1:2]))
-    assert torch.equal(learnt[1:2], features_grad(features[1:2], v[1:2], grad[1:2]))
+    f, x, g = (tensor[1:2] for tensor in case)
+    assert torch.equal(own[1:2], filtered(f, x))
+    assert torch.equal(learnt[1:2], features_grad(f, x, g))
     assert torch.equal(own, filtered(features, v.float()).bfloat16())
     assert torch.equal(learnt, features_grad(features, v.float(), grad.float()))
-
-
-@pytest.mark.parametrize("sizes", [(1, 4, 2, 17), (1, 4, 2, 0), (1, 4, 0, 3), (0, 4, 2, 3)])
-def test_other_sizes_are_the_plain_sum(sizes: tuple[int, int, int, int]) -> None:
-    batch, num_pixels, labels, dim = sizes
-    features, v = torch.rand(batch, num_pixels, dim), torch.rand(batch, num_pixels, labels)
-    order = plain.exact_order(features)
-    if batch:
-        own = gpu_exact.exact_filter(features, v, order, 0.0)
-        assert torch.equal(own, ExactFilter(features)(v))
+    # Sizes that no kernel takes.
+    for batch, num_pixels, labels, dim in ((1, 4, 2, 17), (1, 4, 2, 0), (1, 4, 0, 3)):
+        f, x = torch.rand(batch, num_pixels, dim), torch.rand(batch, num_pixels, labels)
+        plain_sum = ExactFilter(f)(x)
+        assert torch.equal(gpu_exact.exact_filter(f, x, plain.exact_order(f), 0.0), plain_sum)
 
 
 # whole layers and updates
@@ -408,7 +345,7 @@ def test_a_layer_over_the_kernels_is_the_plain_one(
         return [logits, without_gradients, *grads]
 
     expected, own = map(results, layers)
-    # Two updates and their gradients of ROUNDINGS each, as in test_cpu_update.py. In half precision
+    # Two updates and their gradients of ROUNDINGS each, as in test_cpu.py. In half precision
     # each update rounds q and the messages, differently where a value is near the middle of two,
     # and its gradient reads both again: eight roundings.
     storage = STORAGE[options["inference"].storage] if "inference" in options else torch.float32
