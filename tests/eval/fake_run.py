@@ -55,6 +55,11 @@ class FakeRun:
     results: dict[str, Any]
     split: SegmentationDataset
 
+    def counts(self, arm: str, name: str = "counts-report") -> list[SplitCounts]:
+        """The counts of an arm, seed by seed."""
+        folders = sorted(self.run_dir.glob(f"arms/{arm}-seed*"))
+        return [SplitCounts.load(folder / f"{name}.npz") for folder in folders]
+
 
 def make_run(run_dir: Path, split: SegmentationDataset, seeds: Sequence[int] = (0, 1)) -> FakeRun:
     """Predict by displacing the truth, score, and write all files of a run folder but weights."""
@@ -63,13 +68,8 @@ def make_run(run_dir: Path, split: SegmentationDataset, seeds: Sequence[int] = (
         for arm in BLUR
         for seed in (seeds[:1] if arm == "start" else seeds)
     ]
-    config = {
-        "recipe": "collage",
-        "data": {"size": 97},
-        "fit": {"steps": 300},
-        "seeds": list(seeds),
-        "wandb": "auto",
-    }
+    config = {"recipe": "collage", "data": {"size": 97}, "fit": {"steps": 300}}
+    config |= {"seeds": list(seeds), "wandb": "auto"}
     origin = {
         "command": "python -m train compare collage --out runs/demo",
         "commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False,
@@ -91,25 +91,23 @@ def make_run(run_dir: Path, split: SegmentationDataset, seeds: Sequence[int] = (
 def _arm(run_dir: Path, split: SegmentationDataset, arm: str, seed: int) -> dict[str, Any]:
     """Score and write one arm; the entry of results.json."""
     folder = run_dir / "arms" / f"{arm}-seed{seed}"
-    with_crf = arm in ("post-hoc", "crf-only", "joint")
     counts = _counts(split, arm, seed, run_dir / "predictions" / folder.name)
     counts.save(folder / "counts-report.npz")
-    metrics = scores(counts)
     result: dict[str, Any] = {
         "arm": arm, "seed": seed, "wall_seconds": 40.0 + 10 * seed,
-        "network_steps": 0 if arm == "start" else 300,
-        "crf": _crf(len(split.classes), arm, seed) if with_crf else None,
-        "search": None, "metrics": {"report": metrics}, "before_crf": {}, "harm_rate": {},
+        "network_steps": 0 if arm == "start" else 300, "crf": None, "search": None,
+        "metrics": {"report": scores(counts)}, "before_crf": {}, "harm_rate": {},
     }  # fmt: skip
-    if with_crf:
+    lines: list[dict[str, Any]] = [{"step": 10, "loss": 1.0}]
+    if arm in ("post-hoc", "crf-only", "joint"):
         before = _counts(split, "unary", seed, None)
         before.save(folder / "counts-report-before-crf.npz")
+        result["crf"] = _crf(len(split.classes), arm, seed)
         result["before_crf"] = {"report": scores(before)}
         result["harm_rate"] = {"report": harm_rate(before, counts)}
+        lines = _history(arm, seed)
     (folder / "result.json").write_text(json.dumps(result))
-    lines = _history(arm, seed) if with_crf else [{"step": 10, "loss": 1.0}]
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    (folder / "metrics.jsonl").write_text(text)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return result
 
 
@@ -138,23 +136,14 @@ def _history(arm: str, seed: int) -> list[dict[str, Any]]:
         | {f"crf/bilateral_weight_{k}": 5.0 - 0.001 * step for k in ("mean", "min", "max")}
         for step in range(10, 301, 10)
     ]
-    energies = (
-        ("relaxed_energy", 0.5),
-        ("discrete_energy", 0.6),
-        ("kl", 0.3),
-        ("largest_change", 0.9),
-    )
-    trace = [
-        {"iteration": step, **{name: base**step for name, base in energies}} for step in range(6)
-    ]
+    energies = ("relaxed_energy", "discrete_energy", "kl", "largest_change")
+    trace = [{"iteration": step, **dict.fromkeys(energies, 0.5**step)} for step in range(6)]
     return [*([] if arm == "post-hoc" else trained), {"crf/iterations": trace}]
 
 
 def _displaced(mask: Any, distance: float, seed: int) -> Any:
     """Labels of the nearest labelled pixel, read at smoothly displaced places."""
-    nearest = ndimage.distance_transform_edt(
-        mask == 255, return_distances=False, return_indices=True
-    )
+    nearest = ndimage.distance_transform_edt(mask == 255, return_indices=True)[1]
     generator = np.random.default_rng(seed)
     rows, columns = np.indices(mask.shape)
     for axis in (rows, columns):

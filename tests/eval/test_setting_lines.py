@@ -30,6 +30,7 @@ from models.crf import build_crf
 from models.layers import shrink, shrink_image
 from tests.eval.plain_networks import TINY, noise
 from train.__main__ import CompareOptions, choose_kinds
+from train.recipe import Recipe
 from train.recipes import RECIPES
 
 SETTINGS = [
@@ -40,6 +41,15 @@ SETTINGS = [
     replace(POST_HOC, storage="bfloat16", theta_gamma=2.0, spatial_weight=1.5),
     replace(POST_HOC, inference="frank_wolfe", regularizer="l2", temperature=0.5, step="decaying"),
 ]
+
+
+def recipe_of(line: str, name: str) -> Recipe:
+    """A recipe with the options of a line."""
+    words = shlex.split(line.replace("RECIPE", name))
+    assert words[:7] == ["python", "-m", "train", "run", name, "--arm", "post-hoc"]
+    chosen, rest = choose_kinds(RECIPES[name](), words[7:])
+    default, config = CompareOptions(chosen, Path("x")), (tyro.conf.AvoidSubcommands,)
+    return tyro.cli(CompareOptions, default=default, args=rest, config=config).recipe
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
@@ -69,19 +79,11 @@ def test_the_line_of_predict_parses_to_the_setting(setting: CrfConfig) -> None:
     [*((setting, "collage") for setting in SETTINGS[1:]), (SETTINGS[0], "voc12-animals")],
 )
 def test_the_line_of_train_makes_it_the_post_hoc_crf(setting: CrfConfig, recipe: str) -> None:
-    words = shlex.split(train_line(setting).replace("RECIPE", recipe))
-    assert words[:7] == ["python", "-m", "train", "run", recipe, "--arm", "post-hoc"]
-    chosen, rest = choose_kinds(RECIPES[recipe](), words[7:])
-    options = tyro.cli(
-        CompareOptions,
-        default=CompareOptions(chosen, Path("x")),
-        args=rest,
-        config=(tyro.conf.AvoidSubcommands,),
-    )
+    chosen = recipe_of(train_line(setting), recipe)
     split = data.build(CollageConfig(size=33, num_train=1, num_tune=1, num_report=1), "tune")
     segmenter = Segmenter(SegmenterConfig(len(split.classes), TINY)).eval()
-    config, coarse = replace(options.recipe.search, num_images=1), coarse_unaries(segmenter, split)
-    found, _, (_,) = search(segmenter, options.recipe.crf, split, coarse, config)
+    config, coarse = replace(chosen.search, num_images=1), coarse_unaries(segmenter, split)
+    found, _, (_,) = search(segmenter, chosen.crf, split, coarse, config)
     learnt = {"output_scale", "num_iterations", "unary_scale"}
     learnt |= {f.name for f in fields(CrfForm) if f.name.startswith("learn_")}
     names = {field.name for field in fields(CrfConfig)}
@@ -94,16 +96,8 @@ def test_a_bias_of_the_labels_stands_in_every_line() -> None:
     assert scope["unary"][0, :, 0, 0].tolist() == [-0.5, 0.0, 1.0]
     words = shlex.split(predict_line(POST_HOC, "net.pt", "cat.jpg", (0.5, 0.0, -1.0)))
     assert parsed(words[4:]).label_bias == (0.5, 0.0, -1.0)
-    words = shlex.split(train_line(POST_HOC, 1.5, "background").replace("RECIPE", "collage"))
-    chosen, rest = choose_kinds(RECIPES["collage"](), words[7:])
-    options = tyro.cli(
-        CompareOptions,
-        default=CompareOptions(chosen, Path("x")),
-        args=rest,
-        config=(tyro.conf.AvoidSubcommands,),
-    )
-    assert options.recipe.search.bias == (1.5,)
-    assert options.recipe.search.bias_direction == "background"
+    chosen = recipe_of(train_line(POST_HOC, 1.5, "background"), "collage").search
+    assert (chosen.bias, chosen.bias_direction) == ((1.5,), "background")
 
 
 def test_the_setting_of_a_checkpoint_has_the_mean_weight_of_learnt_matrices() -> None:

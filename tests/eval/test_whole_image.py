@@ -15,12 +15,11 @@ from eval.inference import (
     coarse_together,
     infer,
     infer_each,
-    stitched,
     taper,
     unaries_together,
     window_starts,
     with_widths_scaled,
-)  # fmt: skip
+)
 from models import Segmenter
 from models.crf import build_crf
 from models.deeplab_v2 import rescale, resize
@@ -31,7 +30,7 @@ from tests.eval.plain_networks import (
     plain_segmenter,
     ramp,
     tiny_segmenter,
-)  # fmt: skip
+)
 
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 # Float32: weighted sums of softmaxes, divided by the sum of the weights.
@@ -50,13 +49,9 @@ def test_the_default_is_the_segmenter_bit_for_bit(size, crf) -> None:
     assert torch.equal(output.unary, expected.unary)
     assert (output.crf is None) == (crf is None)
     assert torch.equal(output.logits, expected.logits)
-
-
-def test_images_of_bytes_are_taken_too() -> None:
-    segmenter, image = tiny_segmenter(), noise(33, 40)
-    config = InferenceConfig((0.5,))  # interpolated before it is rounded
-    found, expected = (infer(segmenter, x, config).logits for x in (image.byte(), image))
-    assert torch.equal(found, expected)
+    half = InferenceConfig((0.5,))  # bytes are interpolated before they are rounded
+    found, same = (infer(segmenter, x, half).logits for x in (image.byte(), image))
+    assert torch.equal(found, same)
 
 
 @pytest.mark.parametrize(("fusion", "stride"), [("mean", 4), ("max", 1)])
@@ -155,16 +150,10 @@ def test_batches_hold_every_item_once_with_its_place_and_only_with_its_size(batc
     assert all(len(batch) <= batch_size for batch in batches)
     # Only the last of each size may be incomplete: nothing else leaves early here.
     assert sum(len(batch) < batch_size for batch in batches) <= 5
-
-
-def test_items_are_read_one_by_one_and_few_wait() -> None:
     read: list[int] = []
-    items = (read.append(k) or k for k in range(100))  # type: ignore[func-returns-value]
-    given = 0
-    for batch in batches_by_size(items, lambda item: (item,), 2):  # all of different sizes
-        given += len(batch)
-        assert len(read) - given < 2 * WAITING
-    assert given == 100
+    lazy = (read.append(k) or k for k in range(100))  # type: ignore[func-returns-value]
+    for given, _ in enumerate(batches_by_size(lazy, lambda item: (item,), 2)):
+        assert len(read) - given <= 2 * WAITING  # all of different sizes: few wait
 
 
 @pytest.mark.parametrize(("side", "advance"), [(17, 16), (17, 8), (33, 16)])
@@ -205,20 +194,8 @@ def test_the_crf_runs_once_on_the_stitched_map() -> None:
     assert torch.equal(infer(segmenter, image, InferenceConfig(window=90)).logits, whole)
 
 
-def test_windows_are_no_larger_than_asked_for() -> None:
-    seen = []
-
-    def logits_of(part: Tensor) -> Tensor:
-        seen.append(tuple(part.shape[2:]))
-        return part
-
-    stitched(logits_of, noise(100, 100), window=40, overlap=0.25, step=8)
-    assert max(seen) == (41, 41)  # 40 rounded up to whole cells and a pixel
-
-
 def test_what_makes_no_sense_or_this_segmenter_cannot_do_is_refused() -> None:
     for values, message in (
-        ({"scales": ()}, r"scales must be one or more numbers above 0, got \(\)"),
         ({"scales": (1.0, 0.0)}, "scales must be one or more numbers above 0"),
         ({"window": 1}, "window must be at least 2 pixels, got 1"),
         ({"overlap": 1.0}, r"overlap must be a share in \[0, 1\), got 1.0"),
