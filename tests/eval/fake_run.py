@@ -68,7 +68,7 @@ def make_run(run_dir: Path, split: SegmentationDataset, seeds: Sequence[int] = (
         for arm in BLUR
         for seed in (seeds[:1] if arm == "start" else seeds)
     ]
-    config = {"recipe": "collage", "data": {"size": 97}, "fit": {"steps": 300}}
+    config: dict[str, Any] = {"recipe": "collage", "data": {"size": 97}, "fit": {"steps": 300}}
     config |= {"seeds": list(seeds), "wandb": "auto"}
     origin = {
         "command": "python -m train compare collage --out runs/demo",

@@ -90,8 +90,8 @@ def test_no_difference_is_claimed_where_the_interval_holds_zero() -> None:
 
 
 def test_headline_and_remarks_say_who_wins() -> None:
-    joint = comparison(post_hoc=[0.71, 0.71], joint=[0.72, 0.72])
-    assert "reached 72.00 % mIoU, 1.00 points above" in tables.headline(joint)
+    won = comparison(post_hoc=[0.71, 0.71], joint=[0.72, 0.72])
+    assert "reached 72.00 % mIoU, 1.00 points above" in tables.headline(won)
     assert "no result" in tables.headline(comparison(post_hoc=[0.71]))
     assert "no post-hoc CRF to compare" in tables.headline(comparison(joint=[0.7]))
     for unary, post_hoc, joint, words in (
