@@ -162,7 +162,7 @@ def coarse_together(segmenter: Segmenter, images: Sequence[Tensor]) -> list[Tens
     Returns:
         (B, L, h, w) logits at the network's stride, for each image.
     """
-    padded = [segmenter.padded(image.float()) for image in images]
+    padded = [segmenter.network_input(image.float()) for image in images]
     alike: dict[tuple[int, ...], list[int]] = {}
     for place, image in enumerate(padded):
         alike.setdefault(tuple(image.shape[2:]), []).append(place)
@@ -323,7 +323,7 @@ def unaries_at(
     """Compute the network's logits of every image, (B, L, H, W) each, whole or stitched."""
     if config.window is None:
         return unaries_together(segmenter, images)
-    step = segmenter.network.size_step
+    step = segmenter.size_step
     return [
         stitched(segmenter.unary, image, window=config.window, overlap=config.overlap, step=step)
         for image in images

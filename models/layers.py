@@ -204,6 +204,16 @@ def padded_size(size: Sequence[int], stride: int, minimum: int) -> tuple[int, ..
     return tuple(math.ceil((max(n, minimum) - 1) / stride) * stride + 1 for n in size)
 
 
+def halve(image: Tensor) -> Tensor:
+    """Take every second pixel of a smoothed image: (B, C, 2k + 1, 2m + 1) -> (B, C, k + 1, m + 1).
+
+    Corners stay where they are, as `pad_to_stride` needs. Smoothing is by (1, 2, 1) / 4 along each
+    axis, the border repeated.
+    """
+    smooth = F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 2, stride=1)
+    return F.avg_pool2d(smooth, 2)
+
+
 def shrink(x: Tensor, factor: int) -> Tensor:
     """Average to a grid `factor` times coarser: (B, C, ceil(H / factor), ceil(W / factor))."""
     if factor == 1:

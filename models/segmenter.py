@@ -17,6 +17,7 @@ from crfrnn.kernels import rounded
 from models.crf import CrfConfig, build_crf
 from models.layers import (
     freeze,
+    halve,
     keep_frozen,
     load_state,
     pad_to_stride,
@@ -50,6 +51,9 @@ class SegmenterConfig:
             as the stride allows.
         label_bias: L numbers, nats, that are taken from the network's logits; () for none. See
             `python -m train bias`.
+        network_scale: 1, 2 or 4: the network sees an image that many times smaller, and its logits
+            are that much coarser; the CRF sees the image as it is. A network at half size costs a
+            quarter.
     """
 
     num_classes: int = 21
@@ -58,8 +62,11 @@ class SegmenterConfig:
     freeze_batch_norm: bool = False
     min_size: int = 0
     label_bias: tuple[float, ...] = ()
+    network_scale: int = 1
 
     def __post_init__(self) -> None:
+        if self.network_scale not in (1, 2, 4):
+            raise ValueError(f"network_scale must be 1, 2 or 4, got {self.network_scale}.")
         if len(self.label_bias) not in (0, self.num_classes):
             raise ValueError(
                 f"label_bias must have one number for each of the {self.num_classes} labels, or "
@@ -176,6 +183,16 @@ class Segmenter(nn.Module):
         return segmenter
 
     @property
+    def size_step(self) -> int:
+        """Images of size_step * k + 1 pixels need no padding."""
+        return self.network.size_step * self.config.network_scale
+
+    @property
+    def logit_stride(self) -> int:
+        """Pixels of the image from one of the network's logits to the next."""
+        return self.network.logit_stride * self.config.network_scale
+
+    @property
     def device(self) -> torch.device:
         """The device of the weights."""
         return next(self.parameters()).device
@@ -193,21 +210,28 @@ class Segmenter(nn.Module):
 
     def unary_and_scales(self, image: Tensor) -> tuple[Tensor, tuple[ScaleLogits, ...]]:
         """Compute `unary`, and what else of the network has a loss; see `SegmenterOutput`."""
-        output = self.network.outputs(self.padded(image))
-        return self.enlarge(output.logits, image.shape[2:]), output.scales
+        output = self.network.outputs(self.network_input(image))
+        factor = self.config.network_scale
+        scales = tuple(ScaleLogits(s.logits, s.stride * factor) for s in output.scales)
+        return self.enlarge(output.logits, image.shape[2:]), scales
 
     def coarse_unary(self, image: Tensor) -> Tensor:
-        """Compute the network's logits at its `logit_stride`, of the padded image: (B, L, h, w)."""
-        return self.network(self.padded(image))  # type: ignore[no-any-return]
+        """Compute the network's logits at `logit_stride`, of the padded image: (B, L, h, w)."""
+        return self.network(self.network_input(image))  # type: ignore[no-any-return]
 
-    def padded(self, image: Tensor) -> Tensor:
-        """Pad the image to a size whose corners coincide with those of every feature map."""
-        padded = pad_to_stride(image, self.network.size_step, self.config.min_size)
-        return padded.contiguous(memory_format=torch.channels_last)
+    def network_input(self, image: Tensor) -> Tensor:
+        """Pad the image to a size whose corners coincide with those of every feature map; shrink.
+
+        Shrunk, it is `network_scale` times smaller.
+        """
+        image = pad_to_stride(image, self.size_step, self.config.min_size)
+        for _ in range(self.config.network_scale.bit_length() - 1):
+            image = halve(image)
+        return image.contiguous(memory_format=torch.channels_last)
 
     def padded_size(self, size: Sequence[int]) -> tuple[int, ...]:
-        """Compute (H, W) that `padded` gives an image: images of one such size can be stacked."""
-        return padded_size(size, self.network.size_step, self.config.min_size)
+        """Compute (H, W) of an image after padding: images of one such size can be stacked."""
+        return padded_size(size, self.size_step, self.config.min_size)
 
     def enlarge(self, coarse: Tensor, size: torch.Size) -> Tensor:
         """Enlarge coarse logits to the size (H, W) of the image; subtract `label_bias`.
@@ -215,7 +239,7 @@ class Segmenter(nn.Module):
         They sit at every stride-th pixel, corners included: align_corners is exact. In
         float32 also under autocast: the CRF computes in float32.
         """
-        stride = self.network.logit_stride
+        stride = self.logit_stride
         padded = [(n - 1) * stride + 1 for n in coarse.shape[2:]]
         logits = F.interpolate(coarse.float(), padded, mode="bilinear", align_corners=True)
         logits = logits[..., : size[0], : size[1]]

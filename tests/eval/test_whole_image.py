@@ -137,7 +137,7 @@ def test_a_batch_of_one_padded_size_gives_what_one_by_one_gives(min_size: int) -
         # Float32 sums of a few hundred terms in another order, on logits of order 1.
         torch.testing.assert_close(unary, segmenter.unary(image), rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(small, segmenter.coarse_unary(image), rtol=1e-4, atol=1e-5)
-        assert segmenter.padded(image).shape[2:] == segmenter.padded_size(image.shape[2:])
+        assert segmenter.network_input(image).shape[2:] == segmenter.padded_size(image.shape[2:])
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 100])

@@ -44,7 +44,7 @@ def test_sizes_of_the_scales() -> None:
     assert [scaled_size(321, scale) for scale in SCALES] == [161, 241, 321]
     with torch.device("meta"):
         segmenter = Segmenter(SegmenterConfig(3, DeepLabV2Config(scales=SCALES)))
-    assert segmenter.padded(torch.rand(1, 3, 40, 70)).shape[2:] == (65, 97)  # 32 k + 1
+    assert segmenter.network_input(torch.rand(1, 3, 40, 70)).shape[2:] == (65, 97)  # 32 k + 1
 
 
 # Landmine 13: the fusion is a maximum, its gradient goes to the scale that wins.

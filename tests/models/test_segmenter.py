@@ -56,6 +56,22 @@ def test_lower_resolution_rescales_positions_once() -> None:
     assert [rounded(theta) for theta in found] == expected
 
 
+def test_the_network_may_see_a_smaller_image() -> None:
+    model = segmenter(network_scale=2, crf=None, min_size=60).eval()
+    image = torch.rand(1, 3, 33, 90) * 255
+    assert model.padded_size((33, 90)) == (65, 97)  # 32 k + 1
+    seen = model.network_input(image)
+    assert seen.shape[2:] == (33, 49)
+    corner = pad_to_stride(image, 32, 60)[..., :2, :2]
+    expected = (9 * corner[..., 0, 0] + 3 * (corner[..., 0, 1] + corner[..., 1, 0])) / 16
+    torch.testing.assert_close(seen[..., 0, 0], expected + corner[..., 1, 1] / 16)
+    output = model(image).unary
+    assert output.shape == (1, 3, 33, 90)
+    torch.testing.assert_close(output[..., ::32, ::32], model.network(seen)[..., :2, :3])
+    with pytest.raises(ValueError, match="must be 1, 2 or 4, got 3"):
+        segmenter(network_scale=3)
+
+
 @pytest.mark.parametrize("resolution", [2, 8])
 def test_lower_resolution_stays_close(resolution: int) -> None:
     """A smooth scene loses little on a coarser grid: the two results agree on most pixels."""
