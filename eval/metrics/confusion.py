@@ -48,6 +48,20 @@ def mean_iou(confusion: Matrices, scored: Sequence[int]) -> Floats:
     return mean_of_present(iou_per_class(confusion)[..., list(scored)])
 
 
+def foreground_miou(confusion: Matrices) -> Floats:
+    """Mean IoU of label 0 and of all other labels taken as one, (...).
+
+    With label 0 the background it leaves out which object a pixel shows, which no CRF decides and
+    two trainings rarely agree on: seeds differ less by it than by mIoU.
+    """
+    merged = np.zeros((*confusion.shape[:-2], 2, 2), confusion.dtype)
+    merged[..., 0, 0] = confusion[..., 0, 0]
+    merged[..., 0, 1] = confusion[..., 0, 1:].sum(-1)
+    merged[..., 1, 0] = confusion[..., 1:, 0].sum(-1)
+    merged[..., 1, 1] = confusion[..., 1:, 1:].sum((-2, -1))
+    return mean_iou(merged, (0, 1))
+
+
 def frequency_weighted_iou(confusion: Matrices) -> Floats:
     """IoU of all classes, each weighted by its share of the true pixels, (...).
 

@@ -17,6 +17,7 @@ from eval.metrics.confusion import (
     Floats,
     Matrices,
     class_accuracy,
+    foreground_miou,
     frequency_weighted_iou,
     iou_per_class,
     mean_iou,
@@ -193,6 +194,7 @@ def _ece(counts: SplitCounts, weights: Weights) -> Floats:
 
 SCORES: dict[str, Score] = {
     "miou": _of_confusion(mean_iou),
+    "foreground_miou": _of_confusion(lambda confusion, _: foreground_miou(confusion)),
     "fwiou": _of_confusion(lambda confusion, _: frequency_weighted_iou(confusion)),
     "pixel_accuracy": _of_confusion(lambda confusion, _: pixel_accuracy(confusion)),
     "class_accuracy": _of_confusion(class_accuracy),
@@ -205,6 +207,7 @@ SCORES: dict[str, Score] = {
 
 TRIMAP_SCORES: dict[str, Callable[[Matrices, tuple[int, ...]], Floats]] = {
     "trimap_miou": mean_iou,
+    "trimap_foreground_miou": lambda confusion, _: foreground_miou(confusion),
     "trimap_accuracy": lambda confusion, _: pixel_accuracy(confusion),
     "trimap_class_accuracy": class_accuracy,
 }

@@ -13,7 +13,7 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from eval.metrics import Scorer, iou_per_class, mean_iou, pixel_accuracy, scores
 from eval.metrics.boundary import band_distance
-from eval.metrics.confusion import class_accuracy, frequency_weighted_iou
+from eval.metrics.confusion import class_accuracy, foreground_miou, frequency_weighted_iou
 
 CLASSES = ("sky", "cow", "grass", "road", "boat")
 
@@ -159,6 +159,9 @@ def test_a_confusion_matrix_is_scored_by_hand() -> None:
     # Two thirds of the pixels are of class 0, one third of class 1; rounding of a few divisions.
     weighted = (10 * (7 / 11) + 5 * (4 / 8)) / 15
     assert frequency_weighted_iou(CONFUSION) == pytest.approx(weighted, rel=1e-15)
+    # Classes 1 and 2 taken as one: what is exchanged between them is right.
+    exchanged = np.array([[7, 2, 1], [1, 0, 2], [0, 1, 1]])
+    assert foreground_miou(exchanged) == (7 / 11 + 4 / 8) / 2
     truth = torch.from_numpy(np.repeat([0, 0, 1, 1], [7, 3, 1, 4]))
     prediction = torch.from_numpy(np.repeat([0, 1, 0, 1], [7, 3, 1, 4]))
     peer = MulticlassAccuracy(2, average="macro")(prediction, truth)
