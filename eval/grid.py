@@ -39,6 +39,8 @@ class SearchConfig:
             coarse stage, beside 0; the fine stage refines the best one. () searches without.
         bias_direction: "prior" lowers each label's logits by the bias times the logarithm of its
             share of the training pixels, "background" those of label 0 alone.
+        label_floor: labels whose probability is below it at all pixels of an image are left out
+            there; see `eval.search`. 0 keeps all.
     """
 
     num_images: int = 100
@@ -51,12 +53,15 @@ class SearchConfig:
     calibrate: bool = True
     bias: tuple[float, ...] = ()
     bias_direction: Direction = "prior"
+    label_floor: float = 0.0
 
     def __post_init__(self) -> None:
         for name in AXES:
             values = getattr(self, name)
             if not values or not all(value > 0 for value in values):
                 raise ValueError(f"search.{name} must hold values above 0, got {values}.")
+        if not 0 <= self.label_floor < 1:
+            raise ValueError(f"search.label_floor must be in [0, 1), got {self.label_floor}.")
         if self.num_images < 1 or self.rounds < 0:
             raise ValueError(
                 "search.num_images must be at least 1 and search.rounds at least 0, got "
@@ -118,8 +123,6 @@ def coarse_to_fine(
 
     if first:
         add("start", first)
-    if first:
-        add("start", first)
     grid = product(*(getattr(config, name) for name in AXES))
     crfs = [replace(base, **dict(zip(AXES, point, strict=True))) for point in grid]
     best = add("coarse", [Setting(crf) for crf in crfs])
@@ -134,16 +137,16 @@ def neighbours(setting: Setting, config: SearchConfig, fraction: float) -> list[
     assert setting.crf is not None
     moved = []
     for name in AXES:
-        for value in _beside(getattr(setting.crf, name), getattr(config, name), fraction):
+        for value in beside(getattr(setting.crf, name), getattr(config, name), fraction):
             change: dict[str, Any] = {name: value}
             if value > 0:
                 moved.append(replace(setting, crf=replace(setting.crf, **change)))
-    moved += [replace(setting, bias=b) for b in _beside(setting.bias, config.bias, fraction)]
+    moved += [replace(setting, bias=b) for b in beside(setting.bias, config.bias, fraction)]
     return moved
 
 
-def _beside(value: float, grid: Sequence[float], fraction: float) -> Sequence[float]:
-    """The values on either side; none where the grid holds its value fixed."""
+def beside(value: float, grid: Sequence[float], fraction: float) -> Sequence[float]:
+    """Return the values on either side; none where the grid holds its value fixed."""
     if len(grid) < 2:
         return ()
     step = fraction * float(np.diff(sorted(grid)).min())

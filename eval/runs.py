@@ -153,9 +153,10 @@ class Line:
     runs: tuple[Run, ...]
 
     def at(self, seed: int) -> Run | None:
-        """Return the run of a seed; the one run of `start` stands for every seed."""
-        runs = [run for run in self.runs if self.arm == "start" or run.seed == seed]
-        return runs[0] if runs else None
+        """Return the run of a seed; a single run of `start` stands for every seed."""
+        if self.arm == "start" and len(self.runs) == 1:
+            return self.runs[0]
+        return next((run for run in self.runs if run.seed == seed), None)
 
     def before(self) -> Line:
         """Return the networks of the runs without their CRFs, scored by their counts alone."""

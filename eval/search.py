@@ -342,7 +342,14 @@ def search(
     def images(stride: int) -> Iterator[PreparedImage]:
         for index in own:
             sample = dataset[index]
-            yield PreparedImage(segmenter, sample, coarse[sample.name], direction, stride=stride)
+            yield PreparedImage(
+                segmenter,
+                sample,
+                coarse[sample.name],
+                direction,
+                stride=stride,
+                floor=config.label_floor,
+            )
 
     def score(stage: str, settings: Sequence[Setting]) -> list[float]:
         measured = []

@@ -79,7 +79,10 @@ class Execution:
 
 
 GAINED: Mapping[str, Any] = {
+    "model.network_scale": 1,
     "search_again": False,
+    "start_per_seed": False,
+    "search.label_floor": 0.0,
     "search.bias": [],
     "search.bias_direction": "prior",
     **{f"crf.{f.name}": f.default for f in crf_options() if f.metadata["gained"]},

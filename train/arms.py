@@ -1,7 +1,8 @@
 """The experiment: is training network and CRF together better than a post-hoc CRF?
 
 Five arms answer it. All arms of a seed start from one checkpoint, see the same batches, and take
-the same number S of network steps, so no gain is only longer training:
+the same number S of network steps, so no gain is only longer training. Every seed has a start of
+its own with `Recipe.start_per_seed`:
 
     start     the starting checkpoint as it is
     unary     start, the network alone trained for S steps
@@ -11,7 +12,9 @@ the same number S of network steps, so no gain is only longer training:
               the post-hoc values found on start; with `Recipe.search_again`, found once more
               behind the trained network; with `Recipe.crf_last`, trained once more there
 
-Widths and weights are chosen on the tune split; the report split is only scored.
+With `Recipe.search.bias` every CRF has one more number, a bias of the labels in front of it: that
+of post-hoc is searched with it, and a CRF that training has learnt gets its own afterwards.
+Widths, weights and biases are chosen on the tune split; the report split is only scored.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from torch import Tensor
 
 import data
 from data import Augment, SegmentationDataset, TrainStream
+from eval.grid import beside, evenly_spaced
 from eval.inference import Coarse, coarse_unaries, evaluate
 from eval.metrics import SplitCounts, harm_rate, scores
 from eval.report import print_report, write_report
@@ -51,6 +55,7 @@ from runtime.checkpoint import read_checkpoint, save_checkpoint
 from runtime.distributed import device_named
 from runtime.progress import progress_bar
 from runtime.run_folder import ARMS, ArmName, Found, RunFolder, as_json, read_json, write_json
+from train.bias import tried
 from train.loop import fit
 from train.losses import check_class_weights, weighed
 from train.optim import build_optimizer
@@ -83,12 +88,12 @@ class Comparison:
         """Make one arm, and those that it builds on."""
         check_learning(self.recipe, arm, len(self.runner.train_split.classes))
         if arm == "start":
-            if seed != self.recipe.seeds[0]:
+            if seed not in self.recipe.start_seeds:
                 raise ValueError(
-                    f"start is made once, with the first of --seeds {self.recipe.seeds}; got "
-                    f"--seed {seed}."
+                    f"start is made with --seed {' or '.join(map(str, self.recipe.start_seeds))}; "
+                    f"got --seed {seed}."
                 )
-            return self.start()
+            return self.start(seed)
         return {
             "unary": self.unary,
             "post-hoc": self.post_hoc,
@@ -96,9 +101,10 @@ class Comparison:
             "joint": self.joint,
         }[arm](seed)
 
-    def start(self) -> Result:
+    def start(self, seed: int) -> Result:
         """Make the starting checkpoint: read its weights, or train it in one stage or two."""
-        seed, recipe, runner = self.recipe.seeds[0], self.recipe, self.runner
+        recipe, runner = self.recipe, self.runner
+        seed = recipe.start_seed(seed)
 
         def make(tracker: Tracker) -> Result:
             torch.manual_seed(seed)
@@ -122,10 +128,10 @@ class Comparison:
 
     def unary(self, seed: int) -> Result:
         """Train the network alone for S steps."""
-        self.start()
+        self.start(seed)
 
         def make(tracker: Tracker) -> Result:
-            segmenter = self._from_start(crf=None)
+            segmenter = self._from_start(seed, crf=None)
             steps = self.runner.train(segmenter, "unary", seed, self.recipe.fit, NETWORK, tracker)
             return self.runner.score("unary", seed, segmenter, steps)
 
@@ -151,25 +157,28 @@ class Comparison:
         found = self.runner.search("unary", seed)
 
         def make(tracker: Tracker) -> Result:
-            post_hoc = self.runner.load("post-hoc", seed)
-            assert post_hoc.config.crf is not None
-            segmenter = post_hoc.with_crf(in_form(post_hoc.config.crf, self.recipe.crf))
+            crf = in_form(found.best, self.recipe.crf)
+            segmenter = self.runner.load("unary", seed).with_crf(crf)
             crf_start = segmenter.describe_crf()
             self.runner.train(segmenter, "crf-only", seed, self.recipe.crf_fit, CRF, tracker)
+            bias = {}
+            if self.recipe.search.bias:
+                bias, _ = self.runner.add_best_bias(segmenter, found)
+                self.runner.save(segmenter, "crf-only", seed)
             result = self.runner.score("crf-only", seed, segmenter, steps, network_of="unary")
-            return {**result, "crf_start": crf_start, **self._bias_of(found)}
+            return {**result, "crf_start": crf_start, **bias}
 
         return self.runner.once("crf-only", seed, make)
 
     def joint(self, seed: int) -> Result:
         """Train network and CRF together for S steps, the CRF from the values found on start."""
-        self.start()
+        self.start(seed)
         recipe, runner = self.recipe, self.runner
-        found = runner.search("start", recipe.seeds[0])
+        found = runner.search("start", recipe.start_seed(seed))
         ends_joint = recipe.crf_last is None and not recipe.search_again
 
         def make(tracker: Tracker) -> Result:
-            segmenter = self._from_start(crf=in_form(found.best, recipe.crf))
+            segmenter = self._from_start(seed, crf=in_form(found.best, recipe.crf))
             crf_start = segmenter.describe_crf()
             done = 0
             if recipe.crf_first is not None:
@@ -185,10 +194,18 @@ class Comparison:
                 runner.save(segmenter, "joint", seed)
                 again = runner.search("joint", seed)
                 rows, bias = again.rows, self._bias_of(again)
-                segmenter = segmenter.with_crf(
+                searched = segmenter.with_crf(
                     in_form(again.best, recipe.crf) if recipe.crf_last else again.best
                 )
-                segmenter.add_label_bias(runner.label_bias(again))
+                searched.add_label_bias(runner.label_bias(again))
+                if recipe.search.bias:
+                    best = max(row["miou"] for row in rows)
+                    learnt_bias, miou = runner.add_best_bias(segmenter, again)
+                    tune_miou = {"searched": best, "learnt": miou}
+                    bias = {"tune_miou": tune_miou, **(bias if best > miou else learnt_bias)}
+                    segmenter = searched if best > miou else segmenter
+                else:
+                    segmenter = searched
             if recipe.crf_last is not None:
                 done += steps
                 runner.train(
@@ -205,9 +222,9 @@ class Comparison:
         """Say in a result which bias was found, where the recipe searches one."""
         return {"label_bias": {"bias": found.bias}} if self.recipe.search.bias else {}
 
-    def _from_start(self, crf: CrfConfig | None) -> Segmenter:
+    def _from_start(self, seed: int, crf: CrfConfig | None) -> Segmenter:
         """Load the starting network, its BN frozen if the recipe says so, with a CRF or none."""
-        started = self.runner.load("start", self.recipe.seeds[0])
+        started = self.runner.load("start", self.recipe.start_seed(seed))
         # What the training of start has frozen stays so.
         frozen = self.recipe.model.freeze_batch_norm or started.config.freeze_batch_norm
         return started.with_crf(crf, freeze_batch_norm=frozen)
@@ -422,6 +439,29 @@ class ArmRunner:
         taken: list[float] = (found.bias * self._direction).tolist()
         return taken
 
+    def add_best_bias(self, segmenter: Segmenter, found: Found) -> tuple[Result, float]:
+        """Give a learnt CRF the bias that is best for it on the images of the search; in place.
+
+        Tried are those of the search's grid, the one that the search `found`, and then both
+        neighbours of the best, as in the rounds of the search.
+
+        Returns:
+            The entry of the result, and the mean IoU on these images.
+        """
+        config, direction = self.recipe.search, self._direction
+        assert direction is not None
+        positions = evenly_spaced(config.num_images, len(self.tune))
+        values: dict[float, float] = {}
+        proposed = sorted({0.0, *config.bias, found.bias})
+        for round_ in range(config.rounds + 1):
+            new = [b for b in proposed if b not in values]
+            mious = tried(segmenter, self.tune, positions, [b * direction for b in new])
+            values |= dict(zip(new, mious, strict=True))
+            best = max(values, key=values.__getitem__)
+            proposed = list(beside(best, (0.0, *config.bias), 0.5 ** (round_ + 1)))
+        segmenter.add_label_bias((best * direction).tolist())
+        return {"label_bias": {"bias": best}}, values[best]
+
     def score(
         self,
         arm: ArmName,
@@ -502,6 +542,7 @@ class ArmRunner:
             network=without_pretrained(model.network) if from_file else model.network,
             freeze_batch_norm=model.freeze_batch_norm and model.weights is not None,
             min_size=model.min_size,
+            network_scale=model.network_scale,
         )
         try:
             segmenter = Segmenter(config)
@@ -610,7 +651,7 @@ def compare(name: str, recipe: Recipe, out: Path, *, resume: bool) -> dict[str, 
     comparison = Comparison(name, recipe, out, resume=resume)
     for arm_name in ARMS:
         check_learning(recipe, arm_name, len(comparison.runner.train_split.classes))
-    runs = [comparison.start()]
+    runs = [comparison.start(seed) for seed in recipe.start_seeds]
     for arm in (comparison.unary, comparison.post_hoc, comparison.crf_only, comparison.joint):
         runs += [arm(seed) for seed in recipe.seeds]
     results = gather(comparison.runner, runs)

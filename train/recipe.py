@@ -144,7 +144,7 @@ class ModelConfig:
             `network.backbone.pretrained` fetches.
         network: its numbers.
         freeze_batch_norm: keep BN as it is after the start.
-        min_size: see `models.SegmenterConfig`.
+        min_size, network_scale: see `models.SegmenterConfig`.
     """
 
     weights: Path | None = None
@@ -152,6 +152,7 @@ class ModelConfig:
     network: NetworkConfig = field(default_factory=published_network)
     freeze_batch_norm: bool = True
     min_size: int = 0
+    network_scale: Literal[1, 2, 4] = 1
 
 
 @dataclass(frozen=True)
@@ -190,8 +191,12 @@ class Recipe(Execution):
             keep the distances and neighbours that the CRF will meet.
         search: of the post-hoc CRF. Its `bias`, off by default, is one more number of every arm
             with a CRF, each found behind its own final network: it needs `search_again`.
+        start_per_seed: train a starting checkpoint for every seed, not one for all: the spread over
+            the seeds then holds what the start does.
         search_again: end the arm joint with the same search behind its trained network: what was
-            found takes the place of what its CRF has learnt, as the arm post-hoc has it.
+            found takes the place of what its CRF has learnt, as the arm post-hoc has it. Where
+            the search has a bias, the learnt CRF takes part with its own best bias, and the better
+            of the two on the tune split is kept.
         score: splits that every arm is scored on. ("tune",) while a method is looked for: what is
             chosen on the report split is not measured there.
     """
@@ -210,6 +215,7 @@ class Recipe(Execution):
     crf_last: FitConfig | None = field(default=None, metadata=CRF)
     crf_augment: TransformConfig | None = field(default=None, metadata=CRF)
     search_again: bool = field(default=False, metadata=CRF)
+    start_per_seed: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -220,6 +226,15 @@ class Recipe(Execution):
                 "search.bias gives post-hoc and crf-only a bias of the labels: with --search-again "
                 "joint gets its own; set both or neither."
             )
+
+    def start_seed(self, seed: int) -> int:
+        """Return the seed of the starting checkpoint that the arms of a seed go on from."""
+        return seed if self.start_per_seed else self.seeds[0]
+
+    @property
+    def start_seeds(self) -> tuple[int, ...]:
+        """Seeds of the starting checkpoints."""
+        return self.seeds if self.start_per_seed else self.seeds[:1]
 
     def check_start(self) -> None:
         """Raise, before anything is written, if there is nothing to start from."""
@@ -246,7 +261,7 @@ class Recipe(Execution):
 
 def network_inputs(recipe: Recipe, arm: NetworkArm) -> dict[str, Any]:
     """Collect what the trained network of an arm depends on, by field of the recipe."""
-    values = {"start_seed": recipe.seeds[0], **_of_stage(recipe, "start")}
+    values = {"start_seed": _shared_start(recipe), **_of_stage(recipe, "start")}
     if arm == "unary":
         values |= _of_stage(recipe, "network")
         # There is no CRF to learn.
@@ -263,6 +278,11 @@ def search_inputs(recipe: Recipe, arm: NetworkArm) -> dict[str, Any]:
     return {**values, "crf": post_hoc_config(recipe.crf)}
 
 
+def _shared_start(recipe: Recipe) -> int | None:
+    """Return the seed of the one starting checkpoint; None where every seed has its own."""
+    return None if recipe.start_per_seed else recipe.seeds[0]
+
+
 def _of_stage(recipe: Recipe, stage: Stage) -> dict[str, Any]:
     unread = {f.name for f in fields(Execution)}
     names = [f.name for f in fields(recipe) if f.metadata.get("stage", "start") == stage]
@@ -276,5 +296,5 @@ def digest_inputs(recipe: Recipe) -> dict[str, Any]:
         # asdict forgets which data set a config is of.
         "data_kind": type(recipe.data).__name__,
         "network_kind": type(recipe.model.network).__name__,
-        "start_seed": recipe.seeds[0],
+        "start_seed": _shared_start(recipe),
     }

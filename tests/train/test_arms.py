@@ -27,7 +27,7 @@ def test_start_in_two_stages(tiny, tmp_path) -> None:
     finish = FinishConfig(replace(tiny.fit, steps=2), output_stride=8, freeze_batch_norm=True)
     recipe = replace(tiny, finish=finish)
     comparison = Comparison("collage", recipe, tmp_path / "run", resume=False)
-    assert comparison.start()["network_steps"] == 6
+    assert comparison.start(0)["network_steps"] == 6
     folder = tmp_path / "run" / "arms" / "start-seed0"
     first, last = (
         load_segmenter(read_checkpoint(path))
@@ -42,7 +42,7 @@ def test_start_in_two_stages(tiny, tmp_path) -> None:
     before = (folder / "metrics.jsonl").read_text()
     (folder / "result.json").unlink()
     resumed = Comparison("collage", recipe, tmp_path / "run", resume=True)
-    assert resumed.start()["network_steps"] == 6
+    assert resumed.start(0)["network_steps"] == 6
     assert (folder / "metrics.jsonl").read_text() == before
     # the arms go on with the finished network
     resumed.unary(0)
@@ -131,34 +131,48 @@ def test_joint_may_end_with_another_search_and_with_its_crf_alone(
     assert resumed["metrics"] == result["metrics"]
 
 
-def test_every_arm_with_a_crf_gets_the_bias_that_is_found_behind_its_network(
-    goes_on, tiny, monkeypatch
+@pytest.mark.parametrize("learnt_is_better", [True, False])
+def test_every_crf_gets_the_bias_that_is_best_for_it(
+    goes_on, tiny, monkeypatch, learnt_is_better: bool
 ) -> None:
-    biases = {"unary": 2.0, "start": 3.0, "joint": 4.0}
-
     def found(*arguments: Any, **progress: Any) -> tuple[Any, ...]:
         best, _, rows = search(*arguments, **progress)
-        return best, next(given), rows
+        return best, 3.0, rows
 
-    given = iter([biases[network] for network in ("unary", "start", "joint")])
+    def scored(segmenter: Any, dataset: Any, positions: Any, biases: Any) -> list[float]:
+        return [learnt_is_better - abs(float(bias[0]) - 1.0) for bias in biases]
+
     monkeypatch.setattr("train.arms.search", found)
-    config = replace(tiny.search, bias=(2.0,), bias_direction="background", rounds=0)
+    monkeypatch.setattr("train.arms.tried", scored)
+    config = replace(tiny.search, bias=(2.0,), bias_direction="background", rounds=1)
     with pytest.raises(ValueError, match="with --search-again joint gets its own"):
         replace(tiny, search=config)
     comparison = goes_on(arms=("unary-seed0",), search=config, search_again=True, score=("tune",))
     runner = comparison.runner
     for arm in ("unary", "start"):  # of a search without a bias
         (runner.folder.arm(arm, 0) / "search.json").unlink()
-    for arm, network in (("post-hoc", "unary"), ("crf-only", "unary"), ("joint", "joint")):
+    expected = {"post-hoc": 3.0, "crf-only": 1.0, "joint": 1.0 if learnt_is_better else 3.0}
+    for arm, bias in expected.items():
         result = comparison.run(arm, 0)
-        assert result["label_bias"] == {"bias": biases[network]}
+        assert result["label_bias"] == {"bias": bias}
         segmenter = runner.load(arm, 0)
-        assert segmenter.config.label_bias == pytest.approx((biases[network], *[0.0] * 8))
+        assert segmenter.config.label_bias == pytest.approx((bias, *[0.0] * 8))
         # What stands before the CRF is the network as it was.
         segmenter.set_label_bias(())
         coarse = coarse_unaries(segmenter, runner.tune)
         before = evaluate(segmenter, runner.tune, coarse, use_crf=False)
         assert result["before_crf"]["tune"]["miou"] == scores(before)["miou"]
+    assert segmenter.config.crf.kernel_weights == ("class" if learnt_is_better else "scalar")
+    assert result["tune_miou"]["learnt"] == learnt_is_better
+
+
+def test_every_seed_may_have_a_start_of_its_own(goes_on, tiny) -> None:
+    comparison = goes_on(start_per_seed=True, score=("tune",), seeds=(0, 1))
+    unary, runner = comparison.run("unary", 1), comparison.runner
+    assert changed(runner.load("start", 1), weights(runner.load("start", 0)), "network.")
+    assert unary["seed"] == read_checkpoint(runner.folder.checkpoint("start", 1))["seed"] == 1
+    with pytest.raises(ValueError, match="start is made with --seed 0 or 1"):
+        comparison.run("start", 2)
 
 
 def test_a_search_never_reads_the_report_split(goes_on, tiny) -> None:
@@ -206,7 +220,7 @@ def test_the_wandb_run_goes_on_where_only_the_checkpoint_was_kept(goes_on, train
     arm = comparison.runner.folder.arm("start", 0)
     for name in ("wandb_id.txt", "result.json"):
         (arm / name).unlink()
-    comparison.start()
+    comparison.start(0)
     kept = trained_run / "arms" / "start-seed0" / "wandb_id.txt"
     assert (arm / "wandb_id.txt").read_text() == kept.read_text()
 

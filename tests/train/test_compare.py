@@ -134,7 +134,7 @@ def test_weights_that_cannot_be_fetched_name_the_ways_out(tiny, tmp_path, monkey
     monkeypatch.setattr("train.arms.Segmenter", offline)
     comparison = Comparison("collage", tiny, tmp_path / "run", resume=False)
     with pytest.raises(OSError, match=r"\(no route\).*backbone-weights.*backbone\.no-pretrained"):
-        comparison.start()
+        comparison.start(0)
 
 
 def test_the_start_may_take_a_backbone_from_a_file(tiny, tmp_path) -> None:

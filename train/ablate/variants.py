@@ -84,11 +84,11 @@ class Variant:
 
     def jobs(self, arms: Sequence[ArmName]) -> list[tuple[ArmName, int]]:
         """List the runs that an ablation asks of it: arm and seed."""
-        first = self.recipe.seeds[0]
+        recipe = self.recipe
         return [
             (arm, seed)
             for arm in arms
-            for seed in ((first,) if arm == "start" else self.recipe.seeds)
+            for seed in (recipe.start_seeds if arm == "start" else recipe.seeds)
         ]
 
 
@@ -171,7 +171,7 @@ def take_over(
         What was copied, from whom: "start-seed0 of 0123456789ab".
     """
     copied: list[str] = []
-    needed: list[tuple[NetworkArm, int]] = [("start", variant.recipe.seeds[0])]
+    needed: list[tuple[NetworkArm, int]] = [("start", s) for s in variant.recipe.start_seeds]
     if {"unary", "post-hoc", "crf-only"} & set(arms):
         needed += [("unary", seed) for seed in variant.recipe.seeds]
     target = out / variant.digest / "arms"
