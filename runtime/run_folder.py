@@ -78,6 +78,14 @@ class Execution:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}.")
 
 
+STAGES = ("start", "finish.fit", "fit", "crf_first", "crf_fit", "crf_last")
+GAINED_LOSSES: Mapping[str, Any] = {
+    "teacher": 0.0,
+    "teacher_confidence": 0.8,
+    "teacher_balanced": True,
+    "dense_crf": 0.0,
+    "dense_crf_theta": [50.0, 15.0],
+}
 GAINED: Mapping[str, Any] = {
     "model.network_scale": 1,
     "search_again": False,
@@ -86,6 +94,7 @@ GAINED: Mapping[str, Any] = {
     "search.bias": [],
     "search.bias_direction": "prior",
     **{f"crf.{f.name}": f.default for f in crf_options() if f.metadata["gained"]},
+    **{f"{stage}.loss.{name}": value for stage in STAGES for name, value in GAINED_LOSSES.items()},
 }
 """Fields that recipes have gained, by dotted name, at the value that changes nothing: left out
 there, they keep the digests of earlier runs, and their folders can be gone on with."""

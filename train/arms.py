@@ -161,7 +161,7 @@ class Comparison:
             segmenter = self.runner.load("unary", seed).with_crf(crf)
             crf_start = segmenter.describe_crf()
             self.runner.train(segmenter, "crf-only", seed, self.recipe.crf_fit, CRF, tracker)
-            bias = {}
+            bias: Result = {}
             if self.recipe.search.bias:
                 bias, _ = self.runner.add_best_bias(segmenter, found)
                 self.runner.save(segmenter, "crf-only", seed)

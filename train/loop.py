@@ -201,7 +201,9 @@ class Loop:
                     output = self.forward(batch.images)
                 except NonFiniteLogits as error:
                     raise self.nonfinite(str(error), batch.names if error.here else ()) from error
-                terms = loss_terms(output, batch.masks, loss)
+                # Where one part is frozen it has nothing to teach or to learn.
+                both = batch.images if learns.network and learns.crf else None
+                terms = loss_terms(output, batch.masks, loss, both)
                 (terms["loss"] / len(batches)).backward()  # type: ignore[no-untyped-call]
             for name, value in terms.items():
                 means[name] = means.get(name, 0.0) + value.detach() / len(batches)

@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from crfrnn.losses import DenseCrfLoss
 from data import VOID
 from models import ScaleLogits, SegmenterOutput
-from models.layers import subsample_labels
+from models.layers import shrink, shrink_image, subsample_labels
 from runtime import distributed
 
 # The mean over the labelled pixels of all processes.
@@ -306,6 +307,48 @@ def lovasz_term(logits: Tensor, target: Target, config: LossConfig) -> Tensor:
     )
 
 
+# Terms that tie the two maps together. They act where network and CRF are trained together, and
+# tell the network about pixels that nobody labelled.
+
+PairTerm = Callable[[SegmenterOutput, Tensor, "LossConfig"], Tensor]
+
+
+def teacher_term(output: SegmenterOutput, images: Tensor, config: LossConfig) -> Tensor:
+    """Compute the cross-entropy of the network against the CRF's marginals as soft targets.
+
+        sum_i w_i sum_l -t_i(l) log softmax(unary_i)[l] / sum_i w_i,   t = softmax(crf), held fixed
+
+    over the pixels where max_l t_i(l) reaches `teacher_confidence`; every labelled and unlabelled
+    pixel may be one. With `teacher_balanced` w_i = 1 / n, n the pixels of an image whose t is
+    highest at the same label, so that thin things weigh as much as the background, as in the
+    seeding loss of Kolesnikov and Lampert, "Seed, Expand and Constrain", ECCV 2016. Else w_i = 1.
+    """
+    assert output.crf is not None
+    target = precise(output.crf.detach()).softmax(1)
+    confidence, label = target.max(1)
+    weights = (confidence >= config.teacher_confidence).to(target.dtype)
+    if config.teacher_balanced:
+        flat, labels = weights.flatten(1), label.flatten(1)
+        counts = flat.new_zeros(len(flat), target.shape[1]).scatter_add(1, labels, flat)
+        weights = (flat / counts.gather(1, labels).clamp(min=1)).view_as(weights)
+    losses = -(target * precise(output.unary).log_softmax(1)).sum(1)
+    return labelled_mean((weights * losses).sum(), weights.sum())
+
+
+def dense_crf_term(output: SegmenterOutput, images: Tensor, config: LossConfig) -> Tensor:
+    """Compute `crfrnn.losses.DenseCrfLoss` of the network's logits, at half resolution."""
+    alpha, beta = config.dense_crf_theta
+    loss = DenseCrfLoss(theta_alpha=alpha / 2, theta_beta=beta, normalization="after")
+    value: Tensor = loss(shrink(precise(output.unary), 2), shrink_image(images.float(), 2))
+    return value
+
+
+def pair_term(default: float, compute: PairTerm) -> float:
+    """Declare the weight of a loss that needs both maps, or the image."""
+    declared: Any = field(default=default, metadata={"pair_term": compute})
+    return declared  # type: ignore[no-any-return]
+
+
 def term(default: float, compute: Term) -> float:
     """Declare the weight of a loss. The function and one such line are all that a new one needs."""
     declared: Any = field(default=default, metadata={"term": compute})
@@ -334,6 +377,11 @@ class LossConfig:
         lovasz: weight of Lovász-softmax in the loss of each map; with cross_entropy 0, alone.
         lovasz_classes: "present" in the labels or "all"; see `lovasz_softmax`.
         lovasz_per_image: average it over the images instead of taking the batch as one.
+        teacher: weight of `teacher_term`, where network and CRF are trained together.
+        teacher_confidence: probability that the CRF must be sure with to teach a pixel.
+        teacher_balanced: let every label of an image teach as much, however few its pixels.
+        dense_crf: weight of `dense_crf_term`, where network and CRF are trained together.
+        dense_crf_theta: its widths, pixels of the image and grey levels.
     """
 
     unary: float = 4.0
@@ -347,10 +395,20 @@ class LossConfig:
     lovasz: float = term(0.0, lovasz_term)
     lovasz_classes: LovaszClasses = "present"
     lovasz_per_image: bool = False
+    teacher: float = pair_term(0.0, teacher_term)
+    teacher_confidence: float = 0.8
+    teacher_balanced: bool = True
+    dense_crf: float = pair_term(0.0, dense_crf_term)
+    dense_crf_theta: tuple[float, float] = (50.0, 15.0)
 
     def __post_init__(self) -> None:
         terms = [f.name for f in fields(self) if "term" in f.metadata]
-        for name in ("unary", "balance", *terms):
+        if not 0 <= self.teacher_confidence < 1:
+            raise ValueError(
+                f"loss.teacher_confidence must be in [0, 1), got {self.teacher_confidence}."
+            )
+        pairs = [f.name for f in fields(self) if "pair_term" in f.metadata]
+        for name in ("unary", "balance", *terms, *pairs):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"loss.{name} must be at least 0, got {getattr(self, name)}.")
         if not any(getattr(self, name) > 0 for name in terms):
@@ -376,10 +434,13 @@ class LossConfig:
             raise ValueError(f"loss.hard_share must be in (0, 1], got {self.hard_share}.")
 
 
-def loss_terms(output: SegmenterOutput, masks: Tensor, config: LossConfig) -> dict[str, Tensor]:
+def loss_terms(
+    output: SegmenterOutput, masks: Tensor, config: LossConfig, images: Tensor | None = None
+) -> dict[str, Tensor]:
     """Compute the loss after the CRF, and before it.
 
         loss = (M(crf) + config.unary * M(unary)) / (1 + config.unary)
+               + config.teacher * teacher + config.dense_crf * dense CRF
         M(z) = config.cross_entropy * CE(z) + config.lovasz * Lovász(z)
 
     without a CRF, M(unary) alone. CE is the mean over the pixels that are not void, or over the
@@ -392,9 +453,12 @@ def loss_terms(output: SegmenterOutput, masks: Tensor, config: LossConfig) -> di
         output: logits (B, L, H, W).
         masks: (B, H, W) ids, 255 = void.
         config: its terms.
+        images: (B, 3, H, W), RGB in 0..255; the terms of the last line need them, and without
+            images these are left out.
 
     Returns:
-        "loss" and its parts "loss_unary" and, with a CRF, "loss_crf".
+        "loss" and its parts "loss_unary" and, with a CRF, "loss_crf", "loss_teacher" and
+        "loss_dense_crf" where they have a weight.
 
     Raises:
         ValueError: `config.class_weights` are not one for each class, or `config.balance` is not
@@ -410,7 +474,12 @@ def loss_terms(output: SegmenterOutput, masks: Tensor, config: LossConfig) -> di
         return {"loss": unary, "loss_unary": unary}
     crf = map_loss(output.crf[..., ::stride, ::stride], strided, config)
     loss = (crf + config.unary * unary) / (1 + config.unary)
-    return {"loss": loss, "loss_crf": crf, "loss_unary": unary}
+    parts = {"loss_crf": crf, "loss_unary": unary}
+    for f in fields(config) if images is not None else ():
+        if "pair_term" in f.metadata and getattr(config, f.name) > 0:
+            parts[f"loss_{f.name}"] = f.metadata["pair_term"](output, images, config)
+            loss = loss + getattr(config, f.name) * parts[f"loss_{f.name}"]
+    return {"loss": loss, **parts}
 
 
 def map_loss(logits: Tensor, target: Target, config: LossConfig) -> Tensor:

@@ -244,7 +244,7 @@ TRAIN = (
            "self.report,\n                self._coarse(arm, seed, self.report),",
            "tests/train/test_arms.py"),
     Mutant("Start joint from the CRF that was found behind unary", "train/arms.py",
-           'runner.search("start", recipe.seeds[0])', 'runner.search("unary", seed)',
+           'runner.search("start", recipe.start_seed(seed))', 'runner.search("unary", seed)',
            "tests/train/test_compare.py"),
     Mutant("Take the best bias twice", "train/bias.py",
            "set_label_bias((best * direction)", "set_label_bias((2 * best * direction)",

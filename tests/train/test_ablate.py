@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+from copy import deepcopy
 from dataclasses import asdict, fields, replace
 from functools import reduce
 from pathlib import Path
@@ -31,7 +32,7 @@ from train.ablate.variants import (
     record_provenance,
     take_over,
 )
-from train.recipe import Recipe, network_inputs
+from train.recipe import FinishConfig, Recipe, network_inputs
 from train.recipes import RECIPES
 from train.state import Stopped
 
@@ -100,10 +101,11 @@ def test_digests_are_of_what_matters(tiny) -> None:
 def test_digests_of_earlier_folders_stay(tiny) -> None:
     # Another writing of configs would leave every folder that there is without a name.
     assert digest_of({"a": 1}) == "015abd7f5cc5"
-    config = as_json(asdict(tiny))
+    stages = {"finish": FinishConfig(tiny.fit), "crf_first": tiny.fit, "crf_last": tiny.fit}
+    config = as_json(asdict(replace(tiny, **stages)))
     assert "search_again" in GAINED
     for name in GAINED:
-        earlier = as_json(asdict(tiny))
+        earlier = deepcopy(config)
         *parts, last = name.split(".")
         holder = reduce(dict.__getitem__, parts, earlier)
         assert holder.pop(last) == GAINED[name]

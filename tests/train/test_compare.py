@@ -179,7 +179,7 @@ BAD = {
     "compare collage --search.theta-beta": r"search\.theta_beta must hold values",
     "compare collage --data.kind ade": "unknown data set 'ade': choose one of",
     "compare voc12-animals --data.root absent": "data root absent does not exist",
-    "run collage --arm start --seed 7": "start is made once",
+    "run collage --arm start --seed 7": "start is made with --seed 0",
     "compare collage --model.weights a": r"no weights at a: .*--model\.weights",
     "compare collage --model.backbone-weights a --model.weights b": "leave .*backbone-weights out",
     "compare collage --model.builder deeplab_v3_resnt50": "Nearest names: deeplab_v3_resnet",

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from crfrnn.losses import DenseCrfLoss
 from data import VOID
 from models import (
     DeepLabV2Config,
@@ -22,6 +23,7 @@ from models import (
     SegmenterOutput,
     VggConfig,
 )
+from models.layers import shrink, shrink_image
 from runtime import distributed
 from train.losses import (
     LossConfig,
@@ -318,6 +320,38 @@ def test_the_default_is_the_mean_cross_entropy_to_the_last_bit(masks) -> None:
     assert torch.equal(terms["loss"], (terms["loss_crf"] + 4 * terms["loss_unary"]) / 5)
     alone = loss_terms(SegmenterOutput(logits, None), masks, LossConfig(unary=0.0))
     assert alone == {"loss": terms["loss_unary"], "loss_unary": terms["loss_unary"]}
+
+
+def test_the_crf_teaches_where_it_is_sure_and_every_label_as_much() -> None:
+    sure = torch.tensor([[4.0, 0.0], [4.0, 0.0], [4.0, 0.0], [0.0, 4.0], [0.1, 0.0]])
+    crf = sure.t().reshape(1, 2, 1, 5).clone().requires_grad_()
+    unary = torch.randn(1, 2, 1, 5, requires_grad=True)
+    output, images = SegmenterOutput(unary, crf), torch.rand(1, 3, 1, 5) * 255
+    void = torch.full((1, 1, 5), VOID)
+    config = LossConfig(unary=0.0, teacher=2.0)
+    terms = loss_terms(output, void, config, images)
+    each = F.cross_entropy(unary, crf.detach().softmax(1), reduction="none")[0, 0]
+    torch.testing.assert_close(terms["loss_teacher"], (each[:3].mean() + each[3]) / 2)
+    torch.testing.assert_close(terms["loss"], 2 * terms["loss_teacher"])  # nothing is labelled
+    alike = loss_terms(output, void, replace(config, teacher_balanced=False), images)
+    torch.testing.assert_close(alike["loss_teacher"], each[:4].mean())
+    terms["loss"].backward()  # type: ignore[no-untyped-call]
+    assert unary.grad is not None
+    assert not unary.grad[..., 4].any()  # unsure
+    assert crf.grad is None or not crf.grad.any()  # it teaches, it does not learn
+    assert "loss_teacher" not in loss_terms(output, void, config)
+
+
+def test_the_dense_crf_loss_is_that_of_the_network_at_half_resolution() -> None:
+    unary = torch.randn(1, 2, 12, 16, requires_grad=True)
+    output, images = SegmenterOutput(unary, unary.detach()), torch.rand(1, 3, 12, 16) * 255
+    config = LossConfig(dense_crf=0.5, dense_crf_theta=(20.0, 15.0))
+    masks = torch.zeros(1, 12, 16, dtype=torch.long)
+    terms, plain = (loss_terms(output, masks, c, images) for c in (config, LossConfig()))
+    loss = DenseCrfLoss(theta_alpha=10.0, theta_beta=15.0, normalization="after")
+    expected = loss(shrink(unary, 2), shrink_image(images, 2))
+    torch.testing.assert_close(terms["loss_dense_crf"], expected)
+    torch.testing.assert_close(terms["loss"], plain["loss"] + 0.5 * expected)
 
 
 def test_logits_on_padding_have_no_label(masks) -> None:
