@@ -15,7 +15,7 @@ override STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-all install lint types docs docs-serve sanitize survive results-check clean
+.PHONY: help demo test test-all install lint types docs docs-serve notebooks sanitize survive results-check clean
 
 help:
 	@echo "make demo     set up .venv, then train and compare all arms on the embedded data set"
@@ -26,6 +26,7 @@ help:
 	@echo "make types    mypy"
 	@echo "make docs     build the pages of docs/ into build/docs, strictly"
 	@echo "make docs-serve show them at http://127.0.0.1:8000"
+	@echo "make notebooks write examples as notebooks into build/notebooks"
 	@echo "make sanitize the native code under the address, undefined-behaviour and thread sanitizers"
 	@echo "make survive  kill a training twenty times at random moments, and compare it with a whole one"
 	@echo "make results-check  recompute every number of RESULTS.md from the stored runs"
@@ -60,6 +61,10 @@ docs: $(STAMP)
 
 docs-serve: docs
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
+
+notebooks: $(STAMP)
+	@$(BIN)/python -m pip install $(INSTALL_FLAGS) --disable-pip-version-check -e '.[notebooks]'
+	@$(BIN)/python docs/notebooks.py build/notebooks
 
 # Without .venv: a C++ compiler is all it needs.
 sanitize:
