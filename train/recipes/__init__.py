@@ -15,6 +15,7 @@ from train.recipes.ours import (
     collage,
     voc12_animals,
     voc12_animals_balanced,
+    voc12_animals_clicks,
     voc12_animals_coarse,
     voc12_animals_imagenet,
 )
@@ -35,6 +36,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "voc12-animals": voc12_animals,
     "voc12-animals-imagenet": voc12_animals_imagenet,
     "voc12-animals-balanced": voc12_animals_balanced,
+    "voc12-animals-clicks": voc12_animals_clicks,
     "voc12-animals-coarse": voc12_animals_coarse,
     "camvid": camvid,
     "deeplab-v1-largefov": deeplab_v1_largefov,
