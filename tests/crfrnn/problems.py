@@ -37,9 +37,6 @@ def settings(name: str) -> dict[str, Any]:
     return {key: ast.literal_eval(v) if v[0] in "[0123456789" else v for key, v in pairs}
 
 
-# inference on rows
-
-
 @dataclass(frozen=True)
 class Problem:
     """Two kernels on B images of N pixels: `kernels` as filters, `dense` as (B, N, N)."""
@@ -222,6 +219,45 @@ def small_crf(num_labels: int = 3, **options: Any) -> CrfRnn:
             noise = torch.rand(parameter.shape, generator=generator, dtype=torch.float64)
             parameter.data = parameter.data * 0.2 + noise
     return crf
+
+
+def written_layer(
+    crf: CrfRnn,
+    unary: Tensor,
+    image: Tensor,
+    guides: dict[str, Tensor] | None = None,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """The layer with its kernels, normalisation, mask and updates as sums over pixel pairs."""
+    parts, shape = crf.potentials, unary.shape[2:]
+    rows = unary.flatten(2).transpose(1, 2).numpy() * crf.log_unary_scale.exp().item()
+    valid = np.ones(rows.shape[:2]) if mask is None else mask.flatten(1).numpy()
+    place = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij"))
+    place = np.broadcast_to(place, (len(unary), *place.shape))
+
+    def kernel(**maps: Any) -> Array:
+        """exp(-1/2 sum_c ((x_ic - x_jc) / theta_c)^2) of (B, C, *shape) each: (B, N, N)."""
+        exponent = np.zeros((len(unary), rows.shape[1], rows.shape[1]))
+        for of, x in maps.items():
+            theta = parts.kernel(name).log_theta(of).exp().detach().numpy()  # type: ignore[arg-type]
+            theta = np.broadcast_to(theta, x.shape[1])
+            flat = np.asarray(x).reshape(len(unary), x.shape[1], -1) / theta[:, None]
+            exponent += ((flat[..., :, None] - flat[..., None, :]) ** 2).sum(1)
+        k = np.exp(-0.5 * exponent) * valid[:, :, None] * valid[:, None]
+        return normalize_written(k, np.where(valid, k.sum(2), 1.0), parts.normalization)
+
+    dense = []
+    for name in parts.kernels:
+        guide = {} if name == "spatial" else {"guide": (guides or {}).get(name, image)}
+        over_position = name in ("spatial", "bilateral")
+        dense.append(kernel(**({"position": place} if over_position else {}), **guide))
+    sets = (-1, crf.num_labels, crf.num_labels)  # one matrix, or one for each iteration
+    weights = [w.numpy().reshape(sets) for w in parts.kernel_weight_matrices().values()]
+    mu = parts.compatibility().detach().numpy().reshape(sets)
+    pairwise = [[m @ w for w in ws] for m, *ws in zip(mu, *weights, strict=True)]
+    count = crf.num_iterations if crf.training else crf.num_iterations_eval
+    logits = torch.from_numpy(written_mean_field(rows, dense, pairwise, count))
+    return logits.transpose(1, 2).reshape(unary.shape) * crf.log_output_scale.exp().item()
 
 
 def assert_gradients(

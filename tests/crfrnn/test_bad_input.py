@@ -242,9 +242,6 @@ def test_a_problem_that_cannot_fit_is_refused_before_it_is_begun(
     assert free is None or free > 0
 
 
-# what is unusual, and right
-
-
 def test_black_images_wide_kernels_and_no_values() -> None:
     for black in (torch.zeros(2, 3, 7, 6), torch.zeros(2, 3, 7, 6, dtype=torch.uint8)):
         assert CrfRnn(3)(UNARY, black).isfinite().all()

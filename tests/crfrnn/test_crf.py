@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import numpy as np
@@ -10,33 +11,25 @@ import pytest
 import torch
 from torch import Tensor
 
-from crfrnn import PRESETS, CrfRnn
+from crfrnn import PRESETS, CrfRnn, refine
+from crfrnn import densecrf as dcrf
+from crfrnn.filters import Normalization
 from crfrnn.frank_wolfe import FrankWolfe
 from crfrnn.kernels import KernelConfig, rounded
-from tests.crfrnn.problems import random_inputs, small_crf, written_kernel, written_mean_field
+from tests.crfrnn.problems import random_inputs, small_crf, written_layer
 
 # dtypes, and the marginals
 
 
-def test_half_precision_goes_in_and_out_alone() -> None:
-    unary, image = random_inputs()
+def test_half_precision_autocast_and_parameters_of_another_dtype() -> None:
+    unary, image = (x.float() for x in random_inputs())
     half, crf = unary.half(), CrfRnn(3)
     assert torch.equal(crf(half, image), crf(half.float(), image).half())
-
-
-def test_computes_in_float32_inside_autocast() -> None:
-    unary, image = (x.float() for x in random_inputs())
-    crf = CrfRnn(3)
+    expected = crf(unary, image)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = crf(unary, image)
-    assert torch.equal(inside, crf(unary, image))
-
-
-def test_parameters_need_not_have_the_dtype_of_the_unary() -> None:
-    single, image = (x.float() for x in random_inputs())
-    out = CrfRnn(3).double()(single, image)
+        assert torch.equal(crf(unary, image), expected)
     # The parameters are numbers of float32 in both; rounding of the products mu W differs.
-    torch.testing.assert_close(out, CrfRnn(3)(single, image), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(crf.double()(unary, image), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_marginals_are_the_softmax_of_the_logits() -> None:
@@ -47,27 +40,6 @@ def test_marginals_are_the_softmax_of_the_logits() -> None:
     torch.testing.assert_close(marginals, expected, rtol=1e-12, atol=1e-12)
     own, theirs = (torch.autograd.grad(q.square().sum(), unary) for q in (marginals, expected))
     torch.testing.assert_close(own, theirs, rtol=1e-10, atol=1e-12)
-
-
-# oracle
-
-
-def paper_equations(crf: CrfRnn, unary: Tensor, image: Tensor, num_iterations: int) -> Tensor:
-    """The kernels of the image, and the update, as sums over pixel pairs in NumPy."""
-    parts = crf.potentials
-    alpha, beta, gamma = (getattr(parts, f"theta_{x}").item() for x in ("alpha", "beta", "gamma"))
-    place = np.argwhere(np.ones(unary.shape[2:]))[None].repeat(len(unary), 0)
-    colours = image.flatten(2).transpose(1, 2).numpy()
-    bilateral = np.concatenate([place / alpha, colours / beta], axis=2)
-    dense = [written_kernel(f, parts.normalization) for f in (place / gamma, bilateral)]
-    sets = (-1, crf.num_labels, crf.num_labels)  # one matrix, or one for each iteration
-    weights = [w.numpy().reshape(sets) for w in parts.kernel_weight_matrices().values()]
-    mu = parts.compatibility().detach().numpy().reshape(sets)
-    pairwise = [[m @ w for w in ws] for m, *ws in zip(mu, *weights, strict=True)]
-    rows = unary.flatten(2).transpose(1, 2).numpy() * crf.log_unary_scale.exp().item()
-    logits = written_mean_field(rows, dense, pairwise, num_iterations)
-    logits = logits * crf.log_output_scale.exp().item()
-    return torch.from_numpy(logits).transpose(1, 2).reshape(unary.shape)
 
 
 @pytest.mark.parametrize(
@@ -86,11 +58,12 @@ def test_equals_the_paper(options: dict[str, Any]) -> None:
     """In train mode, and in eval mode with more iterations than sets."""
     unary, image = random_inputs()
     crf = small_crf(bilateral_filter="exact", num_iterations=2, num_iterations_eval=4, **options)
-    for training, count in ((True, 2), (False, 4)):
+    assert (crf.num_iterations, crf.num_iterations_eval) == (2, 4)
+    for training in (True, False):
+        crf.train(training)
         # float64 and a few dozen terms a sum: rounding only.
-        expected = paper_equations(crf, unary, image, count)
-        ours = crf.train(training)(unary, image)
-        torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-10)
+        expected = written_layer(crf, unary, image)
+        torch.testing.assert_close(crf(unary, image), expected, rtol=1e-10, atol=1e-10)
 
 
 def test_training_mixes_the_unary_in() -> None:
@@ -102,10 +75,12 @@ def test_training_mixes_the_unary_in() -> None:
     torch.testing.assert_close(mixed, expected, rtol=1e-12, atol=1e-12)  # rounding
 
 
-# parameters, state, repr
-
-
-def test_param_groups_carry_the_recipe() -> None:
+def test_presets_build_and_param_groups_carry_the_recipe() -> None:
+    for name, published_setting in PRESETS.items():
+        crf = CrfRnn.from_preset(name, 5)
+        assert rounded(crf.potentials.theta_alpha) == published_setting.theta_alpha
+        weight = crf.potentials.kernel_weight_matrices()["bilateral"]
+        assert torch.equal(weight, published_setting.bilateral_weight * torch.eye(5))
     groups = CrfRnn(3).param_groups(2.5e-8)
     assert [(g["name"], g["lr"], len(g["params"])) for g in groups] == [
         ("crf_kernel_weights", pytest.approx(2.5e-4), 2),
@@ -113,9 +88,6 @@ def test_param_groups_carry_the_recipe() -> None:
     ]
     fixed = CrfRnn(3, compatibility="potts").requires_grad_(requires_grad=True)
     assert [g["name"] for g in fixed.param_groups(1.0)] == ["crf_kernel_weights"]
-
-
-def test_an_integer_step_is_a_number_to_start_from() -> None:
     step_logit: Any = CrfRnn(3, learn_step=True, inference=FrankWolfe(step=1)).step_logit
     assert step_logit.shape == (5,)
 
@@ -127,14 +99,6 @@ def test_a_state_or_a_copy_brings_everything() -> None:
     loaded.load_state_dict(crf.state_dict())
     for other in (loaded, copy.deepcopy(crf)):
         assert torch.equal(other(unary, image), crf(unary, image))
-
-
-def test_presets_build() -> None:
-    for name, published_setting in PRESETS.items():
-        crf = CrfRnn.from_preset(name, 5)
-        assert rounded(crf.potentials.theta_alpha) == published_setting.theta_alpha
-        weight = crf.potentials.kernel_weight_matrices()["bilateral"]
-        assert torch.equal(weight, published_setting.bilateral_weight * torch.eye(5))
 
 
 def test_repr_shows_every_part() -> None:
@@ -160,3 +124,86 @@ def test_a_further_kernel_may_have_weights_of_another_form() -> None:
     assert groups["crf_further_weights"]["lr"] == 7.0
     assert groups["crf_further_weights"]["params"] == [weight]
     assert sum(len(group["params"]) for group in groups.values()) == len(list(crf.parameters()))
+
+
+# labels that no pixel gives a chance
+
+
+LABELS, FLOOR = 12, 1e-3
+
+
+def problem(batch: int = 2) -> tuple[Tensor, Tensor]:
+    """Logits of which each image has five likely labels of its own, and an image with edges."""
+    unary = 2 * torch.randn(batch, LABELS, 20, 24)
+    for b in range(batch):
+        for label in range(LABELS):
+            if (label - b) % LABELS >= 5:
+                unary[b, label] = -12 + torch.rand(20, 24)
+    blocks = 255 * torch.rand(batch, 3, 4, 4)
+    return unary, blocks.repeat_interleave(5, 2).repeat_interleave(6, 3)
+
+
+def layer(normalization: Normalization = "after", **options: Any) -> CrfRnn:
+    everything: dict[str, Any] = {
+        "theta_alpha": 10.0, "bilateral_weight": 4.0, "spatial_weight": 1.0,
+        "kernel_weights": "scalar", "compatibility": "potts", "normalization": normalization,
+    }  # fmt: skip
+    return CrfRnn(LABELS, **everything | options).eval()
+
+
+@torch.no_grad()
+def test_what_is_left_out_could_not_have_passed_the_bound() -> None:
+    """q_l <= eps exp(e w eps) in the whole problem, and others move by at most s e eps a step."""
+    unary, image = problem()
+    q, floored = (layer(label_floor=f)(unary, image).softmax(1) for f in (0.0, FLOOR))
+    peak = unary.softmax(1).amax((2, 3))
+    out = peak < FLOOR
+    assert out.sum(1).tolist() == [7, 7]
+    weight = 5.0
+    bound = peak * math.exp(weight * math.e * FLOOR)
+    assert (q.amax((2, 3)) <= bound)[out].all()
+    assert (floored.amax((2, 3)) <= peak * (1 + 1e-4))[out].all()  # they keep their probability
+    # Ten steps, each of which may carry what came before with w / 2; seen: 1e-4.
+    assert (q - floored).abs().max() < 7 * math.e * FLOOR
+    assert not torch.equal(q, floored)
+    torch.testing.assert_close(floored.sum(1), torch.ones(2, 20, 24))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("normalization", ["symmetric", "before"])
+def test_labels_are_those_of_the_whole_problem_and_of_an_image_its_own(
+    normalization: Normalization,
+) -> None:
+    unary, image = problem()
+    whole, crf = (layer(normalization, label_floor=f) for f in (0.0, FLOOR))
+    both = crf(unary, image)
+    assert torch.equal(whole(unary, image).argmax(1), both.argmax(1))
+    for b in range(2):
+        alone = crf(unary[b : b + 1], image[b : b + 1])
+        # A softmax over more labels, with zeros, sums in another order.
+        torch.testing.assert_close(both[b : b + 1], alone, rtol=1e-5, atol=1e-4)
+
+
+def test_training_and_gradients_are_of_the_whole_problem() -> None:
+    unary, image = problem(1)
+    whole, floored = (layer(label_floor=f, num_iterations=10) for f in (0.0, FLOOR))
+    assert torch.equal(floored(unary, image), whole(unary, image))
+    with torch.no_grad():
+        assert torch.equal(floored.train()(unary, image), whole.train()(unary, image))
+
+
+def test_the_drop_in_and_refine() -> None:
+    unary, image = problem(1)
+    p = unary.softmax(1)[0].numpy()
+    rgb = image[0].permute(1, 2, 0).numpy().astype(np.uint8)
+    marginals = []
+    for floor in (0.0, FLOOR):
+        d = dcrf.DenseCRF2D(24, 20, LABELS, label_floor=floor)
+        d.setUnaryEnergy(dcrf.unary_from_softmax(p))
+        d.addPairwiseBilateral(10, 13, rgb, 4)
+        marginals.append(d.inference(10))
+    assert 0 < np.abs(marginals[0] - marginals[1]).max() < 7 * math.e * FLOOR
+    by_default, whole = (refine(p, rgb, output="mask", label_floor=f) for f in (None, 0.0))
+    np.testing.assert_array_equal(by_default, whole)
+    q, floored = (refine(p, rgb, label_floor=f) for f in (None, FLOOR))
+    assert not np.array_equal(q, floored)

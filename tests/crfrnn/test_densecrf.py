@@ -153,9 +153,6 @@ def test_what_looks_wrong_or_is_old_warns() -> None:
     np.testing.assert_allclose(marginals[0], marginals[1], atol=1e-5)
 
 
-# oracle
-
-
 @pytest.mark.parametrize("name", IMAGES)
 def test_equals_the_package_it_stands_in_for(name: str) -> None:
     """The case written as that package's users write it."""
@@ -203,9 +200,6 @@ def test_unary_from_softmax_by_hand() -> None:
     less_trusted = -np.log([[0.9, 0.5], [0.1, 0.5]])
     np.testing.assert_allclose(unary_from_softmax(sm, scale=0.8), less_trusted, rtol=1e-6)
     assert np.isposinf(unary_from_softmax(sm, clip=None)[1, 0])
-
-
-# invariants
 
 
 def test_a_scalar_attracts_and_a_vector_is_an_energy() -> None:
@@ -261,9 +255,6 @@ def test_inputs_are_copied_and_left_alone() -> None:
         np.testing.assert_array_equal(given, original)
         given[...] = 7
     np.testing.assert_array_equal(d.inference(3), q)
-
-
-# layout and edges
 
 
 def test_layout_and_precision_of_the_arrays_do_not_matter() -> None:

@@ -46,9 +46,6 @@ def leaves(*shape: int, num_labels: int = 2) -> tuple[Tensor, Tensor, dict[str, 
     return unary.requires_grad_(), image.requires_grad_(), guides
 
 
-# every quantity, by differences
-
-
 @pytest.mark.parametrize(
     ("filters", "normalization", "shape"),
     [
@@ -137,9 +134,6 @@ def test_the_gaussian_derivative_is_nearer_to_that_of_the_exact_kernel() -> None
         similarity = F.cosine_similarity(gaussian, exact, dim=0)
         assert similarity > 0.85  # 0.978 for the image, 0.999 for theta
         assert similarity > F.cosine_similarity(through_lattice, exact, dim=0)  # 0.826, 0.755
-
-
-# what has no gradient says so
 
 
 @pytest.mark.parametrize(

@@ -55,9 +55,6 @@ def test_reductions_half_precision_and_autocast() -> None:
         assert torch.equal(loss(half.float(), whole), expected)
 
 
-# oracle
-
-
 def written_out(loss: DenseCrfLoss, logits: Tensor, image: Tensor, mask: Tensor) -> list[float]:
     """Both losses by the matrix K over all pairs of valid pixels; invalid ones do not exist."""
     out = []
@@ -84,16 +81,6 @@ def test_equals_the_sums_over_pairs(form: str, normalization: str) -> None:
         torch.testing.assert_close(loss(logits, image, given), expected, rtol=1e-10, atol=1e-10)
 
 
-def test_a_hand_checked_table() -> None:
-    """Two equal pixels, K all ones: 2 ordered pairs of 4 disagree, so 2 labels x 1 / 2 pixels."""
-    kernel = ExactFilter(torch.zeros(1, 2, 1))
-    apart, together = torch.eye(2)[None], torch.tensor([[[1.0, 0.0], [1.0, 0.0]]])
-    undecided = torch.full((1, 2, 2), 0.5)
-    assert [dense_crf_loss(q, kernel).item() for q in (apart, together, undecided)] == [1, 0, 1]
-    assert normalized_cut_loss(apart, kernel).item() == 1.0  # 1 / 2 for each label
-    assert normalized_cut_loss(together, kernel).item() == 0.0  # the absent label pays nothing
-
-
 @every_form
 def test_default_normalization_makes_lattice_and_exact_agree(form: str) -> None:
     """The raw lattice carries an arbitrary factor; what is left is its method error."""
@@ -106,9 +93,6 @@ def test_default_normalization_makes_lattice_and_exact_agree(form: str) -> None:
     )
     # Method error, measured 0.8 % here: that of the messages, averaged over pixels.
     torch.testing.assert_close(lattice, exact, rtol=0.03, atol=0)
-
-
-# invariants
 
 
 @every_kind
@@ -138,9 +122,6 @@ def test_a_mask_leaves_pixels_out_of_a_kernel_without_one(loss: Any) -> None:
     torch.testing.assert_close(loss(q, ExactFilter(features), valid), alone, rtol=1e-12, atol=0)
 
 
-# gradient
-
-
 @every_kind
 def test_gradient(form: str, normalization: str, method: str) -> None:
     """Of the logits, and through the exact kernel of the image, here in units of 255."""
@@ -157,9 +138,6 @@ def test_the_gradient_is_that_of_an_asymmetric_kernel(loss: Any) -> None:
     matrix = torch.rand(2, 6, 6, dtype=torch.float64)
     q = torch.rand(2, 6, 3, dtype=torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(lambda q: loss(q, LearntKernel(matrix)), (q,))
-
-
-# edges
 
 
 @pytest.mark.parametrize("form", FORMS)

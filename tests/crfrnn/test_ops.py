@@ -62,9 +62,6 @@ def updates_grad(
     return grad, history, penalties, *rest, started, to_penalties, learn
 
 
-# operators
-
-
 # fmt: off
 OPERATORS: list[tuple[Any, Callable[[], tuple[Any, ...]]]] = [
     (ops.rows_product, lambda: (rows(5), torch.ones(5, 3, requires_grad=True), "automatic")),
@@ -125,9 +122,6 @@ def test_the_first_call_imports_neither_the_compiler_nor_triton() -> None:
     subprocess.run([sys.executable, "-c", FIRST_CALL], check=True)
 
 
-# rows
-
-
 @pytest.mark.parametrize("num_pixels", [1, CHUNK, 5 * CHUNK + 7])
 def test_products_of_rows_in_chunks(num_pixels: int) -> None:
     v, w = (torch.randn(3, num_pixels, n, dtype=DOUBLE) for n in (5, 4))
@@ -155,8 +149,6 @@ def test_softmax_of_rows_is_that_of_torch(labels: int) -> None:
         softmax = ops.rows_softmax(x, "automatic")
         torch.testing.assert_close(softmax, x.softmax(-1), rtol=1e-6, atol=1e-7)
 
-
-# compile
 
 UNARY = torch.randn(2, 3, 6, 5, generator=torch.Generator().manual_seed(0))
 IMAGE = torch.rand(2, 3, 6, 5, generator=torch.Generator().manual_seed(1)) * 255

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -18,7 +17,7 @@ from crfrnn import CrfRnn
 from crfrnn.filters import NORMALIZATIONS, LatticeFilter, Normalization
 from crfrnn.kernels import KernelConfig
 from crfrnn.lattice import elevate, named
-from tests.crfrnn.problems import neighbours, normalize_written, softmax
+from tests.crfrnn.problems import written_layer
 
 Inputs = tuple[Tensor, Tensor, dict[str, Tensor], Tensor]  # unary, image, guides, mask
 
@@ -115,43 +114,11 @@ def close(actual: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
 
 
-# oracle
-
-
 @property_of()
 def test_the_layer_is_the_sum_over_all_pairs(case: Case) -> None:
     """Kernels, normalisation, mask and update, written out in NumPy."""
-    crf, (unary, image, guides, mask) = case.layer("separable", "exact"), case.inputs()
-    rows = unary.flatten(2).transpose(1, 2).numpy()
-    valid = mask.flatten(1).numpy()
-    place = np.stack(np.meshgrid(*(np.arange(n) for n in case.shape), indexing="ij"))
-    place = np.broadcast_to(place, (case.batch, *place.shape))
-
-    def kernel(*parts: tuple[Any, Tensor]) -> Any:
-        """exp(-1/2 sum_c ((x_ic - x_jc) / theta_c)^2), of (B, C, *shape) each: (B, N, N)."""
-        exponent = np.zeros((case.batch, rows.shape[1], rows.shape[1]))
-        for x, log_theta in parts:
-            theta = np.broadcast_to(np.exp(log_theta.detach().numpy()), x.shape[1])
-            flat = np.asarray(x).reshape(case.batch, x.shape[1], -1) / theta[:, None]
-            exponent += ((flat[..., :, None] - flat[..., None, :]) ** 2).sum(1)
-        k = np.exp(-0.5 * exponent) * valid[:, :, None] * valid[:, None]
-        return normalize_written(k, np.where(valid, k.sum(2), 1.0), case.normalization)
-
-    spatial, bilateral, guided = (crf.potentials.kernel(n) for n in crf.potentials.kernels)
-    dense = [
-        kernel((place, spatial.log_theta("position"))),
-        kernel((place, bilateral.log_theta("position")), (image, bilateral.log_theta("guide"))),
-        kernel((guides["guide"], guided.log_theta("guide"))),
-    ]
-    penalties = [p.detach().numpy() for p in crf.potentials.penalties(unary.dtype)[0]]
-    logits = rows
-    for _ in range(crf.num_iterations):
-        logits = rows - neighbours(softmax(logits), dense, penalties)
-    expected = torch.from_numpy(logits).transpose(1, 2).reshape(unary.shape)
-    close(crf(unary, image, guides, mask), expected)
-
-
-# invariants
+    crf, inputs = case.layer("separable", "exact"), case.inputs()
+    close(crf(*inputs), written_layer(crf, *inputs))
 
 
 @pytest.mark.parametrize(("dim", "accuracy"), [*enumerate(["standard", "fine"] * 4, 1)])
@@ -182,9 +149,6 @@ def test_padding_neither_sends_nor_receives(filters: tuple[str, str], case: Case
     padded = [F.pad(x, pads) for x in (unary, image, guides["guide"], mask)]
     more = crf(padded[0], padded[1], {"guide": padded[2]}, padded[3])
     close(more[(..., *(slice(n) for n in case.shape))], expected)
-
-
-# the same bits
 
 
 # More pixels than one product of rows takes.

@@ -19,9 +19,6 @@ HOLE = P.copy()
 HOLE[:, 1, 2] = 0
 
 
-# errors
-
-
 REFUSED: list[tuple[Any, Any, dict[str, Any], type[Exception], str]] = [
     (np.moveaxis(P, 0, -1), IMAGE, {}, ValueError, r"labels first.*moveaxis\(maps, 2, 0\)"),
     (P * 9, IMAGE, {}, ValueError, "kind='logits'"),
@@ -47,9 +44,6 @@ def test_misuse_has_an_error_that_names_the_way_out(
 ) -> None:
     with pytest.raises(error, match=words):
         refine(maps, image, **options)
-
-
-# oracle: the layer's own, the C++ dense CRF, is in test_reference.py
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
@@ -117,9 +111,6 @@ def test_eight_bit_maps_are_probabilities_and_others_are_divided_by_their_sum() 
     np.testing.assert_allclose(q, refine(cam / cam.sum(0), IMAGE), atol=1e-6)
 
 
-# tensors, batches, lists
-
-
 def test_tensors_batches_and_lists_equal_one_image_at_a_time() -> None:
     p, image = torch.from_numpy(P).requires_grad_(), torch.from_numpy(IMAGE).permute(2, 0, 1)
     expected = refine(P, IMAGE)
@@ -132,9 +123,6 @@ def test_tensors_batches_and_lists_equal_one_image_at_a_time() -> None:
     ragged = refine([P, P[:2, :4] / P[:2, :4].sum(0)], [IMAGE, IMAGE[:4]])
     np.testing.assert_array_equal(ragged[0], expected)
     assert ragged[1].shape == (2, 4, W)
-
-
-# pixels that are held or left out, and masks
 
 
 def test_held_pixels_keep_their_probability_and_still_send() -> None:
@@ -166,9 +154,6 @@ def test_a_mask_is_unsure_below_the_confidence() -> None:
     assert mask.dtype == np.uint8
     np.testing.assert_array_equal(mask, np.where(q.max(0) < middle, 255, q.argmax(0)))
     assert 0 < (mask == 255).mean() < 1
-
-
-# invariants and edges
 
 
 def test_inputs_are_not_modified_and_layout_does_not_matter() -> None:

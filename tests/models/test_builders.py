@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from typing import Any
 
@@ -19,7 +20,8 @@ from models import (
     build,
     pretrained_config,
 )
-from models.describe import parameters, shell
+from models.__main__ import main
+from models.describe import convolutions, parameters, shell
 from models.layers import batch_norms
 from models.resnet import ResNetConfig
 
@@ -141,3 +143,42 @@ def test_pretrained_weights_and_dictionaries(name: str) -> None:
     whole = SegmenterConfig(5, config, CrfConfig(resolution=4), min_size=65)
     assert SegmenterConfig.from_dict(asdict(whole)) == whole
     assert json.loads(json.dumps(asdict(whole)))["network"]["kind"] == config.kind
+
+
+# the command
+
+
+SOME = ("deeplab_v1_largefov", "deeplab_v3_mobilenetv2_os8")
+
+
+def table(text: str) -> dict[str, list[str]]:
+    """The cells of each printed row by those of its first column."""
+    rows = [re.split(r"\s*[│┃|]\s*", line) for line in text.splitlines()]
+    return {row[1].strip(): [cell.strip() for cell in row[2:]] for row in rows if len(row) > 3}
+
+
+def test_nearest_names_and_help(capsys) -> None:
+    with pytest.raises(SystemExit, match="deeplab_v3_resnet101"):
+        main(["describe", "deeplab_v3_resnet11"])
+    with pytest.raises(SystemExit, match="describe NAME"):
+        main(["lst"])
+    main([])
+    assert "describe NAME" in capsys.readouterr().out
+
+
+def test_list_shows_name_parameters_output_stride_and_recipe(monkeypatch, capsys) -> None:
+    monkeypatch.setattr("models.describe.BUILDERS", {name: BUILDERS[name] for name in SOME})
+    main(["list"])
+    found = table(capsys.readouterr().out)
+    assert [found[name][:2] for name in SOME] == [["20,505,429", "8"], ["2,113,557", "8"]]
+
+
+def test_describe_shows_stride_and_dilation_of_every_convolution(capsys) -> None:
+    main(["describe", "deeplab_v2_vgg16_aspp_s"])
+    shown = table(capsys.readouterr().out)
+    layers = convolutions(shell("deeplab_v2_vgg16_aspp_s"))
+    assert len(layers) == 13 + 4 * 3
+    for name, layer in layers:
+        kernel = "{}x{}".format(*layer.kernel_size)
+        assert shown[name][:3] == [kernel, str(layer.stride[0]), str(layer.dilation[0])]
+    assert shown["backbone.rates"][0] == "(2, 4, 8, 12)"

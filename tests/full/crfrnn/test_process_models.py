@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from tests.conftest import REPOSITORY
-from tests.crfrnn.test_processes import CALLS, dropped_in, refined
+from tests.crfrnn.test_processes import CALLS
 
 
 @pytest.mark.timeout(300)
@@ -39,22 +39,22 @@ def test_threads_that_call_at_once(threads: Callable[[int], None]) -> None:
                 np.testing.assert_array_equal(answer, alone)
 
 
-class _Refined(Dataset[npt.NDArray[Any]]):
+class _Calls(Dataset[npt.NDArray[Any]]):
     def __len__(self) -> int:
-        return 4
+        return len(CALLS)
 
     def __getitem__(self, index: int) -> npt.NDArray[Any]:
-        return refined() if index % 2 else dropped_in()
+        return CALLS[index]()
 
 
 @pytest.mark.timeout(300)
 def test_the_workers_of_a_data_loader(threads: Callable[[int], None]) -> None:
     threads(2)
-    expected = [dropped_in(), refined()]
+    expected = [call() for call in CALLS]
     torch.randn(1 << 22).exp()
-    answers = DataLoader(_Refined(), num_workers=2, batch_size=None, timeout=60)
-    for k, answer in enumerate(answers):
-        np.testing.assert_array_equal(answer, expected[k % 2])
+    answers = DataLoader(_Calls(), num_workers=2, batch_size=None, timeout=60)
+    for answer, alone in zip(answers, expected, strict=True):
+        np.testing.assert_array_equal(answer, alone)
 
 
 IMPORTED_IN_THE_CHILD = """
