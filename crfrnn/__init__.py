@@ -7,4 +7,4 @@ from crfrnn.presets import PRESETS, Preset
 from crfrnn.refine import refine
 
 __all__ = ["PRESETS", "CrfRnn", "Preset", "refine"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
