@@ -153,9 +153,7 @@ def test_images_are_seen_by_the_network(images: Path, checkpoint: Path, tmp_path
     assert explorer_of(ExploreOptions(path, (images,))).note == LEARNT
 
 
-def test_stored_probabilities_are_those_of_the_network(
-    images: Path, checkpoint: Path, tmp_path: Path
-) -> None:
+def test_stored_probabilities_are_those_of_the_network(images, checkpoint, tmp_path) -> None:
     words = ["predict", str(checkpoint), str(images), "--out", str(tmp_path)]
     main([*words, "--write", "probabilities"])
     folder = tmp_path / "probabilities"
@@ -183,9 +181,7 @@ def test_a_split_has_its_truth(checkpoint: Path) -> None:
         explorer_of(ExploreOptions(checkpoint, (Path("cat.jpg"),), split="tune"))
 
 
-def test_masks_are_given_for_the_images_in_order(
-    images: Path, checkpoint: Path, tmp_path: Path
-) -> None:
+def test_masks_are_given_for_the_images_in_order(images, checkpoint, tmp_path) -> None:
     masks = tmp_path / "one.png", tmp_path / "two.png"
     write_mask(masks[0], np.full((40, 51), 2))
     write_mask(masks[1], np.full((33, 33), 99))

@@ -38,9 +38,7 @@ STORED = {"unary": (0.8774, 0.7305, 0.9795), "crf": (0.9195, 0.8143, 0.9864)}
 
 @pytest.mark.data
 @torch.no_grad()
-def test_scores_of_five_photographs_are_those_that_were_stored(
-    shared_root, voc_animals_root
-) -> None:
+def test_scores_of_five_photographs_are_those_that_were_stored(shared_root, voc_animals_root):
     split = data.build(VocConfig(root=voc_animals_root, scored=ANIMALS), "tune")
     segmenter = published_segmenter(shared_root, POST_HOC)
     scorers = {kind: Scorer(split.classes, split.scored, [3]) for kind in STORED}

@@ -63,9 +63,7 @@ def rewrite(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def test_the_page_is_whole_and_refers_to_nothing_outside(
-    page: Page, fake_run: FakeRun, written: Report
-) -> None:
+def test_the_page_is_whole_and_refers_to_nothing_outside(page, fake_run, written) -> None:
     assert written.missing == ()
     assert [place for place in page.refers if not place.startswith(("#", "data:"))] == []
     html = written.page.read_text(encoding="utf-8")
@@ -82,9 +80,7 @@ def test_the_page_is_whole_and_refers_to_nothing_outside(
 
 
 @pytest.mark.parametrize("arm", ["start", "joint"])
-def test_numbers_and_intervals_are_those_of_the_counts(
-    arm: str, page: Page, fake_run: FakeRun
-) -> None:
+def test_numbers_and_intervals_are_those_of_the_counts(arm, page, fake_run) -> None:
     counts = fake_run.counts(arm)
     for column, score, scale, digits, places in (
         ("mIoU", score_named("miou"), 100, 2, 1),
@@ -100,9 +96,7 @@ def test_numbers_and_intervals_are_those_of_the_counts(
         assert ("±" in cell) == (arm != "start")
 
 
-def test_the_difference_to_post_hoc_is_paired_and_harm_is_counted(
-    page: Page, fake_run: FakeRun
-) -> None:
+def test_the_difference_to_post_hoc_is_paired_and_harm_is_counted(page, fake_run) -> None:
     base = fake_run.counts("post-hoc")
     for arm, mark in (("unary", "▼"), ("joint", "▲")):
         found = Bootstrap(8).difference(fake_run.counts(arm), base, score_named("miou"))
@@ -164,9 +158,7 @@ def cut_off(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "said"), [(Path.unlink, "no {}"), (cut_off, "{} is damaged")], ids=["lost", "cut"]
 )
-def test_a_run_that_lacks_files_has_a_page_that_says_so(
-    damage: Callable[[Path], None], said: str, run_copy: Path, quick_page: Any
-) -> None:
+def test_a_run_that_lacks_files_has_a_page_that_says_so(damage, said, run_copy, quick_page) -> None:
     first, second = (run_copy / "arms" / f"joint-seed{seed}" for seed in (0, 1))
     results = [run_copy / "results.json", run_copy / "origin.json", second / "result.json"]
     names = ("counts-report.npz", "counts-report-before-crf.npz", "metrics.jsonl")
@@ -184,9 +176,7 @@ def test_a_run_that_lacks_files_has_a_page_that_says_so(
     assert any(said.format("config.json") in sentence for sentence in quick_page(run_copy)[1])
 
 
-def test_a_run_without_arms_or_counts_has_no_numbers_or_intervals(
-    run_copy: Path, quick_page: Any
-) -> None:
+def test_a_run_without_arms_or_counts_has_no_numbers_or_intervals(run_copy, quick_page) -> None:
     for path in [*run_copy.glob("arms/start-*/result.json"), *run_copy.glob("arms/*/counts-*")]:
         path.unlink()
     page, missing = quick_page(run_copy)
@@ -214,9 +204,7 @@ def test_other_content_than_ours_is_said(run_copy: Path, quick_page: Any) -> Non
         assert words in said
 
 
-def test_seeds_of_one_recipe_are_one_comparison_and_an_arm_counts_once(
-    run_copy: Path, tmp_path: Path, fake_run: FakeRun, quick_page: Any
-) -> None:
+def test_seeds_of_one_recipe_are_one_comparison(run_copy, tmp_path, fake_run, quick_page) -> None:
     more = make_run(tmp_path / "more", fake_run.split, seeds=(2,))
     assert "0, 1, 2" in quick_page(fake_run.run_dir, more.run_dir, num_images=0)[0].text
     alone, _ = quick_page(fake_run.run_dir, num_images=0)
@@ -231,9 +219,7 @@ def test_seeds_of_one_recipe_are_one_comparison_and_an_arm_counts_once(
     assert {"#c0", "#c1"} <= set(page.refers)
 
 
-def test_the_gallery_shows_most_gain_and_loss_of_joint_over_post_hoc(
-    page: Page, fake_run: FakeRun, quick_page: Any
-) -> None:
+def test_the_gallery_shows_most_gain_and_loss_of_joint_over_post_hoc(page, fake_run, quick_page):
     post_hoc, joint = (
         {image["name"]: image["miou"] for image in run["metrics"]["report"]["images"]}
         for run in fake_run.results["runs"]
@@ -262,9 +248,7 @@ def test_layers_of_the_gallery_are_the_files(page: Page, fake_run: FakeRun) -> N
     assert (layer[drawn][:, :3] == 255).all()
 
 
-def test_the_data_set_is_found_without_checkpoints_or_said_to_lack(
-    tmp_path: Path, quick_page: Any
-) -> None:
+def test_the_data_set_is_found_without_checkpoints_or_said_to_lack(tmp_path, quick_page) -> None:
     split = Collage(CollageConfig(size=33, num_train=2, num_tune=2, num_report=2), "report")
     run = make_run(tmp_path / "run", split, seeds=(0,)).run_dir
     rewrite(run / "config.json", data=asdict(split.config))
@@ -275,9 +259,7 @@ def test_the_data_set_is_found_without_checkpoints_or_said_to_lack(
     assert "--data.root DIR" in said
 
 
-def test_the_command_writes_where_it_says_and_says_what_lacks(
-    run_copy: Path, monkeypatch, capsys
-) -> None:
+def test_the_command_writes_where_it_says_and_says_what_lacks(run_copy, monkeypatch, capsys):
     monkeypatch.setattr(page_module, "draw", lambda *_: Drawing("", reason="not drawn"))
     main(["report", str(run_copy)])
     assert (run_copy / "report.html").is_file()

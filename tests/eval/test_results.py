@@ -164,9 +164,7 @@ def test_differences_are_paired_by_image_and_seed(published: Path, fake_run) -> 
     assert difference_cell(fake_run, "joint", "crf-only", "miou") in row_of(crf_only, "joint")
 
 
-def test_what_was_published_passes_the_check_and_is_written_alike(
-    published: Path, fake_run, capsys
-) -> None:
+def test_what_was_published_passes_the_check_and_is_written_alike(published, fake_run, capsys):
     main(["results", "check"])
     assert "every number follows" in capsys.readouterr().out
     before = {path: path.read_bytes() for path in published.rglob("*.*")}
@@ -220,9 +218,7 @@ def test_the_overview_has_the_learnt_arms_of_all_studies(published: Path) -> Non
             assert f"| {cell} |" in row
 
 
-def test_an_ablation_is_stored_label_by_label_and_failures_with_it(
-    place: Path, run_copy: Path
-) -> None:
+def test_an_ablation_is_stored_label_by_label_and_failures_with_it(place, run_copy) -> None:
     ablation = run_copy.parent / "ablation"
     ablation.mkdir()
     labels = {"recipe": {"digest": "demo"}, "other": {"digest": "never run"}}
@@ -289,9 +285,7 @@ def test_runs_of_other_images_are_not_stored(published: Path, run_copy: Path) ->
         add(run_copy, "--arms", "joint", label="fewer")
 
 
-def test_what_the_context_kernel_has_learnt_is_stored_and_drawn(
-    place: Path, run_copy: Path
-) -> None:
+def test_what_the_context_kernel_has_learnt_is_stored_and_drawn(place, run_copy) -> None:
     # Label 0 pays 3 for label 1, all pay 2 for label 2: only the first tells them apart.
     matrix = np.zeros((4, 4))
     matrix[0, 1], matrix[:, 2] = 3.0, 2.0

@@ -188,9 +188,7 @@ def test_a_folder_of_another_tuning_or_a_damaged_one_is_refused(finished, tmp_pa
         tune(damaged, Console(quiet=True))
 
 
-def test_the_command_runs_the_network_once_and_scores_the_report_split(
-    tmp_path: Path, capsys, monkeypatch
-) -> None:
+def test_the_command_runs_the_network_once_and_scores_report(tmp_path, capsys, monkeypatch) -> None:
     given = options(tmp_path)
     logits = given.out / "logits.safetensors"
     save_file(hints(), logits, metadata={"checkpoint": "another"})  # computed again

@@ -25,14 +25,8 @@ from train.__main__ import main
 from train.ablate.ablation import ABLATIONS, SHIPPED, Ablation
 from train.ablate.command import AGENT_VARIABLES, RunArm, execute, leave_sweep, shard_of
 from train.ablate.table import gather, interval, markdown, rows
-from train.ablate.variants import (
-    Variant,
-    changed,
-    expand,
-    record_provenance,
-    take_over,
-)
-from train.recipe import FinishConfig, Recipe, network_inputs
+from train.ablate.variants import Variant, changed, expand, record_provenance, take_over
+from train.recipe import FinishConfig, Recipe
 from train.recipes import RECIPES
 from train.state import Stopped
 
@@ -49,8 +43,6 @@ def test_changes_reach_any_depth_and_leave_the_recipe_alone(tiny) -> None:
     assert replace(varied, fit=tiny.fit) == tiny
     assert changed(tiny, "search.theta_alpha", [3, 4.0]).search.theta_alpha == (3.0, 4.0)
     assert changed(tiny, "augment.crop_size", None).augment.crop_size is None
-    assert changed(tiny, "crf.step", 1).crf.step == 1.0
-    assert changed(tiny, "finish", None) == tiny
 
 
 @pytest.mark.parametrize(
@@ -60,20 +52,13 @@ def test_changes_reach_any_depth_and_leave_the_recipe_alone(tiny) -> None:
         ("crf.resolution.x", 4, r"crf\.resolution is 1 and has no field 'x'"),
         ("crf.num_iterations", True, r"must be int, got True"),
         ("crf.kernel_weights", "vector", r"must be Literal\['scalar', 'class', 'matrix'\]"),
-        ("crf.step", "slow", r"crf\.step must be .*float.*Literal.*got 'slow'"),
-        (
-            "search.theta_alpha",
-            [3.0, "x"],
-            r"search\.theta_alpha must be tuple\[float, \.\.\.\]",
-        ),
+        ("search.theta_alpha", [3.0, "x"], r"search\.theta_alpha must be tuple\[float, "),
         ("fit", {"steps": 3}, "fit must be FitConfig"),
         ("crf.resolution", 3, r"crf\.resolution must be 1, 2, 4 or 8, got 3"),
         ("seeds", (1, 2), "seeds belong to all labels"),
     ],
 )
-def test_what_a_recipe_cannot_take_is_refused_before_anything_runs(
-    tiny, path, value, message
-) -> None:
+def test_what_a_recipe_cannot_take_is_refused_before_anything_runs(tiny, path, value, message):
     with pytest.raises(ValueError, match=f"ablation 'mine', label 'other': .*{message}"):
         expand(ablation(base={}, other={path: value}), tiny)
 
@@ -92,7 +77,6 @@ def test_digests_are_of_what_matters(tiny) -> None:
 
     assert digest_of({"a": 1, "b": [2.0, None]}) == digest_of({"b": [2.0, None], "a": 1})
     assert digest_of({"a": 1}) != digest_of({"a": 1.0})
-    assert len(digest(tiny)) == 12
     assert digest(tiny) == digest(replace(tiny, seeds=(0, 1, 2), workers=3, wandb="offline"))
     assert digest(tiny) != digest(replace(tiny, seeds=(1, 0)))  # start is made with another seed
     assert digest(tiny) != digest(replace(tiny, fit=replace(tiny.fit, lr=2.0)))
@@ -103,7 +87,6 @@ def test_digests_of_earlier_folders_stay(tiny) -> None:
     assert digest_of({"a": 1}) == "015abd7f5cc5"
     stages = {"finish": FinishConfig(tiny.fit), "crf_first": tiny.fit, "crf_last": tiny.fit}
     config = as_json(asdict(replace(tiny, **stages)))
-    assert "search_again" in GAINED
     for name in GAINED:
         earlier = deepcopy(config)
         *parts, last = name.split(".")
@@ -130,7 +113,7 @@ def test_what_a_crf_learns_is_asked_where_it_learns() -> None:
                 assert min(phase.crf_lr, phase.compatibility_lr) > 0
 
 
-@pytest.mark.parametrize("count", [1, 3, 7, 20])
+@pytest.mark.parametrize("count", [1, 3, 7])
 def test_shards_are_a_partition_and_keep_starts_together(tiny, count) -> None:
     labels = {
         f"{steps}_{resolution}": {"start.steps": steps, "crf.resolution": resolution}
@@ -138,7 +121,6 @@ def test_shards_are_a_partition_and_keep_starts_together(tiny, count) -> None:
         for steps in (1, 2, 3)
     }
     variants = expand(ablation(**labels), tiny)
-    assert len({str(network_inputs(v.recipe, "start")) for v in variants}) == 3
     shards = [shard_of(variants, f"{index + 1}/{count}") for index in range(count)]
     digests = [variant.digest for shard in shards for variant in shard]
     assert sorted(digests) == sorted(variant.digest for variant in variants)
@@ -148,12 +130,9 @@ def test_shards_are_a_partition_and_keep_starts_together(tiny, count) -> None:
     assert sum(len(part) for part in starts) <= 3 + count - 1  # a cut parts one start at most
     if count == 3:
         assert starts == [{1}, {2}, {3}]
-    for text in ("0/2", "3/2", "1", "a/b"):
-        with pytest.raises(ValueError, match=r"--shard must be i/n with i in 1\.\.n"):
-            shard_of(variants, text)
 
 
-def test_the_sweep_file_is_yaml_that_runs_every_digest(tmp_path, capsys) -> None:
+def test_the_sweep_file_is_yaml_that_runs_every_digest(tmp_path, capsys, monkeypatch) -> None:
     path = tmp_path / "sweep.yaml"
     arguments = ["ablate", "learnable-theta", "--as-sweep", str(path), "--fit.steps", "3"]
     main([*arguments, "--seeds", "4", "5", "--out", str(tmp_path / "out")])
@@ -166,26 +145,17 @@ def test_the_sweep_file_is_yaml_that_runs_every_digest(tmp_path, capsys) -> None
     repeated = ["--fit.steps", "3", "--seeds", "4", "5", "--out", str(tmp_path / "out")]
     train = ["${env}", "${interpreter}", "-m", "train", "ablate", "learnable-theta"]
     assert command == [*train, *repeated, "${args}"]
-    # what an agent calls: the same variants, and one of them
+    # what an agent calls: the same variants, and one of them; its run is not every arm's
+    for name in AGENT_VARIABLES:
+        monkeypatch.setenv(name, "from the agent")
     main([*command[4:-1], f"--only={digests[1]}", "--list"])
+    leave_sweep()
+    assert not set(AGENT_VARIABLES) & set(os.environ)
     assert digests[1] in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
     main(["ablate"])
     printed = capsys.readouterr().out
     assert all(f"\n{name}: {a.question}" in printed for name, a in ABLATIONS.items())
-
-
-def test_an_agents_run_id_is_not_taken_for_every_arm(monkeypatch) -> None:
-    for name in AGENT_VARIABLES:
-        monkeypatch.setenv(name, "from the agent")
-    leave_sweep()
-    assert not set(AGENT_VARIABLES) & set(os.environ)
-
-
-def test_an_ablation_is_not_for_several_processes(monkeypatch) -> None:
-    monkeypatch.setattr(torch.distributed, "is_torchelastic_launched", lambda: True)
-    with pytest.raises(SystemExit, match="one process: start several with --shard I/N"):
-        main(["ablate", "solver"])
 
 
 @pytest.mark.parametrize(
@@ -197,11 +167,15 @@ def test_an_ablation_is_not_for_several_processes(monkeypatch) -> None:
         (["frozen-network", "--arms", "joint"], ".*compares with an arm that it does not run"),
         (["solver", "--only", "0123"], "unknown digest '0123': choose one of "),
         (["solver", "--shard", "1/2", "--only", "0123"], ".*give one of them"),
+        (["solver", "--shard", "3/2"], r"--shard must be i/n with i in 1\.\.n"),
+        (["solver", "in several processes"], ".*one process: start several with --shard I/N"),
     ],
 )
-def test_bad_command_lines(arguments, message, tmp_path) -> None:
+def test_bad_command_lines(arguments, message, tmp_path, monkeypatch) -> None:
+    several = arguments[-1] == "in several processes"
+    monkeypatch.setattr(torch.distributed, "is_torchelastic_launched", lambda: several)
     with pytest.raises(SystemExit, match=f"error: {message}"):
-        main(["ablate", *arguments, "--out", str(tmp_path / "out")])
+        main(["ablate", *arguments[: -1 if several else None], "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
 
 
@@ -263,20 +237,18 @@ def test_a_search_depends_on_every_option_that_does_not_act_in_training_alone() 
         ({"model.min_size": 65}, False, False, None),
     ],
 )
-def test_what_a_change_leaves_alone_is_taken_over(
-    tiny, tmp_path, changes, start, unary, search
-) -> None:
+def test_what_a_change_leaves_alone_is_taken_over(tiny, tmp_path, changes, start, unary, search):
     mine, base, other = pair(tiny, changes, "post-hoc", "joint")
     fill(tmp_path, base, *NETWORKS, search=True)
     take_over(other, mine.arms, [base, other], tmp_path)
     arms = tmp_path / other.digest / "arms"
+    expected = {"checkpoint.pt", "result.json", "counts-tune.npz", "taken_over.json"}
     for name, taken in zip(NETWORKS, (start, unary), strict=True):
         assert (arms / name / "result.json").is_file() == taken
         if taken:
             assert (arms / name / "checkpoint.pt").read_bytes() == base.digest.encode()
             assert read_json(arms / name / "taken_over.json") == {"from": base.digest}
             found = {path.name for path in (arms / name).iterdir()}
-            expected = {"checkpoint.pt", "result.json", "counts-tune.npz", "taken_over.json"}
             assert found == (expected | {"search.json"} if search else expected)
     assert not (arms / "unary-seed1").exists()  # the base has not finished it
 
@@ -293,6 +265,14 @@ def test_only_what_is_needed_and_finished_is_taken_over(tiny, tmp_path) -> None:
     own = fill(tmp_path, other, "start-seed0")
     assert take_over(other, mine.arms, [base, other], tmp_path) == []
     assert (own / "checkpoint.pt").read_bytes() == other.digest.encode()
+    # A search is not put behind another network.
+    mine, base, other = pair(tiny, UNTIED, "post-hoc")
+    fill(tmp_path, base, *NETWORKS, "post-hoc-seed0", search=True)
+    own = fill(tmp_path, other, "unary-seed0")
+    take_over(other, mine.arms, [base, other], tmp_path)
+    assert not (own / "search.json").exists()
+    assert not (own.parent / "post-hoc-seed0").exists()
+    assert (own.parent / "start-seed0" / "search.json").is_file()
 
 
 @pytest.mark.parametrize(
@@ -313,16 +293,6 @@ def test_post_hoc_is_taken_over_with_its_search(tiny, tmp_path, changes, arms, t
     assert target.is_dir() == taken
     if taken:
         assert read_json(target / "taken_over.json") == {"from": base.digest}
-
-
-def test_a_search_is_not_put_behind_another_network(tiny, tmp_path) -> None:
-    mine, base, other = pair(tiny, UNTIED, "post-hoc")
-    fill(tmp_path, base, *NETWORKS, "post-hoc-seed0", search=True)
-    own = fill(tmp_path, other, "unary-seed0")
-    take_over(other, mine.arms, [base, other], tmp_path)
-    assert not (own / "search.json").exists()
-    assert not (own.parent / "post-hoc-seed0").exists()
-    assert (own.parent / "start-seed0" / "search.json").is_file()
 
 
 def test_what_is_taken_over_keeps_who_made_it(tiny, tmp_path) -> None:
@@ -349,14 +319,6 @@ MINE = Ablation(
 )
 
 
-def scores(report: float, tune: float = 0.5) -> dict[str, object]:
-    trimap = {"1": report / 2, "3": report / 4}
-    return {
-        "report": {"miou": report, "trimap_miou": trimap},
-        "tune": {"miou": tune, "trimap_miou": {}},
-    }
-
-
 class Runner:
     """Writes the results of a table instead of training."""
 
@@ -373,10 +335,12 @@ class Runner:
             value = self.values[variant.recipe.crf.resolution, start.steps, arm, seed]
             if isinstance(value, BaseException):
                 raise value
+            report = {"miou": value, "trimap_miou": {"1": value / 2, "3": value / 4}}
+            metrics = {"report": report, "tune": {"miou": 0.5, "trimap_miou": {}}}
             folder = self.out / variant.digest / "arms" / f"{arm}-seed{seed}"
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "checkpoint.pt").touch()
-            write_json(folder / "result.json", {"arm": arm, "seed": seed, "metrics": scores(value)})
+            write_json(folder / "result.json", {"arm": arm, "seed": seed, "metrics": metrics})
 
         return run
 
@@ -403,19 +367,10 @@ def world(tiny, tmp_path):
     return variants, runner, run
 
 
-def test_what_is_finished_is_skipped(world) -> None:
+def test_one_that_fails_stops_no_other_and_alone_is_tried_again(world, tmp_path) -> None:
     variants, runner, run = world
-    run(variants[:1])
-    assert runner.ran == [("base", arm, seed) for arm in MINE.arms for seed in (0, 1, 2)]
-    run()
-    assert len(runner.ran) == len(set(runner.ran)) == 18 - 3  # unary of "coarse" is taken over
-    ran = len(runner.ran)
-    assert run() == []
-    assert len(runner.ran) == ran
-
-
-def test_one_that_fails_stops_no_other_and_is_tried_again(world, tmp_path) -> None:
-    variants, runner, run = world
+    run(variants[2:])
+    assert runner.ran == [("strong", arm, seed) for arm in MINE.arms for seed in (0, 1, 2)]
     good = runner.values[1, 4, "joint", 1]
     runner.values[1, 4, "joint", 1] = FloatingPointError("step 3: the loss is nan\nsecond line")
     said = run()
@@ -428,11 +383,13 @@ def test_one_that_fails_stops_no_other_and_is_tried_again(world, tmp_path) -> No
     assert "test_ablate.py" in failed["at"]
     assert results["missing"] == []
     assert len(results["runs"]) == 17
+    assert len(runner.ran) == len(set(runner.ran)) == 18 - 3  # unary of "coarse" is taken over
     assert f"- failed: base, joint-seed1 ({variants[0].digest}): Floating" in markdown(results)
 
     runner.values[1, 4, "joint", 1] = good
     before = len(runner.ran)
     run()
+    assert run() == []
     assert runner.ran[before:] == [("base", "joint", 1)]
     results = gather(MINE, "tiny", variants, tmp_path)
     assert results["failed"] == results["missing"] == []
@@ -446,7 +403,11 @@ def test_an_interrupt_ends_all(world, tmp_path, interrupt) -> None:
     with pytest.raises(type(interrupt)):
         run()
     assert len(runner.ran) == 2
-    assert len(gather(MINE, "tiny", variants, tmp_path)["missing"]) == 17
+    results = gather(MINE, "tiny", variants, tmp_path)
+    assert len(results["missing"]) == 17
+    text = markdown(results)
+    assert f"- missing: coarse, joint-seed2 ({variants[1].digest})" in text
+    assert "| coarse | joint | 0 | – | – | – | – | – | – |" in text
 
 
 def table_of(results) -> dict[tuple[str, str], list[str]]:
@@ -478,11 +439,8 @@ def test_the_table_has_the_numbers_of_the_results(world, tmp_path) -> None:
     assert table["strong", "joint"][-2] == "+9.00 ± 1.00"
     assert table["strong", "unary"][-2] == table["base", "unary"][-2] == "base"
 
-
-def test_one_seed_has_neither_deviation_nor_interval(world, tmp_path) -> None:
-    variants, _, run = world
+    # One seed has neither deviation nor interval.
     one = [replace(v, recipe=replace(v.recipe, seeds=(0,))) for v in variants]
-    run(one)
     row = table_of(gather(MINE, "tiny", one, tmp_path))["coarse", "joint"]
     assert (row[:2], row[-2:]) == (["1", "63.00"], ["+3.00", "–"])
 
@@ -499,16 +457,6 @@ def test_runs_of_the_tune_split_alone_are_compared_there(world, tmp_path) -> Non
     assert row[:2] == ["3", "–"]
     assert row[-2].startswith("+2.33 ± ")
     assert "difference of tune mIoU" in markdown(results)
-
-
-def test_missing_runs_are_named_and_shown_as_dashes(world, tmp_path) -> None:
-    variants, _, run = world
-    run(variants[:1])
-    results = gather(MINE, "tiny", variants, tmp_path)
-    assert len(results["missing"]) == 12
-    text = markdown(results)
-    assert f"- missing: coarse, joint-seed2 ({variants[1].digest})" in text
-    assert "| coarse | joint | 0 | – | – | – | – | – | – |" in text
 
 
 def test_an_ablation_end_to_end(tiny, tmp_path, trained_run, monkeypatch, capsys) -> None:

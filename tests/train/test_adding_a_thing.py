@@ -82,9 +82,7 @@ def halves(root: Path) -> Path:
     return root
 
 
-def test_a_network_a_loss_a_data_set_a_recipe_and_an_ablation(
-    tmp_path, monkeypatch, capsys
-) -> None:
+def test_a_network_a_loss_a_data_set_a_recipe_and_an_ablation(tmp_path, monkeypatch, capsys):
     root = halves(tmp_path)
 
     def mine() -> Recipe:

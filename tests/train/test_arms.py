@@ -100,9 +100,7 @@ def test_joint_may_train_its_crf_first_and_on_other_images(goes_on, tiny, monkey
 
 
 @pytest.mark.parametrize(("again", "last"), [(True, False), (False, True), (True, True)])
-def test_joint_may_end_with_another_search_and_with_its_crf_alone(
-    goes_on, tiny, again: bool, last: bool
-) -> None:
+def test_joint_may_end_with_another_search_and_with_its_crf_alone(goes_on, tiny, again, last):
     changes = {
         "score": ("tune",),
         "search_again": again,
@@ -270,9 +268,7 @@ def test_what_no_phase_can_do_is_refused(tiny, tmp_path, changes, message: str) 
 
 
 @pytest.mark.parametrize(("arm", "name"), [("crf-only", "crf_fit"), ("joint", "crf_last")])
-def test_an_arm_with_nothing_to_learn_is_refused_and_the_others_are_not(
-    tiny, tmp_path, arm, name: str
-) -> None:
+def test_an_arm_with_nothing_to_learn_is_refused_and_the_others_are_not(tiny, tmp_path, arm, name):
     held = FitConfig(steps=2, crf_lr=0.0, compatibility_lr=0.0)
     recipe = replace(tiny, **{name: held})
     comparison = Comparison("collage", recipe, tmp_path / "run", resume=False)

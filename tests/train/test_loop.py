@@ -68,9 +68,7 @@ def test_a_step_adds_the_gradients_of_its_batches_up(world, tiny) -> None:
 
 
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
-def test_resuming_gives_the_weights_of_an_uninterrupted_run(
-    world, tiny, monkeypatch, ema_decay: float
-) -> None:
+def test_resuming_gives_the_weights_of_an_uninterrupted_run(world, tiny, monkeypatch, ema_decay):
     config = replace(tiny.fit, ema_decay=ema_decay)
     whole = world.segmenter()
     world.train(whole, config=config, folder="whole", log_every=1)
@@ -144,9 +142,7 @@ def test_the_moving_average_is_the_result(world, tiny) -> None:
     torch.testing.assert_close(model.state_dict()[name], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_patience_keeps_the_best_weights_of_the_tune_split(
-    world, tiny, monkeypatch, capsys
-) -> None:
+def test_patience_keeps_the_best_weights_of_the_tune_split(world, tiny, monkeypatch, capsys):
     seen: list[dict[str, torch.Tensor]] = []
 
     def evaluate(segmenter, dataset, coarse):
@@ -209,9 +205,7 @@ V2 = DeepLabV2Config(backbone=VggConfig(fc_channels=16), rates=(), scales=(0.5, 
 @pytest.mark.parametrize(
     ("network", "wanted", "calls"), [(None, False, 0), (None, True, 2), (V2, True, 2)]
 )
-def test_compile_is_on_request_and_used_in_every_step(
-    world, tiny, monkeypatch, network, wanted, calls
-) -> None:
+def test_compile_is_on_request_and_in_every_step(world, tiny, monkeypatch, network, wanted, calls):
     compiled = []
 
     def compile_(function):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -40,39 +39,22 @@ from train.losses import (
     scale_target,
 )
 
-Loss = Callable[[Tensor, Tensor], Tensor]
 WEIGHTS = (1.0, 0.25, 3.0)
 
-
-def weighted(logits: Tensor, labels: Tensor) -> Tensor:
-    return cross_entropy(logits, labels, class_weights(labels, WEIGHTS))
-
-
-def along_edges(logits: Tensor, labels: Tensor) -> Tensor:
-    return cross_entropy(logits, labels, boundary_weights(labels, 4.0, 1))
-
-
-def hard_weighted(logits: Tensor, labels: Tensor) -> Tensor:
-    return hard_pixels(logits, labels, 0.5, class_weights(labels, WEIGHTS))
-
-
-MEANS: dict[str, Loss] = {
+# As functions of logits and labels.
+MEANS: dict[str, Any] = {
     "cross-entropy": cross_entropy,
-    "weighted": weighted,
-    "along edges": along_edges,
+    "weighted": lambda x, y: cross_entropy(x, y, class_weights(y, WEIGHTS)),
+    "along edges": lambda x, y: cross_entropy(x, y, boundary_weights(y, 4.0, 1)),
 }
-LOSSES: dict[str, Loss] = {
+LOSSES = {
     **MEANS,
     "hard": partial(hard_pixels, share=0.3),
-    "hard, weighted": hard_weighted,
+    "hard, weighted": lambda x, y: hard_pixels(x, y, 0.5, class_weights(y, WEIGHTS)),
     "Lovasz": lovasz_softmax,
     "Lovasz, all classes": partial(lovasz_softmax, classes="all"),
     "Lovasz, per image": partial(lovasz_softmax, per_image=True),
 }
-
-
-def each(losses: dict[str, Loss]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("loss", losses.values(), ids=losses)
 
 
 @pytest.fixture
@@ -87,9 +69,9 @@ def logits_of(labels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(len(labels), 3, *labels.shape[1:], dtype=dtype, requires_grad=True)
 
 
-@each(LOSSES)
-def test_void_changes_nothing_and_alone_costs_nothing(loss: Loss, labels: Tensor) -> None:
-    logits, void = logits_of(labels), labels == VOID
+@pytest.mark.parametrize("name", LOSSES)
+def test_void_changes_nothing_and_alone_costs_nothing(name: str, labels: Tensor) -> None:
+    logits, void, loss = logits_of(labels), labels == VOID, LOSSES[name]
     value = loss(logits, labels)
     (gradient,) = torch.autograd.grad(value, logits)
     assert gradient.count_nonzero() > 0
@@ -103,35 +85,27 @@ def test_void_changes_nothing_and_alone_costs_nothing(loss: Loss, labels: Tensor
     assert torch.equal(gradient, torch.zeros_like(gradient))
 
 
-@each(LOSSES)
-def test_half_precision_is_computed_in_float32(loss: Loss, labels: Tensor) -> None:
-    logits = logits_of(labels).detach().bfloat16()
-    expected = loss(logits.float(), labels)
-    for autocast in (False, True):
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            torch.testing.assert_close(loss(logits, labels), expected, rtol=0, atol=0)
-
-
-@each(LOSSES)
-def test_every_loss_has_its_gradient_which_extreme_logits_leave_finite(
-    loss: Loss, labels: Tensor
-) -> None:
-    labels = labels[:, :3, :3]
-    logits = logits_of(labels, torch.float64)
-    assert torch.autograd.gradcheck(lambda x: loss(x, labels), (logits,))
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradients_are_right_extreme_logits_finite_and_half_precision_is_float32(name, labels):
+    loss, few = LOSSES[name], labels[:, :3, :3]
+    logits = logits_of(few, torch.float64)
+    assert torch.autograd.gradcheck(lambda x: loss(x, few), (logits,))
     for size in (1e4, 1e30):
         logits = (logits_of(labels).detach() * size).requires_grad_()
         value = loss(logits, labels)
         (gradient,) = torch.autograd.grad(value, logits)
         assert value.isfinite()
         assert gradient.isfinite().all()
+    half = logits_of(labels).detach().bfloat16()
+    for autocast in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            assert torch.equal(loss(half, labels), loss(half.float(), labels))
 
 
-@each(MEANS)
-@pytest.mark.parametrize("labelled", [40, 30, 1])  # of 60: few in the second image, or none
-def test_two_processes_have_the_loss_and_gradient_of_one_with_both_batches(
-    loss: Loss, labelled: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("name", MEANS)
+@pytest.mark.parametrize("labelled", [40, 1])  # of 60: few in the second image, or none
+def test_two_processes_have_loss_and_gradient_of_one(name, labelled, monkeypatch) -> None:
+    loss = MEANS[name]
     labels = torch.randint(0, 3, (60,)).index_fill(0, torch.arange(labelled, 60), VOID)
     labels = labels.reshape(2, 6, 5)
     logits = logits_of(labels, torch.float64)
@@ -139,12 +113,7 @@ def test_two_processes_have_the_loss_and_gradient_of_one_with_both_batches(
     (expected,) = torch.autograd.grad(whole, logits)
 
     counts: list[Tensor] = []
-
-    def alone(count: Tensor) -> Tensor:
-        counts.append(count)
-        return count
-
-    monkeypatch.setattr(distributed, "mean", alone)
+    monkeypatch.setattr(distributed, "mean", lambda count: counts.append(count) or count)
     for i in (0, 1):
         loss(logits[i : i + 1], labels[i : i + 1])
     mean = torch.stack(counts).double().mean()
@@ -158,9 +127,7 @@ def test_two_processes_have_the_loss_and_gradient_of_one_with_both_batches(
 
 
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
-def test_cross_entropy_is_torchs_and_that_of_hard_pixels_at_share_one(
-    labels: Tensor, weights: tuple[float, ...] | None
-) -> None:
+def test_cross_entropy_is_torchs_and_that_of_hard_pixels_at_share_one(labels, weights) -> None:
     logits = logits_of(labels)
     given = None if weights is None else class_weights(labels, weights)
     weight = None if weights is None else torch.tensor(weights)
@@ -169,12 +136,7 @@ def test_cross_entropy_is_torchs_and_that_of_hard_pixels_at_share_one(
     torch.testing.assert_close(hard_pixels(logits, labels, 1.0, given), expected)
 
 
-# Hard pixels
-
-
-def test_hard_pixels_are_the_share_of_the_labelled_ones_with_the_highest_loss(
-    labels: Tensor,
-) -> None:
+def test_hard_pixels_are_the_share_of_the_labelled_ones_with_the_highest_loss(labels) -> None:
     logits = logits_of(labels)
     losses = pixel_losses(logits, labels)[labels != VOID]  # 40 pixels of 60
     expected = losses.sort(descending=True).values[:12].mean()
@@ -185,24 +147,13 @@ def test_hard_pixels_are_the_share_of_the_labelled_ones_with_the_highest_loss(
     mostly = torch.tensor([[[VOID, VOID, 0, 0, 0, 1]]])
     logits = torch.tensor([200.0, 0.0])[None, :, None, None].expand(1, 2, 1, 6)
     assert hard_pixels(logits, mostly, 1.0).item() == 200 / 4
-
-
-def test_a_weight_makes_a_pixel_hard() -> None:
+    # a weight makes a pixel hard: losses 0.31, 0.34, 0.74
     labels = torch.tensor([[[0, 0, 1]]])
-    logits = torch.tensor([[[[1.0, 0.9, 0.1]], [[0.0, 0.0, 0.0]]]])  # losses 0.31, 0.34, 0.74
-    weights = torch.tensor([[[10.0, 1.0, 1.0]]])
-    expected = pixel_losses(logits, labels)[0, 0, 0]
-    torch.testing.assert_close(hard_pixels(logits, labels, 0.34, weights), expected)
-
-
-def test_rare_classes_weigh_more_by_a_power() -> None:
-    """Four times rarer: twice the weight at power 1/2; what is never seen weighs as the rarest."""
-    pixels = torch.tensor([400, 100, 0, 25])
-    assert balanced_weights(pixels, 0.5) == (1.0, 2.0, 4.0, 4.0)
-    assert balanced_weights(pixels, 1.0) == (1.0, 4.0, 16.0, 16.0)
-
-
-# Label edges
+    logits = torch.tensor([[[[1.0, 0.9, 0.1]], [[0.0, 0.0, 0.0]]]])
+    found = hard_pixels(logits, labels, 0.34, torch.tensor([[[10.0, 1.0, 1.0]]]))
+    torch.testing.assert_close(found, pixel_losses(logits, labels)[0, 0, 0])
+    # rare classes weigh more by a power; what is never seen weighs as the rarest
+    assert balanced_weights(torch.tensor([400, 100, 0, 25]), 0.5) == (1.0, 2.0, 4.0, 4.0)
 
 
 @pytest.mark.parametrize(
@@ -215,24 +166,14 @@ def test_rare_classes_weigh_more_by_a_power() -> None:
         ([0, 0, VOID, 1, 1, 1], 2, [1, 4, 0, 4, 1, 1]),  # but no wall either
     ],
 )
-def test_pixels_near_a_label_edge_weigh_more(
-    row: list[int], radius: int, expected: list[int]
-) -> None:
+def test_pixels_near_a_label_edge_weigh_more(row, radius, expected) -> None:
     labels = torch.tensor(row)
     wanted = torch.tensor(expected, dtype=torch.float32)
     for grid in (labels[None, None, :], labels[None, :, None]):  # a row, a column
         assert torch.equal(boundary_weights(grid, 4.0, radius), wanted.reshape(grid.shape))
-
-
-def test_distance_from_an_edge_is_chebyshevs() -> None:
-    labels = torch.zeros(2, 7, 7, dtype=torch.int64)
-    labels[1, 3, 3] = 1
-    expected = torch.ones(2, 7, 7)
-    expected[1, 1:6, 1:6] = 0.5
-    assert torch.equal(boundary_weights(labels, 0.5, 2), expected)
-
-
-# Lovasz-softmax
+    dot, around = torch.zeros(1, 7, 7, dtype=torch.int64), torch.ones(1, 7, 7)
+    dot[0, 3, 3], around[0, 1:6, 1:6] = 1, 0.5  # Chebyshev's distance
+    assert torch.equal(boundary_weights(dot, 0.5, 2), around)
 
 
 def extension_by_definition(errors: Tensor, foreground: Tensor) -> float:
@@ -248,9 +189,7 @@ def extension_by_definition(errors: Tensor, foreground: Tensor) -> float:
 
 @pytest.mark.parametrize("row", [[0, 1, 2, 1, 0, VOID], [0, 0, VOID, 1, 1, 1], [1, 1, 1, 1, 1, 1]])
 @pytest.mark.parametrize("classes", ["present", "all"])
-def test_lovasz_is_the_extension_of_the_jaccard_loss_to_what_is_between_its_vertices(
-    row: list[int], classes: Any
-) -> None:
+def test_lovasz_is_the_extension_of_the_jaccard_loss_to_what_is_between_its_vertices(row, classes):
     labels = torch.tensor(row)
     labelled = labels != VOID
     averaged = {*labels[labelled].tolist()} if classes == "present" else {0, 1, 2}
@@ -287,9 +226,6 @@ def test_per_image_is_the_mean_over_the_images_with_labels(labels: Tensor) -> No
     found = lovasz_softmax(batch, truth, per_image=True)
     torch.testing.assert_close(found, torch.stack(each_image).mean())
     assert found != lovasz_softmax(batch, truth)
-
-
-# The objective: terms, weights, and the labels of every scale of an input pyramid
 
 
 @pytest.fixture

