@@ -116,9 +116,7 @@ def test_joint_may_end_with_another_search_and_with_its_crf_alone(goes_on, tiny,
 
 
 @pytest.mark.parametrize("learnt_is_better", [True, False])
-def test_every_crf_gets_the_bias_that_is_best_for_it(
-    goes_on, tiny, monkeypatch, learnt_is_better: bool
-) -> None:
+def test_every_crf_gets_the_bias_that_is_best_for_it(goes_on, tiny, monkeypatch, learnt_is_better):
     def found(*arguments: Any, **progress: Any) -> tuple[Any, ...]:
         best, _, rows = search(*arguments, **progress)
         return best, 3.0, rows
