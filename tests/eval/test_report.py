@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import re
-from collections.abc import Callable
 from dataclasses import asdict
 from html import unescape
 from pathlib import Path
