@@ -11,7 +11,6 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-from numpy.random import RandomState
 
 from data import collage
 from data.collage import CLASSES, SOURCES, Collage, CollageConfig, read_patches
@@ -98,28 +97,6 @@ def test_labels_are_class_ids_without_void(train):
     assert torch.equal(clean.mask, train[4].mask)
     # The deviation of the noise is 0.2..1 times 5 grey levels; clipping and rounding change little.
     assert 0.8 < (clean.image.int() - train[4].image.int()).double().std() < 5.2
-
-
-def test_edges_of_the_mask_are_edges_of_the_image(train):
-    across, within = [], []
-    for sample in (train[i] for i in range(len(train))):
-        step = (sample.image[:, :, 1:].float() - sample.image[:, :, :-1].float()).norm(dim=0)
-        boundary = sample.mask[:, 1:] != sample.mask[:, :-1]
-        across.append(step[boundary])
-        within.append(step[~boundary])
-    # Measured 7.1 on report; masks that do not belong to their images would give about 1.
-    assert torch.cat(across).mean() > 4 * torch.cat(within).mean()
-
-
-def test_a_later_layer_covers_an_earlier_one_and_may_cover_nothing():
-    whole, nothing = np.ones((20, 20), dtype=np.bool_), np.zeros((20, 20), dtype=np.bool_)
-    left = whole & (np.arange(20) < 10)
-    layers = [collage.Layer(3, whole), collage.Layer(4, nothing), collage.Layer(5, left)]
-    assert collage.label_map(layers)[0, 9:11].tolist() == [5, 3]
-    hidden = [*layers, collage.Layer(2, whole)]
-    image = collage.paint(RandomState(0), hidden, read_patches("tune"), noise=0.0)
-    assert image.shape == (20, 20, 3)
-    assert (collage.label_map(hidden) == 2).all()
 
 
 def boxes(file: str, split: Split) -> Iterator[tuple[slice, slice]]:

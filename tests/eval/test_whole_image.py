@@ -15,10 +15,7 @@ from eval.inference import (
     coarse_together,
     infer,
     infer_each,
-    taper,
     unaries_together,
-    window_starts,
-    with_widths_scaled,
 )
 from models import Segmenter
 from models.crf import build_crf
@@ -106,13 +103,6 @@ def test_the_crf_per_scale_has_each_scales_image_and_widths() -> None:
     assert not torch.allclose(output.logits.softmax(1), fused.logits.softmax(1), atol=1e-3)
 
 
-def test_scaling_the_widths_leaves_the_colours_and_the_original() -> None:
-    crf = build_crf(CRF, 3)
-    scaled = with_widths_scaled(crf, 1.5).potentials
-    found = [scaled.theta_alpha, scaled.theta_gamma, scaled.theta_beta, crf.potentials.theta_alpha]
-    assert [theta.item() for theta in found] == pytest.approx([12, 1.5, 10, 8])
-
-
 @pytest.mark.parametrize("crf", ["fused", "per_scale"])
 def test_images_of_several_sizes_together_are_as_one_by_one(crf) -> None:
     segmenter = tiny_segmenter()
@@ -154,21 +144,6 @@ def test_batches_hold_every_item_once_with_its_place_and_only_with_its_size(batc
     lazy = (read.append(k) or k for k in range(100))  # type: ignore[func-returns-value]
     for given, _ in enumerate(batches_by_size(lazy, lambda item: (item,), 2)):
         assert len(read) - given <= 2 * WAITING  # all of different sizes: few wait
-
-
-@pytest.mark.parametrize(("side", "advance"), [(17, 16), (17, 8), (33, 16)])
-def test_windows_cover_every_pixel_begin_on_cells_and_end_at_the_border(side, advance) -> None:
-    for size in (1, 16, 17, 33, 40, 100, 513):
-        starts = window_starts(size, side, advance, 8)
-        ends = [min(start + side, size) for start in starts]
-        assert (starts[0], ends[-1]) == (0, size)
-        assert starts == sorted(set(starts))
-        assert all(start % 8 == 0 for start in starts)
-        weight = torch.zeros(size)
-        for start, end in zip(starts, ends, strict=True):
-            weight[start:end] += taper(start, end, size, side - advance)
-        # The two of an overlap have together 1, at least; float32 rounding of one sum.
-        assert weight.min() > 1 - 1e-6
 
 
 @pytest.mark.parametrize(
