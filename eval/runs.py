@@ -57,8 +57,8 @@ class Estimate:
 
     Attributes:
         spread: its values, one for each seed.
-        draw: gives (1 + B,) means over the seeds, of all images and of B resamples of them; None
-            where the images' counts are missing.
+        draw: gives (S, 1 + B), of each seed, of all images and of B resamples of them; None where
+            the images' counts are missing.
     """
 
     spread: Spread
@@ -72,14 +72,43 @@ class Estimate:
     @cached_property
     def interval(self) -> tuple[float, float] | None:
         """The ends between which 95 % of the resampled image sets lie; None without counts."""
-        drawn = self.draw()
-        found = None if drawn is None else interval_of(drawn)
-        return None if found is None else (found.low, found.high)
+        return None if self._drawn is None else _ends(self._drawn.mean(axis=0))
+
+    @cached_property
+    def wide_interval(self) -> tuple[float, float] | None:
+        """The same where every resample draws seeds, too, with replacement; None for one seed.
+
+        A bootstrap of two levels: what another training and other images would change. Of few
+        seeds it is too narrow rather than too wide.
+        """
+        if self._drawn is None or len(self._drawn) < 2:
+            return None
+        seeds, resamples = len(self._drawn), self._drawn.shape[1]
+        chosen = np.random.default_rng(0).integers(seeds, size=(seeds, resamples))
+        chosen[:, 0] = np.arange(seeds)  # the seeds themselves
+        return _ends(np.take_along_axis(self._drawn, chosen, axis=0).mean(axis=0))
+
+    @cached_property
+    def _drawn(self) -> Floats | None:
+        return self.draw()
 
     @property
     def sure(self) -> bool:
-        """Whether, for a difference, the interval excludes zero."""
-        return self.interval is not None and (self.interval[0] > 0 or self.interval[1] < 0)
+        """Whether a difference can be claimed.
+
+        The interval, over seeds and images where there are several seeds, must exclude zero, and
+        all seeds but one at most must have the sign of the mean.
+        """
+        interval = self.wide_interval or self.interval
+        if interval is None or interval[0] <= 0 <= interval[1]:
+            return False
+        agreeing = sum(value * self.value > 0 for value in self.spread.values)
+        return agreeing >= max(1, len(self.spread.values) - 1)
+
+
+def _ends(drawn: Floats) -> tuple[float, float] | None:
+    found = interval_of(drawn)
+    return None if found is None else (found.low, found.high)
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +203,7 @@ class Line:
         spread = self.spread(name, within, split)
         if spread is None:
             return None
-        return Estimate(spread, lambda: _mean_drawn([self.runs], name, within)[0])
+        return Estimate(spread, lambda: _drawn_by_seed([self.runs], name, within)[0])
 
     def minus(
         self, base: Line, name: str, within: str | None = None, split: str = "report"
@@ -199,7 +228,7 @@ class Line:
             return None
 
         def draw() -> Floats | None:
-            runs, others = _mean_drawn(list(zip(*pairs, strict=True)), name, within)
+            runs, others = _drawn_by_seed(list(zip(*pairs, strict=True)), name, within)
             return None if runs is None or others is None else runs - others
 
         return Estimate(spread, draw)
@@ -217,9 +246,7 @@ class Line:
             if any(after.names != counted[0][1].names for _, after in counted):
                 return None
             bootstrap = bootstrap_of(len(counted[0][1]))
-            return np.asarray(
-                np.mean([bootstrap.values([after], _harm_of(b)) for b, after in counted], axis=0)
-            )
+            return np.stack([bootstrap.values([after], _harm_of(b)) for b, after in counted])
 
         return Estimate(spread, draw)
 
@@ -237,17 +264,15 @@ def _spread(values: Iterable[float | None]) -> Spread | None:
     return Spread(present) if present else None
 
 
-def _mean_drawn(
+def _drawn_by_seed(
     groups: Sequence[Sequence[Run]], name: str, within: str | None
 ) -> list[Floats | None]:
-    """Average every resample over the runs of each group; None if not all share their images."""
+    """Stack the resamples of each group's runs, (S, 1 + B); None if not all share their images."""
     counts = [run.counts for group in groups for run in group]
     first = counts[0] if counts else None
     if first is None or any(one is None or one.names != first.names for one in counts):
         return [None] * len(groups)
-    return [
-        np.asarray(np.mean([run.drawn(name, within) for run in group], axis=0)) for group in groups
-    ]
+    return [np.stack([run.drawn(name, within) for run in group]) for group in groups]
 
 
 def _harm_of(before: SplitCounts) -> Callable[[SplitCounts, Weights], Floats]:

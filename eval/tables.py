@@ -157,9 +157,11 @@ PAGE_LEGEND = (
     "95 % of 2000 bootstrap resamples of the report images lie. It is of the images, all seeds "
     "scored on the same ones: how much another draw of test images would move the number. It is "
     "not of training: what another seed or another training set would change, only ± tells. "
-    "vs post-hoc: difference of mIoU in points, paired by image and seed; ▲ and ▼ where its "
-    "interval excludes zero. px: mIoU within the trimap band of that width. Boundary IoU and F: "
-    "of outlines. Worse: share of images whose mIoU the arm's CRF lowers. Steps: network updates."
+    "vs post-hoc: difference of mIoU in points, paired by image and seed; with several seeds, "
+    "“seeds” is its interval where each resample draws seeds, too. ▲ and ▼ where this excludes "
+    "zero, and all seeds but one at most agree. px: mIoU within the trimap band of that width. "
+    "Boundary IoU and F: of outlines. Worse: share of images whose mIoU the arm's CRF lowers. "
+    "Steps: network updates."
 )
 """How to read it on the page."""
 
@@ -309,10 +311,13 @@ def _with_interval(estimate: Estimate | None, column: Column) -> str:
         places = 1 if digits == 2 and not sign else digits
         low, high = (number(end, places) for end in estimate.interval)
         text += Markup('<span class="interval">{} to {}</span>').format(low, high)
+    if column.signed and estimate.wide_interval is not None:
+        low, high = (number(end, places) for end in estimate.wide_interval)
+        text += Markup('<span class="interval">seeds {} to {}</span>').format(low, high)
     if column.signed and estimate.sure:
         up = estimate.value > 0
         kind, side, arrow = ("up", "above", "▲") if up else ("down", "below", "▼")
-        mark = Markup('<abbr class="{}" title="the interval is {} zero">{}</abbr> ')
+        mark = Markup('<abbr class="{}" title="{} zero">{}</abbr> ')
         text = mark.format(kind, side, arrow) + text
     return text
 
@@ -380,12 +385,11 @@ def remarks(comparison: Comparison) -> list[str]:
 
 
 def verdict(difference: Estimate, other: str) -> str:
-    """Say how an arm stands to another one: in points only where the interval excludes zero.
+    """Say how an arm stands to another one: in points only where that can be claimed.
 
     Returns:
-        "0.80 points above OTHER", or below; where the interval over the images holds zero, "no
-        difference from OTHER that this can tell". Without counts there is no interval, which is
-        said.
+        "0.80 points above OTHER", or below; where `Estimate.sure` does not hold, "no difference
+        from OTHER that this can tell". Without counts there is no interval, which is said.
     """
     if difference.interval is not None and not difference.sure:
         return f"no difference from {other} that this can tell"

@@ -22,9 +22,10 @@ where one differs. Arms and protocol: [README.md](README.md).
 
 NOTATION = """\
 Scores in per cent: mean ± sample standard deviation over n seeds; 3 px: mIoU within 3 pixels of the
-borders. Differences (Δ) are paired by image and seed, in points; the brackets are 95 % intervals
-over the images, of 2,000 resamples. They tell how much the choice of the test images matters; only
-the seeds tell what another training would change. “recipe” is the recipe of the command without a
+borders. Differences (Δ) are paired by image and seed, in points. Brackets are 95 % intervals of
+2,000 resamples: the first of the images, the second, where there are several seeds, of seeds and
+images together: what another training would change, too. A difference is claimed where the second
+excludes 0 and all seeds but one at most agree. “recipe” is the recipe of the command without a
 change. The page of each study has its question, all scores, what they say and what they do not, and
 the commands.
 """
@@ -32,7 +33,8 @@ the commands.
 PAGE_NOTATION = """\
 Scores in per cent but for NLL (nats a pixel): mean ± sample standard deviation over n seeds; 3 px:
 mIoU within 3 pixels of the borders; harm: images whose mIoU the CRF lowers, in per cent.
-Differences are paired by image and seed, in points, with 95 % intervals over the images.
+Differences are paired by image and seed, in points, with 95 % intervals: over the images, then over
+seeds and images where there are several seeds.
 """
 
 LEARNT = ("crf-only", "joint")
@@ -66,18 +68,21 @@ class Score(NamedTuple):
         return line.minus(base, self.name, self.within)
 
     def change(self, estimate: Estimate | None) -> str:
-        """Write a difference with its interval."""
+        """Write a difference with its interval over the images, and over seeds and images."""
         if estimate is None or estimate.interval is None:
             return tables.ABSENT
-        value, low, high = (
-            f"{self.scale * v:+.{self.digits}f}" for v in (estimate.value, *estimate.interval)
-        )
-        return f"{value} [{low}, {high}]"
+        intervals = [ends for ends in (estimate.interval, estimate.wide_interval) if ends]
+        brackets = [f"[{self.number(low)}, {self.number(high)}]" for low, high in intervals]
+        return " ".join([self.number(estimate.value), *brackets])
+
+    def number(self, value: float) -> str:
+        """Write a difference in the column's unit, with its sign."""
+        return f"{self.scale * value:+.{self.digits}f}"
 
     def by_seed(self, estimate: Estimate | None) -> str:
         """Write a difference seed by seed."""
         values = () if estimate is None else estimate.spread.values
-        return ", ".join(f"{self.scale * v:+.{self.digits}f}" for v in values) or tables.ABSENT
+        return ", ".join(map(self.number, values)) or tables.ABSENT
 
 
 SHORT = (

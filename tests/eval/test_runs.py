@@ -74,8 +74,25 @@ def test_lines_are_of_one_label_and_arm_and_compared_across_labels() -> None:
 
 
 def estimate(value: float, *resampled: float) -> Estimate:
-    drawn = np.array([value, *resampled]) if resampled else None
+    drawn = np.array([[value, *resampled]]) if resampled else None
     return Estimate(Spread((value,)), lambda: drawn)
+
+
+def test_with_several_seeds_a_claim_needs_the_seeds_as_well_as_the_images() -> None:
+    images = np.linspace(-0.1, 0.1, 401)  # what another choice of images changes, the same for all
+
+    def of_seeds(*values: float) -> Estimate:
+        drawn = np.array([[value, *(value + images)] for value in values])
+        return Estimate(Spread(values), lambda: drawn)
+
+    agreed, torn = of_seeds(0.2, 0.21, 0.22, 0.23), of_seeds(0.9, -0.25, 0.9, -0.25)
+    assert agreed.wide_interval is not None
+    assert agreed.interval == pytest.approx((0.215 - 0.095, 0.215 + 0.095))
+    assert agreed.wide_interval[1] - agreed.wide_interval[0] > 0.19
+    assert (agreed.sure, torn.sure) == (True, False)
+    assert torn.interval is not None
+    assert torn.interval[0] > 0  # the images alone would have claimed it
+    assert of_seeds(0.2).wide_interval is None
 
 
 def test_no_difference_is_claimed_where_the_interval_holds_zero() -> None:
