@@ -1,4 +1,4 @@
-"""Command line: `python -m train compare`, `run`, `ablate` and `bias`."""
+"""Command line: `python -m train compare`, `run`, `ablate`, `bias` and `swap`."""
 
 from __future__ import annotations
 
@@ -27,10 +27,12 @@ from train.loop import WorkerDied
 from train.recipe import Recipe
 from train.recipes import RECIPES
 from train.state import Stopped, terminable
+from train.swap import swap_command
 
 OTHERS: dict[str, Callable[[list[str]], None]] = {
     "ablate": lambda arguments: ablate_command(arguments, choose_kinds),
     "bias": bias_command,
+    "swap": swap_command,
 }
 """The commands that do not begin with a recipe."""
 
@@ -38,6 +40,7 @@ USAGE = f"""usage: python -m train compare RECIPE [--out DIR] [--resume] [--any.
        python -m train run RECIPE --arm ARM --seed N [--out DIR] [--resume] [--any.option VALUE]
        python -m train ablate NAME [--recipe RECIPE] [--any.option VALUE]
        python -m train bias RUN --out DIR [--direction background|prior]
+       python -m train swap RUN [--split tune|report]
 
 the data set, before any other option of it:
   --data.kind NAME        {", ".join(KINDS)}
