@@ -34,9 +34,6 @@ def whats(root: Path) -> str:
     return "\n".join(problem.what for report in reports for problem in report.problems)
 
 
-# Pixels
-
-
 @pytest.mark.parametrize(("ending", "orientation"), [("jpg", 3), ("png", 6), ("tif", 3)])
 def test_a_photograph_is_turned_as_a_viewer_turns_it(tmp_path, ending, orientation):
     pixels = np.zeros((16, 24, 3), dtype=np.uint8)
@@ -95,9 +92,6 @@ def test_verify_names_turned_photographs(root, capsys):
     assert "a mask that was drawn over the unturned pixels" in whats(root)
 
 
-# Names
-
-
 def test_endings_in_other_cases_are_read(root, tiny_voc, tmp_path):
     write_camvid(tmp_path / "camvid")
     frame = tmp_path / "camvid" / "trainannot" / "f1.png"
@@ -150,9 +144,6 @@ def test_lists_and_classes_are_read_in_the_encodings_of_editors(root, encoding):
     assert read_lines(root / "l.txt", "") == ("n02", "M\u00fcller")
     (root / "classes.json").write_text('["gr\u00fcn", "blau"]', encoding=encoding)
     assert build(FolderConfig(root), "train").classes == ("gr\u00fcn", "blau")
-
-
-# What verify says
 
 
 def test_masks_of_0_and_255_are_no_classes_and_classes_json_can_say_that_they_are(root, capsys):

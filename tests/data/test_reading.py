@@ -82,9 +82,6 @@ def test_an_absent_or_forbidden_file_is_no_corrupt_one(tmp_path, open_folder):
         read_image(path)
 
 
-# Folders and lists
-
-
 def test_a_root_says_what_it_lacks(tmp_path):
     write_lines(tmp_path / "a" / "file", "x")
     require_folders(tmp_path, ("a",), "a layout")

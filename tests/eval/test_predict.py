@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from data import CollageConfig, FolderConfig, VocConfig
 from data.dataset import overlay, voc_palette
 from eval.__main__ import main
 from eval.inference import InferenceConfig, coarse_unaries, evaluate, image_of, infer
-from eval.metrics import SplitCounts, harm_rate, scores
 from eval.predict import POST_HOC, parsed
 from eval.prediction_files import Probabilities, read_probabilities
 from eval.score import count
@@ -167,18 +165,3 @@ def test_run_counts_what_evaluate_counts_and_what_the_options_predict(checkpoint
     assert np.trace(alone.confusions[0]) == int((ids == sample.mask).sum())
     # Rounding may turn a pixel where two classes tie.
     assert np.abs(alone.confusions - together.confusions).sum() <= 4
-
-
-def test_the_command_run_writes_scores_and_counts(checkpoint, tmp_path, capsys) -> None:
-    out = tmp_path / "new" / "scores.json"
-    words = ["run", str(checkpoint), "--split", "report", "--out", str(out)]
-    main(words)
-    plain = json.loads(out.read_text())
-    assert set(plain) == {"unary", "crf", "difference", "harm_rate"}
-    counts = {k: SplitCounts.load(out.with_name(f"scores-{k}.npz")) for k in ("unary", "crf")}
-    assert all(scores(of_kind)["miou"] == plain[kind]["miou"] for kind, of_kind in counts.items())
-    assert plain["harm_rate"] == harm_rate(counts["unary"], counts["crf"])
-    main([*words, "--scales", "0.5", "1", "--flip", "--batch-size", "2"])
-    assert json.loads(out.read_text()) != plain
-    with pytest.raises(SystemExit, match="error: scales must be one or more numbers above 0"):
-        main([*words, "--scales", "0"])

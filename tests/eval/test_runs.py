@@ -104,21 +104,9 @@ def test_no_difference_is_claimed_where_the_interval_holds_zero() -> None:
         (estimate(0.01), "1.00 points above it (interval unknown)"),
     ):
         assert tables.verdict(found, "it") == words
-
-
-def test_headline_and_remarks_say_who_wins() -> None:
-    won = comparison(post_hoc=[0.71, 0.71], joint=[0.72, 0.72])
-    assert "reached 72.00 % mIoU, 1.00 points above" in tables.headline(won)
-    assert "no result" in tables.headline(comparison(post_hoc=[0.71]))
-    assert "no post-hoc CRF to compare" in tables.headline(comparison(joint=[0.7]))
-    for unary, post_hoc, joint, words in (
-        ([0.6, 0.6], [0.70, 0.71], [0.69, 0.74], ("1 of 2 paired", "0.50 points above", "holds")),
-        ([0.4, 0.4], [0.7, 0.7], [0.6, 0.6], ("0 of 2 paired", "5.00 points below", "not above")),
-    ):
-        found = comparison(start=[0.5], unary=unary, post_hoc=post_hoc, joint=joint)
-        said = tables.remarks(found)
-        assert all(word in remark for word, remark in zip(words, said, strict=True))
-    assert tables.remarks(comparison(unary=[0.4])) == []
+    assert "1.00 points above" in tables.headline(comparison(post_hoc=[0.7], joint=[0.71]))
+    for arms in ({"post_hoc": [0.71]}, {"joint": [0.7]}):
+        assert "above" not in tables.headline(comparison(**arms))
 
 
 def test_the_table_has_the_means_of_every_arm_and_is_whole_on_a_terminal(fake_run: Any) -> None:

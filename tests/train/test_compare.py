@@ -102,6 +102,10 @@ def test_eval_run_scores_a_checkpoint_with_the_same_numbers(trained_run, tmp_pat
     kept, there = (SplitCounts.load(p) for p in (tmp_path / "scores-crf.npz", arm / COUNTS))
     assert np.array_equal(kept.confusions, there.confusions)
     assert "images with a lower mIoU" in capsys.readouterr().out
+    eval_main(["run", str(arm / "checkpoint.pt"), "--out", str(out), "--scales", "0.5", "--flip"])
+    assert json.loads(out.read_text())["crf"]["miou"] != found["crf"]["miou"]
+    with pytest.raises(SystemExit, match="error: scales must be one or more numbers above 0"):
+        eval_main(["run", str(arm / "checkpoint.pt"), "--scales", "0"])
 
 
 def test_the_command_of_one_arm_makes_what_it_builds_on(tiny, tmp_path, monkeypatch) -> None:
