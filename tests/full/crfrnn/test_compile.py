@@ -30,18 +30,14 @@ def test_compiles_forward_and_backward_without_a_graph_break(options: dict[str, 
     assert_compiles_whole(CrfRnn(3, **options))
 
 
-@pytest.mark.parametrize("mode", ["plain", "guides and mask"])
-def test_exports_in_eval_mode(mode: str) -> None:
+def test_guides_and_mask_export() -> None:
     further = {"depth": KernelConfig(theta_position=2.0, theta_guide=(1.0, 3.0))}
-    crf = CrfRnn(3, further_kernels=None if mode == "plain" else further).eval()
-    arguments: tuple[Any, ...] = (UNARY, IMAGE)
-    if mode != "plain":
-        mask = torch.ones(2, 6, 5, dtype=torch.bool)
-        mask[0, 4:] = False
-        arguments = (UNARY, IMAGE, {"depth": IMAGE[:, :2] / 10}, mask)
+    crf = CrfRnn(3, further_kernels=further).eval()
+    mask = torch.ones(2, 6, 5, dtype=torch.bool)
+    mask[0, 4:] = False
+    rest = {"depth": IMAGE[:, :2] / 10}, mask
     with torch.no_grad():
-        exported = torch.export.export(crf, arguments)
-        torch.testing.assert_close(exported.module()(*arguments), crf(*arguments))
+        exported = torch.export.export(crf, (UNARY, IMAGE, *rest)).module()
         # The number of vertices is the data's, not the example's.
-        other = (arguments[0].flip(0), arguments[1].flip(3), *arguments[2:])
-        torch.testing.assert_close(exported.module()(*other), crf(*other))
+        for inputs in ((UNARY, IMAGE, *rest), (UNARY.flip(0), IMAGE.flip(3), *rest)):
+            torch.testing.assert_close(exported(*inputs), crf(*inputs))
