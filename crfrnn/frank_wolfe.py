@@ -165,46 +165,6 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
 Step = float | Tensor | Literal["decaying", "line_search"]
 
 
-@final
-@dataclass(frozen=True)
-class FrankWolfe(Inference):
-    """`frank_wolfe` with its options."""
-
-    regularizer: Regularizer = "entropy"
-    temperature: float = 1.0
-    step: Step = 1.0
-    unary_mixture: float = 0.0
-    memory: Memory = "store"
-
-    def __post_init__(self) -> None:
-        check_options(
-            self.regularizer, self.temperature, self.step, self.unary_mixture, self.memory
-        )
-
-    def __call__(
-        self,
-        unary: Tensor,
-        kernels: Sequence[Filter],
-        pairwise: Pairwise,
-        num_iterations: int,
-        *,
-        observe: Observer | None = None,
-    ) -> Tensor:
-        """`frank_wolfe` on one problem."""
-        return frank_wolfe(
-            unary,
-            kernels,
-            pairwise,
-            num_iterations,
-            regularizer=self.regularizer,
-            temperature=self.temperature,
-            step=self.step,
-            unary_mixture=self.unary_mixture,
-            memory=self.memory,
-            observe=observe,
-        )
-
-
 def frank_wolfe(
     unary: Tensor,
     kernels: Sequence[Filter],
@@ -259,6 +219,25 @@ def frank_wolfe(
             observe(x.detach())
     x = torch.lerp(x, start, unary_mixture)
     return x.clamp_min(torch.finfo(x.dtype).tiny).log()
+
+
+@final
+@dataclass(frozen=True)
+class FrankWolfe(Inference):
+    """`frank_wolfe` with its options."""
+
+    regularizer: Regularizer = "entropy"
+    temperature: float = 1.0
+    step: Step = 1.0
+    unary_mixture: float = 0.0
+    memory: Memory = "store"
+
+    solve = staticmethod(frank_wolfe)
+
+    def __post_init__(self) -> None:
+        check_options(
+            self.regularizer, self.temperature, self.step, self.unary_mixture, self.memory
+        )
 
 
 def frank_wolfe_step(

@@ -61,40 +61,6 @@ class FixedPointReport:
     backward_iterations: int = 0
 
 
-@final
-@dataclass(frozen=True)
-class ImplicitMeanField(Inference):
-    """`implicit_mean_field` with its options; `report` describes the latest call."""
-
-    damping: float = 0.5
-    tolerance: float = 1e-4
-    report: FixedPointReport = field(default_factory=FixedPointReport, compare=False, repr=False)
-
-    def __post_init__(self) -> None:
-        check_options(self.damping, self.tolerance)
-
-    def __call__(
-        self,
-        unary: Tensor,
-        kernels: Sequence[Filter],
-        pairwise: Pairwise,
-        num_iterations: int,
-        *,
-        observe: Observer | None = None,
-    ) -> Tensor:
-        """`implicit_mean_field` on one problem."""
-        return implicit_mean_field(
-            unary,
-            kernels,
-            pairwise,
-            num_iterations,
-            damping=self.damping,
-            tolerance=self.tolerance,
-            report=self.report,
-            observe=observe,
-        )
-
-
 def implicit_mean_field(
     unary: Tensor,
     kernels: Sequence[Filter],
@@ -171,6 +137,21 @@ def implicit_mean_field(
 
     result: Tensor = _ReplaceGradient.apply(update, solve)
     return result
+
+
+@final
+@dataclass(frozen=True)
+class ImplicitMeanField(Inference):
+    """`implicit_mean_field` with its options; `report` describes the latest call."""
+
+    damping: float = 0.5
+    tolerance: float = 1e-4
+    report: FixedPointReport = field(default_factory=FixedPointReport, compare=False, repr=False)
+
+    solve = staticmethod(implicit_mean_field)
+
+    def __post_init__(self) -> None:
+        check_options(self.damping, self.tolerance)
 
 
 def solve_forward(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, ParamSpec, final, get_args
+from typing import ClassVar, Literal, ParamSpec, final, get_args
 
 import torch
 from torch import Tensor
@@ -71,34 +70,13 @@ MEMORIES: tuple[str, ...] = get_args(Memory)
 P = ParamSpec("P")
 
 
-class Inference(ABC):
-    """A way to find the marginals: frozen options, called on any number of problems."""
+class Inference:
+    """Find the marginals: frozen options, called on any number of problems.
 
-    @abstractmethod
-    def __call__(
-        self,
-        unary: Tensor,
-        kernels: Sequence[Filter],
-        pairwise: Pairwise,
-        num_iterations: int,
-        *,
-        observe: Observer | None = None,
-    ) -> Tensor:
-        """Logits whose softmax is the marginals; arguments as in `mean_field`."""
+    A dataclass whose fields are the options of `solve`, the function that does it.
+    """
 
-
-@final
-@dataclass(frozen=True)
-class MeanField(Inference):
-    """`mean_field` with its options."""
-
-    damping: float = 0.0
-    tolerance: float | None = None
-    memory: Memory = "store"
-    storage: Storage = "float32"
-
-    def __post_init__(self) -> None:
-        check_options(self.damping, self.tolerance, self.memory, self.storage)
+    solve: ClassVar[Callable[..., Tensor]]
 
     def __call__(
         self,
@@ -109,18 +87,9 @@ class MeanField(Inference):
         *,
         observe: Observer | None = None,
     ) -> Tensor:
-        """`mean_field` on one problem."""
-        return mean_field(
-            unary,
-            kernels,
-            pairwise,
-            num_iterations,
-            damping=self.damping,
-            tolerance=self.tolerance,
-            memory=self.memory,
-            storage=self.storage,
-            observe=observe,
-        )
+        """Return logits whose softmax is the marginals; arguments as in `mean_field`."""
+        options = vars(self)
+        return self.solve(unary, kernels, pairwise, num_iterations, observe=observe, **options)
 
 
 def mean_field(
@@ -196,6 +165,22 @@ def mean_field(
         if tolerance is not None and not moving.any():
             break
     return logits
+
+
+@final
+@dataclass(frozen=True)
+class MeanField(Inference):
+    """`mean_field` with its options."""
+
+    damping: float = 0.0
+    tolerance: float | None = None
+    memory: Memory = "store"
+    storage: Storage = "float32"
+
+    solve = staticmethod(mean_field)
+
+    def __post_init__(self) -> None:
+        check_options(self.damping, self.tolerance, self.memory, self.storage)
 
 
 def without_unlikely_labels(
