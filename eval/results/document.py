@@ -73,7 +73,8 @@ class Score(NamedTuple):
             return tables.ABSENT
         intervals = [ends for ends in (estimate.interval, estimate.wide_interval) if ends]
         brackets = [f"[{self.number(low)}, {self.number(high)}]" for low, high in intervals]
-        return " ".join([self.number(estimate.value), *brackets])
+        # With a comma: Markdown reads "[a] [b]" as a link.
+        return f"{self.number(estimate.value)} {', '.join(brackets)}"
 
     def number(self, value: float) -> str:
         """Write a difference in the column's unit, with its sign."""

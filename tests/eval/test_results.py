@@ -127,7 +127,7 @@ def test_the_documents_have_the_scores_of_the_counts(published: Path, fake_run) 
     row = row_of(text, "joint")
     assert row[2:4] == ["2", mean_and_deviation(runs, "miou")]
     images_alone = difference_cell(fake_run, "joint", "post-hoc", "miou")
-    assert row[6].startswith(f"{images_alone} [")  # then the interval over seeds and images
+    assert row[6].startswith(f"{images_alone}, [")  # then the interval over seeds and images
     row = row_of(page, "joint")
     assert row[2:5:2] == ["2", mean_and_deviation(runs, "trimap_miou", "3")]
     harm = np.mean([harm_rate(b, a) for b, a in zip(before, runs, strict=True)])
