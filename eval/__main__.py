@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from runtime.provenance import chosen
-
 USAGE = """usage: python -m eval run CHECKPOINT [--split SPLIT] [--data.root DIR] [--out FILE]
                           [--scales S ...] [--flip] [--fusion RULE] [--window SIDE]
        python -m eval predict CHECKPOINT IMAGES... --out DIR [--scales S ...] [--flip] [--no-crf]
@@ -73,7 +71,7 @@ def results_add(arguments: list[str]) -> None:
 
 
 def results_gallery(arguments: list[str]) -> None:
-    """`python -m eval results gallery`."""
+    """Draw what arms of a stored study predict."""
     from eval.results.command import gallery_command
 
     gallery_command(arguments)
@@ -115,11 +113,13 @@ def main(arguments: list[str]) -> None:
         SystemExit: with a message, when a word or a file is not understood.
     """
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE)
+        print(USAGE, "", *(f"{n:<17} {c.__doc__}" for n, c in COMMANDS.items()), sep="\n")
         return
     try:
+        from data.dataset import choose
+
         words = 2 if arguments[0] == "results" else 1
-        name = chosen("command", " ".join(arguments[:words]), COMMANDS)
+        name = choose("command", " ".join(arguments[:words]), COMMANDS)
         COMMANDS[name](arguments[words:])
     except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 from markupsafe import Markup
@@ -370,7 +369,7 @@ def headline(comparison: Comparison) -> str:
 
 
 def remarks(comparison: Comparison) -> list[str]:
-    """Say what the headline does not: agreement of the seeds, boundaries, order of the arms."""
+    """Say what the headline does not: agreement of the seeds, boundaries."""
     said = []
     difference = comparison.difference("joint", "post-hoc", "miou")
     if difference is not None:
@@ -381,7 +380,7 @@ def remarks(comparison: Comparison) -> list[str]:
     if boundary is not None:
         words = verdict(boundary, POST_HOC)
         said.append(f"Within 1 px of the boundaries, in mIoU: {words}.")
-    return [*said, *_order(comparison)]
+    return said
 
 
 def verdict(difference: Estimate, other: str) -> str:
@@ -396,19 +395,3 @@ def verdict(difference: Estimate, other: str) -> str:
     points = round(100 * difference.value, 2)
     words = f"{abs(points):.2f} points {'above' if points > 0 else 'below'} {other}"
     return words if difference.interval is not None else f"{words} (interval unknown)"
-
-
-def _order(comparison: Comparison) -> list[str]:
-    """Say whether start < unary < post-hoc < joint holds in the means; nothing without an arm."""
-    chain = ("start", "unary", "post-hoc", "joint")
-    estimates = {arm: comparison.estimate(arm, "miou") for arm in chain}
-    means = {arm: estimate.value for arm, estimate in estimates.items() if estimate is not None}
-    if len(means) < len(chain):
-        return []
-    broken = [
-        f"{higher} is not above {lower}"
-        for lower, higher in pairwise(chain)
-        if not means[higher] > means[lower]
-    ]
-    expected = "The expected order start < unary < post-hoc < joint"
-    return [f"{expected} does not hold: {', '.join(broken)}." if broken else f"{expected} holds."]

@@ -7,8 +7,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,23 +32,6 @@ def differences(found: Any, expected: Any, name: str = "") -> list[str]:
         and list(found) == list(expected)
     )
     return [] if same else [f"{name} was {found!r}, now {expected!r}"]
-
-
-# A word that must be one of a few.
-
-
-def chosen(kind: str, word: str, choices: Iterable[str]) -> str:
-    """Check that a word is one of the choices.
-
-    Raises:
-        ValueError: it is not; the message has the choices, and the nearest.
-    """
-    known = list(choices)
-    if word in known:
-        return word
-    near = get_close_matches(word, known, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"unknown {kind} {word!r}: choose one of {', '.join(known)}.{hint}")
 
 
 # What made a result: command, commit, versions and machine.

@@ -14,11 +14,11 @@ from typing import Annotated, Any
 
 import tyro
 
+from data.dataset import choose
 from data.kinds import KINDS
 from models import backbone_named, builder, with_backbone
 from runtime import distributed
 from runtime.distributed import device_named
-from runtime.provenance import chosen
 from runtime.run_folder import ArmName
 from train.ablate.command import ablate_command
 from train.arms import Comparison, compare
@@ -110,7 +110,7 @@ def dispatch(arguments: list[str]) -> None:
     Raises:
         ValueError: it names none, or the second word no recipe.
     """
-    command = chosen("command", arguments[0], ["compare", "run", *OTHERS])
+    command = choose("command", arguments[0], ["compare", "run", *OTHERS])
     if command in OTHERS:
         OTHERS[command](arguments[1:])
         return
@@ -119,7 +119,7 @@ def dispatch(arguments: list[str]) -> None:
         return
     if len(arguments) < 2 or arguments[1].startswith("-"):
         raise ValueError(f"no recipe given: choose one of {', '.join(RECIPES)}.\n{USAGE}")
-    name = chosen("recipe", arguments[1], RECIPES)
+    name = choose("recipe", arguments[1], RECIPES)
     if {"-h", "--help"} & set(arguments):
         print(recipe_help(name))
         return
@@ -211,7 +211,7 @@ def choose_kinds(recipe: Recipe, arguments: list[str]) -> tuple[Recipe, list[str
     rest = without_options(arguments, ("--data.kind", "--model.builder", "--model.backbone"))
     recipe = replace(recipe, model=replace(recipe.model, network=network))
     if names.kind is not None:
-        recipe = replace(recipe, data=KINDS[chosen("data set", names.kind, KINDS)]())
+        recipe = replace(recipe, data=KINDS[choose("data set", names.kind, KINDS)]())
     return recipe, rest
 
 

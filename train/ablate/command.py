@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from data.dataset import choose
 from eval import tables
-from runtime.provenance import chosen
 from runtime.run_folder import ArmName, write_json
 from train.ablate.ablation import ABLATIONS, Ablation, Changes
 from train.ablate.table import absent, gather, markdown, terminal_table
@@ -84,11 +84,11 @@ def ablate_command(arguments: list[str], choose_network: ChooseNetwork) -> None:
         return
     if torch.distributed.is_torchelastic_launched():
         raise ValueError("ablate runs in one process: start several with --shard I/N instead.")
-    ablation = ABLATIONS[chosen("ablation", arguments[0], list(ABLATIONS))]
+    ablation = ABLATIONS[choose("ablation", arguments[0], list(ABLATIONS))]
     prog = f"python -m train ablate {ablation.name}"
     wanted = [a for a in arguments[1:] if a not in ("-h", "--help")]
     named, rest = tyro.cli(RecipeName, prog=prog, args=wanted, return_unknown_args=True)
-    name = chosen("recipe", named.recipe, list(RECIPES))
+    name = choose("recipe", named.recipe, list(RECIPES))
     if len(wanted) < len(arguments) - 1:
         rest.append("--help")
     recipe, rest = choose_network(RECIPES[name](), rest)
@@ -140,7 +140,7 @@ def with_arms(ablation: Ablation, arms: Sequence[ArmName]) -> Ablation:
         ValueError: it does not have one of them, or compares with one that is not among them.
     """
     for arm in arms:
-        chosen(f"arm of {ablation.name}", arm, ablation.arms)
+        choose(f"arm of {ablation.name}", arm, ablation.arms)
     return replace(ablation, arms=tuple(a for a in ablation.arms if a in arms) or ablation.arms)
 
 
@@ -155,7 +155,7 @@ def select(variants: Sequence[Variant], options: AblateOptions) -> list[Variant]
     if options.shard is not None:
         return shard_of(variants, options.shard)
     known = {variant.digest: variant for variant in variants}
-    named = [known[chosen("digest", digest, list(known))] for digest in options.only]
+    named = [known[choose("digest", digest, list(known))] for digest in options.only]
     return named or list(variants)
 
 

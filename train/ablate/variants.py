@@ -12,8 +12,8 @@ from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import tyro
 
+from data.dataset import choose
 from runtime.files import whole_file
-from runtime.provenance import chosen
 from runtime.run_folder import ArmName, digest_of, read_json, write_json
 from train.ablate.ablation import Ablation, Changes
 from train.recipe import NetworkArm, Recipe, digest_inputs, network_inputs, search_inputs
@@ -40,7 +40,7 @@ def changed(config: Config, path: str, value: Any, above: str = "") -> Config:
     if not is_dataclass(config) or isinstance(config, type):
         raise ValueError(f"{above} is {config!r} and has no field {name!r}.")
     dotted = f"{above}.{name}".strip(".")
-    chosen("field", dotted, [f"{above}.{f.name}".strip(".") for f in fields(config)])
+    choose("field", dotted, [f"{above}.{f.name}".strip(".") for f in fields(config)])
     if rest:
         new = changed(getattr(config, name), rest, value, dotted)
     else:
