@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import crf, filters, gpu, networks
+from benchmarks import crf, filters, gpu, networks, patterns
 from benchmarks.measure import Results
 from eval.runs import Comparison, of_results
 from eval.tables import commit_line, duration, machine_line, markdown_block
@@ -84,6 +84,10 @@ PAGES: dict[str, tuple[str, list[Section]]] = {
             ("The CRF on the CPU", "crf.json",
              "The layer beside every peer that can be imported, in turn in one run, after a check "
              "that all of them compute the same CRF.", crf.table),
+            ("The calls of public projects", "patterns.json",
+             "The dense-CRF step of ten projects, written anew in their order of calls and run "
+             "with the C++ package and with `crfrnn.densecrf`: only the import differs.",
+             patterns.table),
             ("The filters", "filters.json",
              "How close each filter comes to the exact sum, and what that costs.", filters.table),
             ("The CRF on a GPU", "gpu*.json", "docs/gpu.md has the order of the commands.",

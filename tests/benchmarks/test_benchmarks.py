@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from benchmarks import crf, filters, gpu, networks
+from benchmarks import crf, filters, gpu, networks, patterns
 from benchmarks.measure import in_process, main
+from crfrnn import densecrf
 from models.describe import shell
 
 PROBLEM = crf.Problem((20, 24), 3, (10.0, 20.0), iterations=5)
@@ -111,3 +113,20 @@ def test_the_peak_of_a_crf_is_a_multiple_of_its_marginals() -> None:
     q_bytes = 4 * problem.unary.numel()
     assert peak is not None
     assert q_bytes < peak < 30 * q_bytes
+
+
+@pytest.mark.parametrize("pattern", patterns.PATTERNS, ids=lambda pattern: pattern.project)
+@pytest.mark.filterwarnings("ignore:.*sums over axis 0")
+def test_the_calls_of_public_projects_run(pattern: patterns.Pattern) -> None:
+    """And give the mask of the C++ package, where that is installed."""
+    shape = tuple(side // 10 for side in pattern.shape)
+    given = patterns.scene(shape, pattern.labels)
+    mask = pattern.step(densecrf, densecrf, given)
+    assert mask.shape == shape
+    assert set(np.unique(mask)) <= {*range(pattern.labels), patterns.UNSURE}
+    assert len(np.unique(mask)) > 1
+    try:
+        theirs = pattern.step(*patterns.peer(), given)
+    except ValueError:
+        return
+    assert (mask == theirs).mean() > 0.995
