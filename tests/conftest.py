@@ -86,7 +86,7 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     All test processes share it: read it, and damage a copy (`shutil.copytree`).
     """
-    from tests.train.tiny import tiny_recipe
+    from tests.train.world import tiny_recipe
     from train.arms import compare
 
     base = tmp_path_factory.getbasetemp()

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.pages import PAGES as TABLES
+from benchmarks.pages import pages
+
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)(?:#[^)]*)?\)")
@@ -48,3 +51,14 @@ def test_every_page_is_in_the_navigation() -> None:
     named = set(re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8")))
     there = {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")}
     assert named == there
+
+
+def test_pages_are_those_of_the_stored_results() -> None:
+    for path, text in pages().items():
+        assert path.read_text(encoding="utf-8") == text, "run python -m benchmarks.pages"
+
+
+def test_every_results_file_is_shown() -> None:
+    patterns = [pattern for _, sections in TABLES.values() for _, pattern, _, _ in sections]
+    for path in (ROOT / "results").glob("*.json"):
+        assert any(path.match(pattern) for pattern in patterns), path

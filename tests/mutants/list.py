@@ -185,7 +185,7 @@ DATA = (
            "tests/data/test_odd_files.py"),
     Mutant("Label every click as the ground", "data/collage.py",
            "columns[near]] = layer.label", "columns[near]] = layers[0].label",
-           "tests/data/test_weak.py"),
+           "tests/data/test_prepare.py"),
     Mutant("Train on the images of VOC's val that SBD labels", "data/prepare.py",
            '({*official["train"]} | extra) - {*official["val"]}',
            '{*official["train"]} | extra',

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.train.tiny import tiny_recipe
-from tests.train.world import World
+from tests.train.world import World, tiny_recipe
 from train.arms import Comparison
 from train.recipe import Recipe
 

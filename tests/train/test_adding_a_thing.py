@@ -21,8 +21,7 @@ from data.paired import Layout, Pair, RootedConfig, label_table
 from models import Network, load_backbone_weights, register
 from models.registry import KINDS, NETWORKS
 from runtime.checkpoint import load_segmenter, read_checkpoint
-from tests.train.tiny import tiny_recipe
-from tests.train.world import lines_of
+from tests.train.world import lines_of, tiny_recipe
 from train.__main__ import main
 from train.ablate.ablation import ABLATIONS, Ablation
 from train.losses import LossConfig, Target, term

@@ -1,15 +1,18 @@
-"""Recipes: that each can be built and written, and what its phases learn."""
+"""Recipes can be built and written, and a run folder keeps who worked in it."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import tyro
 
 from models import CrfConfig, Segmenter, SegmenterConfig, without_pretrained
+from runtime.run_folder import RunFolder, read_json, write_json
 from train.arms import check_stages
 from train.optim import build_optimizer
 from train.recipe import Recipe
@@ -55,3 +58,50 @@ def test_msc_trains_the_network_first_and_then_the_branches_alone() -> None:
         network = Segmenter(SegmenterConfig(21, without_pretrained(recipe.model.network))).network
     for name, _ in network.named_parameters():  # each learns in one stage and not in the other
         assert [name.startswith(stage) for stage in stages].count(True) == 1, name
+
+
+CONFIG = {"fit": 1, "seeds": [0, 1]}
+
+
+def folder_of(path: Path, *, resume: bool = True, **changes: Any) -> RunFolder:
+    return RunFolder(path, {**CONFIG, **changes}, resume=resume)
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    """As if a run had finished, and its checkpoint were deleted since."""
+    folder_of(tmp_path, resume=False)
+    write_json(tmp_path / "arms" / "unary-seed0" / "result.json", {})
+    return tmp_path
+
+
+def test_invocations_at_the_same_time_keep_each_others_lines(tmp_path: Path) -> None:
+    one, other = folder_of(tmp_path), folder_of(tmp_path)
+    for folder in (one, other, one):
+        folder.sign()
+    signed = read_json(tmp_path / "origin.json")
+    assert len(signed) == len({entry["id"] for entry in signed}) == 2
+    assert one.provenance()["wall_seconds"] == sum(entry["seconds"] for entry in signed)
+
+
+def test_a_run_that_left_nothing_leaves_no_line_and_claims_no_folder(tmp_path: Path) -> None:
+    for _ in range(2):
+        folder_of(tmp_path).sign()
+    assert len(read_json(tmp_path / "origin.json")) == 1
+    (tmp_path / "arms" / "start-seed0").mkdir(parents=True)
+    (tmp_path / "arms" / "start-seed0" / "checkpoint.pt").touch()
+    folder_of(tmp_path).sign()
+    assert len(read_json(tmp_path / "origin.json")) == 2
+    for fit in (1, 2):
+        folder_of(tmp_path / "unused", resume=False, fit=fit)
+    assert read_json(tmp_path / "unused" / "config.json")["fit"] == 2
+
+
+def test_results_without_checkpoints_are_protected(finished: Path) -> None:
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        folder_of(finished, resume=False)
+    with pytest.raises(ValueError, match="another configuration: fit was 1, now 2"):
+        folder_of(finished, fit=2)
+    folder_of(finished, seeds=[0, 1, 2])
+    with pytest.raises(ValueError, match=r"begin at the start of seed 0.*got \[1, 2\]"):
+        folder_of(finished, seeds=[1, 2])

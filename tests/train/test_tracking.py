@@ -20,7 +20,7 @@ from eval.inference import coarse_unaries, evaluate
 from eval.metrics import scores
 from models import CrfConfig, Segmenter, SegmenterConfig
 from models.layers import shrink, shrink_image
-from tests.train.tiny import tiny_recipe
+from tests.train.world import tiny_recipe
 from train.crf_trace import crf_gradient_norms, crf_scalars, iteration_trace
 from train.tracking import RunTracker, wandb_mode
 

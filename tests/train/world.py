@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,43 @@ import torch
 
 import data
 from data import Augment, Collage, CollageConfig, CorruptSample, Sample, TrainStream
-from models import CrfConfig, Segmenter, SegmenterConfig
+from eval.grid import SearchConfig
+from models import CrfConfig, DeepLabV3Config, Segmenter, SegmenterConfig, TimmConfig
 from runtime.run_folder import ArmName, Execution
 from train.loop import fit
-from train.recipe import FitConfig, Recipe
+from train.recipe import FitConfig, ModelConfig, Recipe
+from train.recipes import RECIPES
 from train.stage import BOTH, CRF, NETWORK, Stage
 from train.tracking import RunTracker
 
 LEARNS = {"start": NETWORK, "unary": NETWORK, "crf-only": CRF, "joint": BOTH}
 CPU = torch.device("cpu")
+
+
+def tiny_recipe() -> Recipe:
+    """A recipe so small that a whole comparison takes seconds."""
+    fit = FitConfig(steps=4, batch_size=2, lr=3e-2)  # as much as makes the arms differ
+    network = DeepLabV3Config(
+        backbone=TimmConfig("test_efficientnet", normalization="half"),
+        atrous_rates=(),
+        head_channels=8,
+        dropout=0.1,
+        batch_norm_momentum=0.1,  # four steps must move the statistics
+    )
+    recipe = RECIPES["collage"]()
+    return replace(
+        recipe,
+        data=CollageConfig(size=33, num_train=8, num_tune=2, num_report=3),
+        model=ModelConfig(network=network, freeze_batch_norm=False),
+        start=fit,
+        fit=fit,
+        crf_fit=replace(fit, steps=2),
+        crf=replace(recipe.crf, num_iterations=2, num_iterations_eval=2),
+        search=SearchConfig(
+            num_images=2, theta_alpha=(5.0,), theta_beta=(10.0,), bilateral_weight=(1.0, 3.0)
+        ),
+        wandb="disabled",
+    )
 
 
 class World:

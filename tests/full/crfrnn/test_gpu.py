@@ -17,8 +17,7 @@ from crfrnn import CrfRnn, ops, triton_kernels
 from crfrnn.filters import ExactFilter, Normalization
 from crfrnn.inference import MeanField, mean_field
 from tests.crfrnn.problems import ROUNDINGS, random_features, random_rows
-from tests.train.tiny import tiny_recipe
-from tests.train.world import World
+from tests.train.world import World, tiny_recipe
 
 pytestmark = [
     pytest.mark.gpu,

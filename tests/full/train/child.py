@@ -14,7 +14,7 @@ import tyro
 
 from models import DeepLabV3Config
 from runtime import distributed
-from tests.train.tiny import tiny_recipe
+from tests.train.world import tiny_recipe
 from train.arms import Comparison
 from train.recipe import Recipe
 from train.state import Stopped, terminable

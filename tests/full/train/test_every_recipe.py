@@ -22,8 +22,7 @@ from models import (
     with_backbone,
 )
 from tests.train.test_recipes import PAPERS
-from tests.train.tiny import tiny_recipe
-from tests.train.world import LEARNS
+from tests.train.world import LEARNS, tiny_recipe
 from train.loop import fit
 from train.recipes import RECIPES
 from train.stage import Stage

@@ -21,8 +21,7 @@ from tests.full.train.kill_loop import (
     same_run,
     steps_in,
 )
-from tests.train.tiny import tiny_recipe
-from tests.train.world import FragileCollage, World, lines_of
+from tests.train.world import FragileCollage, World, lines_of, tiny_recipe
 from train.loop import WorkerDied
 
 
