@@ -60,9 +60,7 @@ CHECKERS: list[tuple[Call, list[object], list[object]]] = [
 
 
 @pytest.mark.parametrize(("check", "good", "bad"), CHECKERS)
-def test_a_checker_passes_the_good_and_names_the_bad(
-    check: Call, good: list[object], bad: list[object]
-) -> None:
+def test_a_checker_passes_the_good_and_names_the_bad(check, good, bad) -> None:
     for value in good:
         check("x", value)
     for value in [*bad, "80", None, NAN]:
@@ -230,9 +228,7 @@ def test_a_theta_that_diverged_is_an_error(kernel: str, of: Any, value: float) -
         crf(UNARY, IMAGE)
 
 
-def test_a_problem_that_cannot_fit_is_refused_before_it_is_begun(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_problem_that_cannot_fit_is_refused_before_it_is_begun(monkeypatch) -> None:
     monkeypatch.setattr("crfrnn.checks.free_memory", lambda device: 2**30)
     with pytest.raises(MemoryError, match=r"needs at least .* GiB.*1\.0 GiB are free.*tiles"):
         check_memory(torch.zeros(1, 1, 1).expand(1, 3, 10**9), stored=5)

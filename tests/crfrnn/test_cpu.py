@@ -137,9 +137,7 @@ def _fresh() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_fresh")
-def test_without_the_library_the_plain_path_serves_with_one_warning(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_without_the_library_the_plain_path_serves_with_one_warning(monkeypatch) -> None:
     monkeypatch.setattr(cpu, "library_path", lambda: None)
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
@@ -331,9 +329,7 @@ def test_update_leaves_float64_and_the_lattices_own_derivative_to_autograd() -> 
 
 
 @pytest.mark.parametrize("shape", [(200, 300), (20, 60, 50)])
-def test_images_that_are_done_one_after_the_other_are_those_done_alone(
-    shape: tuple[int, ...],
-) -> None:
+def test_images_that_are_done_one_after_the_other_are_those_done_alone(shape) -> None:
     """A million numbers each: more than are done together (csrc/mean_field.cpp, TOGETHER)."""
     unary, image = torch.randn(2, 18, *shape), torch.rand(2, 3, *shape) * 255
     crf = CrfRnn(18, theta_alpha=20.0, theta_beta=60.0, num_iterations=2, learn_theta=True)

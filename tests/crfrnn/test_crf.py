@@ -171,9 +171,7 @@ def test_what_is_left_out_could_not_have_passed_the_bound() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("normalization", ["symmetric", "before"])
-def test_labels_are_those_of_the_whole_problem_and_of_an_image_its_own(
-    normalization: Normalization,
-) -> None:
+def test_labels_are_those_of_the_whole_problem_and_of_an_image_its_own(normalization) -> None:
     unary, image = problem()
     whole, crf = (layer(normalization, label_floor=f) for f in (0.0, FLOOR))
     both = crf(unary, image)

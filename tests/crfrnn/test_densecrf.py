@@ -127,9 +127,7 @@ REFUSED: list[tuple[Callable[[], object], type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("call", "error", "words"), REFUSED)
-def test_misuse_has_an_error_that_names_the_way_out(
-    call: Callable[[], object], error: type[Exception], words: str
-) -> None:
+def test_misuse_has_an_error_that_names_the_way_out(call, error, words) -> None:
     with pytest.raises(error, match=words):
         call()
 

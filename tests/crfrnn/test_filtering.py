@@ -9,7 +9,6 @@ from torch import Tensor
 
 from crfrnn.filters import (
     ExactFilter,
-    LatticeAccuracyName,
     LatticeFilter,
     LatticeOverflowError,
     Normalized,
@@ -47,9 +46,7 @@ def assert_equal(actual: Tensor, expected: Tensor) -> None:
 
 
 @pytest.mark.parametrize("tile", [50, 2048])
-def test_exact_is_the_written_sum_in_tiles_of_any_size(
-    tile: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_exact_is_the_written_sum_in_tiles_of_any_size(tile, monkeypatch) -> None:
     monkeypatch.setattr("crfrnn.plain.TILE", tile)
     features, v = smooth_features(2, 3), torch.rand(2, NUM_PIXELS, 4, dtype=DOUBLE)
     assert_equal(ExactFilter(features)(v), written_kernel(features) @ v)
@@ -94,9 +91,7 @@ def test_lattice_is_close_to_exact(dim: int) -> None:
 
 
 @pytest.mark.parametrize(("theta_alpha", "theta_beta"), [(25, 13), (4, 5)])
-def test_fine_lattice_is_three_times_closer_on_a_photograph(
-    theta_alpha: int, theta_beta: int
-) -> None:
+def test_fine_lattice_is_three_times_closer_on_a_photograph(theta_alpha, theta_beta) -> None:
     """From many pixels in a cell to one or none."""
     astronaut = skimage.data.astronaut()  # type: ignore[no-untyped-call]
     photo = torch.from_numpy(astronaut[10:202:4, 100:356:4].astype("float64"))
@@ -125,9 +120,7 @@ def test_fine_lattice_has_the_integral_of_the_gaussian(dim: int) -> None:
 
 
 @pytest.mark.parametrize("accuracy", ["standard", "fine"])
-def test_no_neighbour_is_found_across_the_edge_of_the_keys(
-    accuracy: LatticeAccuracyName, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_neighbour_is_found_across_the_edge_of_the_keys(accuracy, monkeypatch) -> None:
     """A margin of more steps than are ever made changes nothing."""
     features, v = smooth_features(2, 2), torch.rand(2, NUM_PIXELS, 2, dtype=DOUBLE)
     enough = LatticeFilter(features, accuracy)(v)

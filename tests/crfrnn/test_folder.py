@@ -60,9 +60,7 @@ def test_every_format_gives_the_mask_of_refine(folders: tuple[Path, Path, Path])
     assert bytes(Image.open(out / "a.png").getpalette() or []) == voc_palette()
 
 
-def test_smaller_maps_are_enlarged_and_probabilities_can_be_kept(
-    folders: tuple[Path, Path, Path],
-) -> None:
+def test_smaller_maps_are_enlarged_and_probabilities_can_be_kept(folders) -> None:
     _, maps, out = folders
     small = P[:, ::2, ::2]
     np.save(maps / "a.npy", small)
@@ -72,9 +70,7 @@ def test_smaller_maps_are_enlarged_and_probabilities_can_be_kept(
     np.testing.assert_allclose(kept, refine(large[0].numpy(), PHOTO), atol=1e-6)
 
 
-def test_bad_files_are_named_and_left_out_and_a_second_run_makes_the_rest(
-    folders: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_files_are_named_and_left_out_and_a_second_run_makes_the_rest(folders, capsys) -> None:
     images, maps, out = folders
     np.save(maps / "a.npy", P)
     np.save(maps / "b.npy", np.full_like(P, np.nan))

@@ -55,9 +55,7 @@ def leaves(*shape: int, num_labels: int = 2) -> tuple[Tensor, Tensor, dict[str, 
         (FILTERS[1], "symmetric", (7,)),
     ],
 )
-def test_every_filter_and_normalisation(
-    filters: tuple[str, str], normalization: str, shape: tuple[int, ...]
-) -> None:
+def test_every_filter_and_normalisation(filters, normalization, shape) -> None:
     """Theta of each axis and channel; with padding, which every normalisation has to leave out."""
     mask = torch.ones(1, *shape, dtype=torch.bool)
     mask[:, -1], mask[..., -1] = False, False
@@ -140,9 +138,7 @@ def test_the_gaussian_derivative_is_nearer_to_that_of_the_exact_kernel() -> None
     ("filters", "name", "of"),
     [(("separable", "exact"), "spatial", "position"), (("exact", "lattice"), "bilateral", "guide")],
 )
-def test_a_second_derivative_that_is_not_defined_raises(
-    filters: tuple[str, str], name: str, of: Any
-) -> None:
+def test_a_second_derivative_that_is_not_defined_raises(filters, name, of) -> None:
     unary, image, guides = leaves(3, 4)
     crf = learning(filters)
     theta = crf.potentials.kernel(name).log_theta(of)

@@ -229,9 +229,7 @@ def test_sparsemax_has_its_gradient() -> None:
         (2.0, LEARNT, [0.9, 0.3, 0.3, 0.3]),
     ],
 )
-def test_equals_the_definition(
-    regularizer: Any, temperature: float, step: Any, steps: list[float]
-) -> None:
+def test_equals_the_definition(regularizer, temperature, step, steps) -> None:
     infer = FrankWolfe(regularizer, temperature, step)
     x = infer(*PROBLEM.arguments, 4).softmax(-1)
     expected = written_frank_wolfe(PROBLEM, regularizer, temperature, steps)
@@ -252,9 +250,7 @@ def test_entropy_with_unit_step_and_temperature_is_mean_field(num_iterations: in
 @pytest.mark.parametrize(
     ("strength", "penalty"), [(2.0, "symmetric"), (-2.0, "potts"), (2.0, "potts")]
 )
-def test_line_search_finds_the_least_objective(
-    regularizer: Any, strength: float, penalty: str
-) -> None:
+def test_line_search_finds_the_least_objective(regularizer, strength, penalty) -> None:
     """Against 101 points of the segment: repelling labels stop inside, Potts at its end."""
     problem = random_problem(strength=strength, penalty=penalty)
 
@@ -386,9 +382,7 @@ ON = PROBLEM.shared
     ("normalization", "num_pixels", "num_labels"),
     [("symmetric", 6, 3), ("after", 6, 3), ("none", 6, 3), ("none", 1, 3), ("none", 4, 1)],
 )
-def test_energies_equal_the_written_sums(
-    normalization: Any, num_pixels: int, num_labels: int
-) -> None:
+def test_energies_equal_the_written_sums(normalization, num_pixels, num_labels) -> None:
     problem = random_problem(2, num_pixels, num_labels, normalization=normalization)
     q = torch.rand(problem.unary.shape, dtype=torch.float64).softmax(-1)
     messages = neighbours(q.numpy(), problem.dense, problem.penalties)

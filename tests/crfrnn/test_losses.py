@@ -96,9 +96,7 @@ def test_default_normalization_makes_lattice_and_exact_agree(form: str) -> None:
 
 
 @every_kind
-def test_what_is_masked_neither_sends_nor_receives(
-    form: str, normalization: str, method: str
-) -> None:
+def test_what_is_masked_neither_sends_nor_receives(form, normalization, method) -> None:
     """Not one bit depends on it, no gradient reaches it, and an image of it alone is free."""
     logits, image, mask = random_inputs()
     mask[0] = False

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import multiprocessing
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -52,9 +51,7 @@ CALLS = [refined, dropped_in, layer]
 )
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("call", CALLS)
-def test_a_pool_forked_after_use(
-    threads: Callable[[int], None], call: Callable[[int], npt.NDArray[Any]]
-) -> None:
+def test_a_pool_forked_after_use(threads, call) -> None:
     threads(2)
     expected = call(0)
     torch.randn(1 << 22).exp()  # large enough for torch's own threads

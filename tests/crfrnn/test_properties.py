@@ -156,9 +156,7 @@ def test_padding_neither_sends_nor_receives(filters: tuple[str, str], case: Case
     ("filters", "dtype"), [*zip(FILTERS, [torch.float32, torch.float64] * 2, strict=True)]
 )
 @property_of(Case(shape=(23, 25)))
-def test_a_batch_is_one_image_after_the_other(
-    filters: tuple[str, str], dtype: torch.dtype, case: Case
-) -> None:
+def test_a_batch_is_one_image_after_the_other(filters, dtype, case) -> None:
     """Logits, and the gradients of unary, image and guide, bit for bit."""
     crf, (unary, image, guides, mask) = case.layer(*filters, learn_theta=True), case.inputs(dtype)
 
@@ -184,9 +182,7 @@ def test_a_batch_is_one_image_after_the_other(
         (FILTERS[3], True, Case(shape=(209,), num_labels=5, normalization="none")),
     ],
 )
-def test_the_number_of_threads_does_not_show(
-    filters: tuple[str, str], learn_theta: bool, case: Case, threads: Callable[[int], None]
-) -> None:
+def test_the_number_of_threads_does_not_show(filters, learn_theta, case, threads) -> None:
     """Logits and every gradient, bit for bit; 1 is tried twice: nor does repetition."""
     crf = case.layer(*filters, learn_theta=learn_theta, learn_unary_scale=True)
     unary, image, guides, mask = case.inputs(torch.float32)

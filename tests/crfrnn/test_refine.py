@@ -39,9 +39,7 @@ REFUSED: list[tuple[Any, Any, dict[str, Any], type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("maps", "image", "options", "error", "words"), REFUSED)
-def test_misuse_has_an_error_that_names_the_way_out(
-    maps: Any, image: Any, options: dict[str, Any], error: type[Exception], words: str
-) -> None:
+def test_misuse_has_an_error_that_names_the_way_out(maps, image, options, error, words) -> None:
     with pytest.raises(error, match=words):
         refine(maps, image, **options)
 
@@ -90,9 +88,7 @@ SOFT = np.where(one_hot(LABELS) == 1, 0.7, 0.15)
          np.where(HOLE.sum(0) == 0, 1 / 3, P)),
     ],
 )  # fmt: skip
-def test_every_kind_of_map_means_the_same_as_its_probabilities(
-    maps: Any, options: dict[str, Any], equal: Any
-) -> None:
+def test_every_kind_of_map_means_the_same_as_its_probabilities(maps, options, equal) -> None:
     if equal is None:
         background = (1 - maps.max(0, keepdims=True)) ** 2
         equal = np.concatenate([background, maps])

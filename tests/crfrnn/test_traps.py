@@ -24,7 +24,6 @@ from crfrnn.filters import (
     Filter,
     LatticeFilter,
     LatticeOverflowError,
-    Normalization,
     Normalized,
     SeparableFilter,
     WindowFilter,
@@ -58,9 +57,7 @@ def written_out(operator: Callable[[Tensor], Tensor]) -> Tensor:
 
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
-def test_trap_01_the_transpose_and_the_backward_are_the_true_ones(
-    normalization: Normalization,
-) -> None:
+def test_trap_01_the_transpose_and_the_backward_are_the_true_ones(normalization) -> None:
     """Of D^-1 K it is K' D^-1, where four public implementations apply D^-1 K'."""
     ones = torch.ones(1, NUM_PIXELS, 1, dtype=torch.float64)
     for kernel in every_filter():
@@ -94,9 +91,7 @@ def test_trap_02_image_and_guide_receive_a_gradient() -> None:
         assert (leaf.grad != 0).all()
 
 
-def test_trap_03_and_05_one_lattice_per_forward_and_no_question_for_a_gpu(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_trap_03_and_05_one_lattice_per_forward_and_no_question_for_a_gpu(monkeypatch) -> None:
     """Built once, it serves every iteration and the backward pass (22 builds in one package)."""
     build, asked = Mock(wraps=plain.build_lattice), Mock(side_effect=AssertionError)
     monkeypatch.setattr(plain, "build_lattice", build)

@@ -152,6 +152,11 @@ def test_pretrained_fetches_the_weights_once(monkeypatch) -> None:
     assert all(torch.equal(value, expected[key]) for key, value in backbone.state_dict().items())
 
 
+def test_a_backbone_by_name_is_normalised_as_its_weights_were() -> None:
+    for name, expected in (("mobilenetv2_100", "imagenet"), ("inception_resnet_v2", "half")):
+        assert backbone_named(name) == TimmConfig(name, normalization=expected)  # type: ignore[arg-type]
+
+
 def lacking(monkeypatch: pytest.MonkeyPatch) -> None:
     info = SimpleNamespace(feature_info=SimpleNamespace(reduction=lambda: [8, 16]))
     monkeypatch.setattr("models.backbones.created", lambda *_, **__: info)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from crfrnn import CrfRnn, ops, triton_kernels
-from crfrnn.filters import ExactFilter, Normalization
+from crfrnn.filters import ExactFilter
 from crfrnn.inference import MeanField, mean_field
 from tests.crfrnn.problems import ROUNDINGS, random_features, random_rows
 from tests.train.world import World, tiny_recipe
@@ -55,9 +55,7 @@ def results(crf: CrfRnn, device: str) -> list[Tensor]:
         ("none", {"compatibility": "full", "learn_theta": True}),
     ],
 )
-def test_the_layer_is_that_of_the_cpu(
-    normalization: Normalization, options: dict[str, Any]
-) -> None:
+def test_the_layer_is_that_of_the_cpu(normalization, options) -> None:
     crf = CrfRnn(LABELS, normalization=normalization, num_iterations=3, **options)
     for own, cpu in zip(results(crf, "cuda"), results(crf, "cpu"), strict=True):
         # Sums of some thousand pixels in another order, through three updates.

@@ -238,9 +238,7 @@ def test_the_band_is_as_wide_as_theta_asks(width: float) -> None:
 
 
 @pytest.mark.parametrize("lacks", ["triton", "float64"])
-def test_without_a_kernel_dense_matrices_and_plain_lines_serve(
-    monkeypatch: pytest.MonkeyPatch, lacks: str
-) -> None:
+def test_without_a_kernel_dense_matrices_and_plain_lines_serve(monkeypatch, lacks) -> None:
     if lacks == "triton":
         monkeypatch.setattr(triton_kernels, "available", lambda: False)
     monkeypatch.setattr("crfrnn.triton_kernels.separable.DTYPES", (torch.float32,))
@@ -323,9 +321,7 @@ def test_an_image_is_the_same_in_any_batch_and_in_half_precision() -> None:
         (3, "after", {"inference": MeanField(storage="float16")}),
     ],
 )
-def test_a_layer_over_the_kernels_is_the_plain_one(
-    num_labels: int, normalization: Any, options: dict[str, Any]
-) -> None:
+def test_a_layer_over_the_kernels_is_the_plain_one(num_labels, normalization, options) -> None:
     everything: dict[str, Any] = {
         "kernel_weights": "matrix", "compatibility": "full", "num_iterations": 2,
         "theta_alpha": 3.0, "theta_beta": 60.0, "normalization": normalization,
