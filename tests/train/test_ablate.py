@@ -10,6 +10,8 @@ from copy import deepcopy
 from dataclasses import asdict, fields, replace
 from functools import reduce
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -308,71 +310,50 @@ def test_what_is_taken_over_keeps_who_made_it(tiny, tmp_path) -> None:
         assert signed == [{**made, "seconds": 0.0, "taken_over": True}]
 
 
-# Runs: what is skipped, recorded and compared
+VARIED = {"base": {}, "coarse": {"crf.resolution": 2}, "strong": {"start.steps": 9}}
+MINE = Ablation("mine", "What if?", VARIED, arms=("unary", "joint"))
 
 
-MINE = Ablation(
-    "mine",
-    "What if?",
-    {"base": {}, "coarse": {"crf.resolution": 2}, "strong": {"start.steps": 9}},
-    arms=("unary", "joint"),
-)
+@pytest.fixture
+def world(tiny, tmp_path):
+    """(variants, what is scored and has run, run them): results of a table instead of training."""
+    variants = expand(MINE, replace(tiny, seeds=(0, 1, 2)))
+    values: dict[tuple[str, str], list[Any]] = {  # unary does not see the resolution
+        **{("base", "unary"): [0.50, 0.51, 0.52], ("base", "joint"): [0.60, 0.62, 0.64]},
+        **{("coarse", "unary"): [0.50, 0.51, 0.52], ("coarse", "joint"): [0.63, 0.61, 0.69]},
+        **{("strong", "unary"): [0.60, 0.61, 0.62], ("strong", "joint"): [0.70, 0.70, 0.70]},
+    }
+    ran: list[tuple[str, str, int]] = []
 
-
-class Runner:
-    """Writes the results of a table instead of training."""
-
-    def __init__(self, out: Path, values: dict[tuple[int, int, str, int], float | BaseException]):
-        self.out = out
-        self.values = values
-        self.ran: list[tuple[str, str, int]] = []
-
-    def __call__(self, variant: Variant) -> RunArm:
+    def runner(variant: Variant) -> RunArm:
         def run(arm: str, seed: int) -> None:
-            self.ran.append((variant.labels[0], arm, seed))
-            start = variant.recipe.start
-            assert start is not None
-            value = self.values[variant.recipe.crf.resolution, start.steps, arm, seed]
+            ran.append((variant.labels[0], arm, seed))
+            value = values[variant.labels[0], arm][seed]
             if isinstance(value, BaseException):
                 raise value
             report = {"miou": value, "trimap_miou": {"1": value / 2, "3": value / 4}}
             metrics = {"report": report, "tune": {"miou": 0.5, "trimap_miou": {}}}
-            folder = self.out / variant.digest / "arms" / f"{arm}-seed{seed}"
+            folder = tmp_path / variant.digest / "arms" / f"{arm}-seed{seed}"
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "checkpoint.pt").touch()
             write_json(folder / "result.json", {"arm": arm, "seed": seed, "metrics": metrics})
 
         return run
 
-
-@pytest.fixture
-def world(tiny, tmp_path):
-    """(variants, runner, run them): three seeds; unary does not see the resolution."""
-    recipe = replace(tiny, seeds=(0, 1, 2))
-    variants = expand(MINE, recipe)
-    values: dict[tuple[int, int, str, int], float | BaseException] = {}
-    for seed in (0, 1, 2):
-        values[1, 4, "unary", seed] = values[2, 4, "unary", seed] = 0.50 + 0.01 * seed
-        values[1, 9, "unary", seed] = 0.60 + 0.01 * seed
-        values[1, 4, "joint", seed] = 0.60 + 0.02 * seed
-        values[2, 4, "joint", seed] = (0.63, 0.61, 0.69)[seed]
-        values[1, 9, "joint", seed] = 0.70
-    runner = Runner(tmp_path, values)
-
     def run(chosen=variants) -> list[str]:
         said: list[str] = []
         execute(MINE, chosen, variants, tmp_path, runner, said.append)
         return said
 
-    return variants, runner, run
+    return variants, SimpleNamespace(values=values, ran=ran), run
 
 
 def test_one_that_fails_stops_no_other_and_alone_is_tried_again(world, tmp_path) -> None:
     variants, runner, run = world
     run(variants[2:])
     assert runner.ran == [("strong", arm, seed) for arm in MINE.arms for seed in (0, 1, 2)]
-    good = runner.values[1, 4, "joint", 1]
-    runner.values[1, 4, "joint", 1] = FloatingPointError("step 3: the loss is nan\nsecond line")
+    good = runner.values["base", "joint"][1]
+    runner.values["base", "joint"][1] = FloatingPointError("step 3: the loss is nan\nsecond line")
     said = run()
     line = "FloatingPointError: step 3: the loss is nan second line"
     assert f"  joint-seed1 failed: {line}" in said
@@ -386,7 +367,7 @@ def test_one_that_fails_stops_no_other_and_alone_is_tried_again(world, tmp_path)
     assert len(runner.ran) == len(set(runner.ran)) == 18 - 3  # unary of "coarse" is taken over
     assert f"- failed: base, joint-seed1 ({variants[0].digest}): Floating" in markdown(results)
 
-    runner.values[1, 4, "joint", 1] = good
+    runner.values["base", "joint"][1] = good
     before = len(runner.ran)
     run()
     assert run() == []
@@ -399,7 +380,7 @@ def test_one_that_fails_stops_no_other_and_alone_is_tried_again(world, tmp_path)
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt(), Stopped(3, signal.SIGTERM)])
 def test_an_interrupt_ends_all(world, tmp_path, interrupt) -> None:
     variants, runner, run = world
-    runner.values[1, 4, "unary", 1] = interrupt
+    runner.values["base", "unary"][1] = interrupt
     with pytest.raises(type(interrupt)):
         run()
     assert len(runner.ran) == 2
