@@ -277,13 +277,15 @@ def test_spatial_message_of_an_update_is_exact_to_what_a_coarse_grid_costs(width
     assert ((messages - kernel(q)).abs() / sums).max() < 1e-6
 
 
-@pytest.mark.parametrize("iterations", [1, 3])
-def test_updates_are_twice_differentiable(iterations: int) -> None:
-    values, kernels = update_problem(4, "after")
-    second = []
-    for updated in (fused(values, kernels, iterations), plain_updates(values, kernels, iterations)):
-        first = torch.autograd.grad(updated.square().sum(), values, create_graph=True)
-        second.append(torch.autograd.grad([g.square().sum() for g in first], values))
+@pytest.mark.parametrize(("iterations", "started"), [(1, True), (3, True), (3, False)])
+def test_updates_are_twice_differentiable(iterations: int, started: bool) -> None:
+    (logits, *values), kernels = update_problem(4, "after")
+    own = fused([logits if started else None, *values], kernels, iterations)
+    plain = plain_updates([logits if started else values[0], *values], kernels, iterations)
+    second, leaves = [], [logits, *values] if started else values
+    for updated in (own, plain):
+        first = torch.autograd.grad(updated.square().sum(), leaves, create_graph=True)
+        second.append(torch.autograd.grad([g.square().sum() for g in first], leaves))
     for a, b in zip(*second, strict=True):
         scale = b.abs().max().item()
         torch.testing.assert_close(a, b, rtol=0, atol=100 * ROUNDINGS * scale)
