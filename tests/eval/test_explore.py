@@ -37,8 +37,7 @@ from models.layers import shrink, shrink_image, stretch
 from runtime.checkpoint import load_segmenter, read_checkpoint
 from tests.data.layouts import write_mask
 from tests.eval.explore_scenes import LABELS, SETTING, two_colours, two_scenes
-from tests.eval.plain_networks import CRF
-from tests.eval.tiny_checkpoint import tiny_checkpoint, write_photograph
+from tests.eval.plain_networks import CRF, tiny_checkpoint, write_photograph
 
 COLLAGE = CollageConfig(size=33, num_train=1, num_tune=4, num_report=1)
 

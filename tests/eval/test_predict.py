@@ -21,7 +21,7 @@ from eval.prediction_files import Probabilities, read_probabilities, write_proba
 from eval.score import count
 from runtime.checkpoint import load_segmenter, read_checkpoint
 from tests.data.layouts import write_folder
-from tests.eval.tiny_checkpoint import tiny_checkpoint, write_photograph
+from tests.eval.plain_networks import tiny_checkpoint, write_photograph
 
 SIZES = {"a": (40, 51), "b": (33, 33), "c": (40, 52), "d": (41, 50)}
 COLLAGE = CollageConfig(size=33, num_train=1, num_tune=3, num_report=5)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.eval.tiny_checkpoint import tiny_checkpoint, write_photograph
+from tests.eval.plain_networks import tiny_checkpoint, write_photograph
 
 REPOSITORY = Path(__file__).parents[3]
 
