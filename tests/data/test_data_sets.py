@@ -110,6 +110,7 @@ def test_every_config_returns_from_json() -> None:
     ("kind", "values", "message"),
     [
         *((kind, {"scored": ("tv",)}, "unknown scored class 'tv'") for kind in NAMES),
+        ("camvid", {"scored": ("car", "car")}, "twice"),
         ("cityscapes", {"report_folder": "test"}, "not published"),
         ("cityscapes", {"labels": "color"}, "labels must be one of labelIds, labelTrainIds"),
         ("pascal-context", {"classes": 33}, "59 or 60, got 33"),

@@ -104,17 +104,18 @@ def test_download_checks_and_unpacks(tmp_path, monkeypatch, capsys):
         if md5 != right:
             raise RuntimeError("File not found or corrupted.")
 
-    def download(md5: str) -> int:
+    def download(md5: str, root: str = "new") -> int:
         archive = Archive(url, "1 kB", md5, into="here")
         monkeypatch.setitem(SOURCES, "voc", ((archive,), "verify voc {root}/x"))
-        return main(["download", "voc", "--root", str(tmp_path / "new"), "--no-keep"])
+        return main(["download", "voc", "--root", str(tmp_path / root), "--no-keep"])
 
     monkeypatch.setattr("data.download.download_url", fetched)
     assert download("0" * 32) == 2
-    (tmp_path / "new" / "file.tar.gz").write_bytes(content[:-5])  # came otherwise
-    assert download(right) == 2
+    (tmp_path / "other").mkdir()
+    for held, status in ((content[:-5], 2), (content, 0)):  # came otherwise
+        (tmp_path / "other" / "file.tar.gz").write_bytes(held)
+        assert download(right, "other") == status
     assert "complete it with `curl" in capsys.readouterr().err
-    (tmp_path / "new" / "file.tar.gz").unlink()
     assert download("0" * 32) == 2
     assert download(right) == download(right) == 0
     assert not (tmp_path / "new" / "file.tar.gz").exists()

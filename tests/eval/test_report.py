@@ -235,9 +235,11 @@ def test_a_run_without_arms_or_counts_has_no_numbers_or_intervals(run_copy, quic
     assert sum("no counts-report.npz" in sentence for sentence in missing) == 1
     for path in run_copy.glob("arms/*/result.json"):
         path.unlink()
-    page, _ = quick_page(run_copy)
-    for words in ("no result in this run", "needs two arms of one seed"):
-        assert words in page.text
+    empty = write_report([run_copy], run_copy / "page.html")
+    assert empty.figures == ()
+    text = empty.page.read_text(encoding="utf-8")
+    for words in ("no result in this run", "needs two arms of one seed", "No run has a CRF"):
+        assert words in text
     with pytest.raises(ValueError, match=r"is no run folder: expected a config\.json or arms/"):
         quick_page(run_copy / "arms")
 
@@ -316,3 +318,6 @@ def test_the_command_writes_where_it_says_and_says_what_lacks(run_copy, monkeypa
     assert (run_copy / "there" / "x.html").is_file()
     with pytest.raises(SystemExit, match=r"^error: no run folder at absent"):
         main(["report", "absent"])
+    with pytest.raises(SystemExit):
+        main(["report", "x", "--gallery", "-1"])
+    assert "at least 0" in " ".join(capsys.readouterr().err.split())

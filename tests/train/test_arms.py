@@ -192,6 +192,16 @@ def test_what_was_counted_ahead_of_the_crf_is_the_networks_own_arm(trained_run) 
         assert scores(SplitCounts.load(folder / "counts-report-before-crf.npz")) == own
 
 
+def test_the_wandb_run_goes_on_where_only_the_checkpoint_was_kept(goes_on, trained_run) -> None:
+    comparison = goes_on()
+    arm = comparison.runner.folder.arm("start", 0)
+    for name in ("wandb_id.txt", "result.json"):
+        (arm / name).unlink()
+    comparison.start(0)
+    kept = trained_run / "arms" / "start-seed0" / "wandb_id.txt"
+    assert (arm / "wandb_id.txt").read_text() == kept.read_text()
+
+
 def test_logits_that_were_asked_for_last_are_kept() -> None:
     computed: list[str] = []
 
@@ -245,6 +255,7 @@ def test_an_arm_with_nothing_to_learn_does_not_keep_others_from_training(tiny, t
     check_learning(recipe, "post-hoc", 9)
     for values, message in (
         ({"accumulate": 0}, "accumulate must be at least 1"),
+        ({"warmup": -1}, "warmup must be at least 0"),
         ({"ema_decay": 1}, r"ema_decay must be in \[0, 1\)"),
         ({"steps": 4, "patience": 3, "eval_every": 5}, r"eval_every to 1\.\.4 steps"),
     ):
