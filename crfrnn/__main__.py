@@ -13,8 +13,11 @@ import torch
 import crfrnn
 from crfrnn import PRESETS, triton_kernels
 from crfrnn.cpu import instructions
+from crfrnn.filters import Normalization
 from crfrnn.folder import FolderOptions, refine_folder
 from crfrnn.refine import Kind, Nodata, Output
+
+SETTINGS = ("theta_gamma", "spatial_weight", "theta_alpha", "theta_beta", "bilateral_weight")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,6 +43,18 @@ def _add_refine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the masks")
     default = FolderOptions.preset
     parser.add_argument("--preset", default=default, help="see `crfrnn presets` (%(default)s)")
+    for name in SETTINGS:
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=float, help="instead of the preset's"
+        )
+    parser.add_argument("--num-iterations", type=int, metavar="T", help="likewise")
+    parser.add_argument("--normalization", choices=get_args(Normalization), help="likewise")
+    parser.add_argument(
+        "--output-scale", type=float, default=1.0, help="power of the probabilities (%(default)s)"
+    )
+    parser.add_argument(
+        "--label-bias", type=float, nargs="+", help="nats of each label, taken from log P"
+    )
     parser.add_argument(
         "--kind", choices=get_args(Kind), help="of the maps, where their values do not say it"
     )

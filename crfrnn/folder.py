@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import struct
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -17,11 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from crfrnn.filters import Normalization
 from crfrnn.refine import Kind, Nodata, Output, refine
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 MAP_ENDINGS = (".npy", ".npz", ".pt", ".png")
 MAP_NAMES = ("high_res", "cam", "maps", "probabilities", "softmax", "logits", "arr_0")
+DAMAGED_TAGS = (OSError, SyntaxError, ValueError, TypeError, EOFError, LookupError, struct.error)
 SETTINGS = "crfrnn-refine.json"  # in the output folder: what made it
 
 
@@ -36,6 +39,9 @@ class FolderOptions:
         out: folder of the results: NAME.png masks with a palette, or NAME.npz of `probabilities`.
         preset: of `crfrnn.PRESETS`.
         kind, certainty, num_labels, background, nodata, output, confidence, unsure: of `refine`.
+        theta_gamma, spatial_weight, theta_alpha, theta_beta, bilateral_weight, num_iterations,
+            normalization, output_scale: of `refine`; they win over the preset.
+        label_bias: of `refine`, a number for each label that the files can name.
         workers: processes, of one thread each. On a GPU: 1.
         device: "cpu" or "cuda".
         trust_pickles: read .npy files that hold Python objects. Such a file can run any program:
@@ -54,17 +60,28 @@ class FolderOptions:
     output: Output = "mask"
     confidence: float = 0.0
     unsure: int = 255
+    theta_gamma: float | None = None
+    spatial_weight: float | None = None
+    theta_alpha: float | None = None
+    theta_beta: float | None = None
+    bilateral_weight: float | None = None
+    num_iterations: int | None = None
+    normalization: Normalization | None = None
+    output_scale: float = 1.0
+    label_bias: Sequence[float] | None = None
     workers: int = 1
     device: str = "cpu"
     trust_pickles: bool = False
 
-    def of_refine(self) -> dict[str, Any]:
-        """The arguments of `refine`."""
-        names = (
-            "preset", "kind", "certainty", "num_labels", "background", "nodata", "output",
-            "confidence", "unsure",
-        )  # fmt: skip
-        return {name: getattr(self, name) for name in names}
+    def of_refine(self, labels: Any | None = None) -> dict[str, Any]:
+        """The arguments of `refine` for maps of all labels, or of those that a file names."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in OF_FOLDER}
+        if labels is not None and self.label_bias is not None:
+            values["label_bias"] = np.asarray(self.label_bias)[labels]
+        return values
+
+
+OF_FOLDER = ("images", "maps", "out", "workers", "device", "trust_pickles")
 
 
 def refine_folder(options: FolderOptions) -> dict[str, str]:
@@ -80,7 +97,10 @@ def refine_folder(options: FolderOptions) -> dict[str, str]:
         FileNotFoundError: a folder that does not exist.
     """
     _check_pillow()
-    images, maps = _by_name(options.images, IMAGE_ENDINGS), _by_name(options.maps, MAP_ENDINGS)
+    images, maps = (
+        files_by_name(options.images, IMAGE_ENDINGS),
+        files_by_name(options.maps, MAP_ENDINGS),
+    )
     if not images:
         raise ValueError(f"{options.images} holds no image ({', '.join(IMAGE_ENDINGS)}).")
     left_out = {
@@ -118,12 +138,14 @@ def _refine_file(options: FolderOptions, paths: tuple[Path, Path]) -> tuple[str,
     image_path, maps_path = paths
     name = image_path.stem
     try:
-        image = _read_image(image_path)
+        image = read_image(image_path)
         maps, labels = read_maps(maps_path, trust_pickles=options.trust_pickles)
-        maps = _resized(maps.to(options.device), (image.shape[0], image.shape[1]))
-        result = refine(maps, torch.from_numpy(image), **options.of_refine()).cpu().numpy()
-        _write(_result(options, name), result, _named_labels(labels, result, maps, options))
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, MemoryError) as error:
+        maps = resized(maps.to(options.device), (image.shape[0], image.shape[1]))
+        labels = named_labels(labels, maps, options.background)
+        settings = options.of_refine(labels)
+        result = refine(maps, torch.from_numpy(image), **settings).cpu().numpy()
+        _write(_result(options, name), result, labels)
+    except (OSError, ValueError, TypeError, LookupError, RuntimeError, MemoryError) as error:
         return name, f"{type(error).__name__}: {error}"
     return name, None
 
@@ -189,17 +211,30 @@ def _read_png(path: Path) -> Tensor:
     return torch.from_numpy(values)
 
 
-def _read_image(path: Path) -> Any:
-    """(H, W, 3) uint8 RGB, turned as its orientation tag says."""
+def read_image(path: Path) -> Any:
+    """(H, W, 3) uint8 RGB as a viewer shows it, by the rules of `data.reading.read_image`.
+
+    It is turned as its EXIF data say; what is transparent shows white.
+    """
     from PIL import Image, ImageOps
 
     with Image.open(path) as file:
         if file.mode.startswith(("I", "F")):
             raise ValueError(f"{path.name} has more than 8 bits a channel: convert it first.")
-        return np.array(ImageOps.exif_transpose(file).convert("RGB"))
+        file.load()
+        picture: Image.Image = file
+        if file.format != "TIFF":  # Pillow turns a TIFF itself
+            try:
+                picture = ImageOps.exif_transpose(file)
+            except DAMAGED_TAGS:
+                picture = file  # the pixels are whole
+        if picture.has_transparency_data:
+            white = Image.new("RGBA", picture.size, "white")
+            picture = Image.alpha_composite(white, picture.convert("RGBA"))
+        return np.array(picture.convert("RGB"))
 
 
-def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
+def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Maps of a smaller grid, drawn to the image's size: bilinear, labels by the nearest."""
     if tuple(maps.shape[-2:]) == size:
         return maps
@@ -213,7 +248,7 @@ def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return grid.reshape(*maps.shape[:-2], *size)
 
 
-def _by_name(folder: Path, endings: Iterable[str]) -> dict[str, Path]:
+def files_by_name(folder: Path, endings: Iterable[str]) -> dict[str, Path]:
     """Files of a folder by their stem; a name that begins with a dot is no file of the user."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder.")
@@ -231,18 +266,16 @@ def _by_name(folder: Path, endings: Iterable[str]) -> dict[str, Path]:
 # Writing
 
 
-def _named_labels(
-    labels: Tensor | None, result: Any, maps: Tensor, options: FolderOptions
-) -> Any | None:
-    """The label that each row of the result stands for, (L,), where the file names them.
+def named_labels(labels: Tensor | None, maps: Tensor, background: float | None) -> Any | None:
+    """The label that each map stands for, (L,), where the file names them.
 
-    A background that was added by the rule is 0, and labels that count without one move up.
+    A background that is added by the rule is 0, and labels that count without one move up.
     """
     if labels is None:
         return None
     if len(labels) != len(maps):
         raise ValueError(f"{len(labels)} keys for {len(maps)} maps.")
-    if options.background is None:
+    if background is None:
         return labels.numpy()
     return np.concatenate([[0], labels.numpy() + 1])
 

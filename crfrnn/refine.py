@@ -53,6 +53,8 @@ def refine(
     spatial_weight: float | None = None,
     normalization: Normalization | None = None,
     label_floor: float | None = None,
+    label_bias: Sequence[float] | None = None,
+    output_scale: float = 1.0,
 ) -> Any:
     """Refine a network's maps with the edges of the image, by a dense CRF.
 
@@ -90,6 +92,9 @@ def refine(
         normalization: "symmetric", "after", "before" or "none".
         label_floor: leave out of each image the labels whose P is below this at every pixel, at
             most 1 / L; default: 1e-3 for a mask, 0 for probabilities. See `CrfRnn`.
+        label_bias: L numbers, nats, that are taken from log P; `python -m eval tune` finds them.
+        output_scale: s of the probabilities q^s / sum q^s that come back: below 1 they are less
+            sure. The likeliest label stays.
 
     Returns:
         Of maps as NumPy arrays, NumPy arrays; of tensors, tensors on their device; of a list, a
@@ -118,12 +123,13 @@ def refine(
         "normalization": normalization,
     }
     settings = {name: value for name, value in settings.items() if value is not None}
-    reader = _MapReader(kind, certainty, num_labels, background, nodata, unsure)
+    reader = MapReader(kind, certainty, num_labels, background, nodata, unsure)
 
     is_list, many_maps, many_images, many_where = _as_lists(maps, image, where)
     problems = []
     for one_maps, one_image, one_where in zip(many_maps, many_images, many_where, strict=True):
         p, valid = reader.read(one_maps)
+        p = p if label_bias is None else _biased(p, label_bias)
         problems.append((p, _image(one_image, p), valid, _where(one_where, p)))
     crf: CrfRnn | None = None
     results: list[Any] = []
@@ -138,6 +144,7 @@ def refine(
                     preset,
                     num_labels,
                     label_floor=floor,
+                    output_scale=output_scale,
                     kernel_weights="scalar",
                     compatibility="potts",
                     **settings,
@@ -191,6 +198,9 @@ def _refined(crf: CrfRnn, problems: list[Problem]) -> Tensor:
         for kernel, penalty in zip(kernels, penalties, strict=True):
             messages += kernel(q) @ penalty.t()
         q = torch.where(free.flatten()[None, :, None], (rows - messages).softmax(-1), held)
+    scale = crf.log_output_scale.exp()
+    if scale != 1:
+        q = torch.where(free.flatten()[None, :, None], (q.log() * scale).softmax(-1), held)
     return q.transpose(1, 2).reshape(p.shape).contiguous()
 
 
@@ -204,11 +214,21 @@ def _mask(q: Tensor, valid: Tensor | None, confidence: float, unsure: int) -> Te
     return mask.to(torch.uint8) if max(len(q) - 1, unsure) <= 255 else mask
 
 
+def _biased(p: Tensor, label_bias: Sequence[float]) -> Tensor:
+    """P (L, H, W) with a bias taken from its logarithm."""
+    bias = torch.as_tensor(label_bias, dtype=p.dtype, device=p.device)
+    if bias.shape != (len(p),) or not bias.isfinite().all():
+        raise ValueError(
+            f"label_bias must be {len(p)} finite numbers, one for each label, got {label_bias!r}."
+        )
+    return (p.clamp(CLIP, 1).log() - bias[:, None, None]).softmax(0)
+
+
 # Reading what users have: every kind of map becomes P, (L, H, W) float32.
 
 
 @dataclass(frozen=True)
-class _MapReader:
+class MapReader:
     """Turn one image's maps of any kind into probabilities."""
 
     kind: Kind | None

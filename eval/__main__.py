@@ -12,6 +12,7 @@ USAGE = """usage: python -m eval run CHECKPOINT [--split SPLIT] [--data.root DIR
        python -m eval export RUN --out DIR [--arms ARM ...] [--seed N]
        python -m eval export CHECKPOINT --out FILE.safetensors
        python -m eval tune CHECKPOINT [--objective OBJECTIVE] [--out DIR]
+       python -m eval tune MAPS --maps.images DIR --maps.masks DIR [--out DIR]
        python -m eval report RUNS [--out page.html] [--data.root DIR] [--gallery N]
        python -m eval results add RUNS... --study NAME [--label WORDS] [--arms ARM ...]
        python -m eval results gallery RUN --study NAME [--count N]

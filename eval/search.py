@@ -26,7 +26,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -167,13 +167,24 @@ class Refined(NamedTuple):
     sampled: Tensor
 
 
+class Enlarger(Protocol):
+    """What made the logits, and knows how they fill an image: a `Segmenter`, or stored maps."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the CRF runs."""
+
+    def enlarge(self, coarse: Tensor, size: torch.Size) -> Tensor:
+        """Enlarge logits (1, L, h, w) to the size (H, W) of the image."""
+
+
 class PreparedImage:
     """An image that any number of settings can be measured on.
 
     Args:
-        segmenter: whose network made `coarse`; its CRF, if any, is not used.
+        segmenter: what made `coarse`; its CRF, if any, is not used.
         sample: the image and its labels.
-        coarse: (1, L, h, w), the network's logits.
+        coarse: (1, L, h, w) logits.
         direction: (L,) of the bias, see `direction_of`; needed by settings with a bias.
         stride: every so many labelled pixels the likelihood of one counts; 0 for none.
         trimap_width: of the band, pixels; 0 for none.
@@ -186,7 +197,7 @@ class PreparedImage:
 
     def __init__(
         self,
-        segmenter: Segmenter,
+        segmenter: Enlarger,
         sample: Sample,
         coarse: Tensor,
         direction: Tensor | None = None,

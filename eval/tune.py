@@ -1,9 +1,9 @@
-"""`python -m eval tune`: find a post-hoc CRF for a checkpoint's network.
+"""`python -m eval tune`: find a post-hoc CRF for a checkpoint's network, or for a folder of maps.
 
 The folder that it writes:
 
     config.json                      what the settings' scores depend on
-    logits.safetensors               the network's logits of every image
+    logits.safetensors               the network's logits of every image, of a checkpoint
     settings.jsonl                   every setting that was scored, in order, from when it was
     best.json, settings.csv          written at the end
 """
@@ -24,7 +24,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -35,18 +35,20 @@ from rich.progress import Progress
 from rich.table import Table
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from crfrnn.presets import preset
-from data import Sample, Split
+from data import Sample, SegmentationDataset, Split
 from eval.grid import AXES, Direction, SearchConfig, Setting, coarse_to_fine, evenly_spaced
 from eval.inference import coarse_unaries, evaluate, image_of
+from eval.maps import FolderOfMaps, MapsOptions, refine_lines
 from eval.metrics import Bootstrap, score_named
 from eval.search import Measured, Objective, PreparedImage, Scores, by_widths, direction_of, total
 from eval.setting_lines import code, predict_line, train_line
 from eval.tables import ABSENT, duration
-from models import CrfConfig, CrfForm
+from models import CrfConfig, CrfForm, Segmenter
 from models.crf import post_hoc_config
-from runtime.checkpoint import Checkpoint, load_segmenter, read_checkpoint, weights_file
+from runtime.checkpoint import load_segmenter, read_checkpoint, weights_file
 from runtime.distributed import DeviceName, device_named
 from runtime.progress import progress_bar
 from runtime.provenance import differences, provenance
@@ -114,10 +116,11 @@ class GridOptions:
 
 @dataclass(frozen=True)
 class TuneOptions:
-    """Find the widths and weights of a post-hoc CRF behind a checkpoint's network.
+    """Find the widths and weights of a post-hoc CRF behind a checkpoint's network or stored maps.
 
     Attributes:
-        checkpoint: a file that `python -m train` wrote; its own CRF, if any, is not used.
+        checkpoint: a file that `python -m train` wrote, whose own CRF, if any, is not used; or a
+            folder of maps, with --maps.images and --maps.masks.
         split: that is searched on; the report split is for the end.
         data_root: where the data set lies now, if not where it was trained.
         objective: mean IoU, mean IoU within the trimap band, or the likelihood at its best
@@ -134,9 +137,10 @@ class TuneOptions:
         device: "auto" is the GPU where there is one.
         crf: the form of the CRF.
         grid: that is searched, coarse to fine as in DeepLab.
+        maps: the other folders, where the first argument is a folder of maps.
     """
 
-    checkpoint: tyro.conf.Positional[Path]
+    checkpoint: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="CHECKPOINT-OR-MAPS")]
     split: Split = "tune"
     data_root: Annotated[Path | None, tyro.conf.arg(name="data.root")] = None
     objective: Objective = "miou"
@@ -153,6 +157,7 @@ class TuneOptions:
         default_factory=lambda: CrfForm(kernel_weights="scalar", compatibility="potts")
     )
     grid: GridOptions = GridOptions()
+    maps: MapsOptions = field(default_factory=MapsOptions)
 
     def __post_init__(self) -> None:
         for name in ("trimap_width", "num_images", "workers"):
@@ -177,6 +182,26 @@ class TuneOptions:
                 f"--label-floor {self.label_floor} leaves labels out of undamped mean field alone: "
                 "with another inference or damping give --label-floor 0."
             )
+
+        if self.of_maps:
+            self._check_maps()
+
+    @property
+    def of_maps(self) -> bool:
+        """Whether there is a folder of maps in place of a checkpoint."""
+        folder = self.checkpoint
+        return folder.is_dir() and not weights_file(folder).exists()
+
+    def _check_maps(self) -> None:
+        free = ("normalization", "num_iterations_eval")
+        plain = {n: getattr(self.crf, n) for n in free}
+        if self.base() != replace(post_hoc_config(CrfForm()), **plain):
+            raise ValueError(
+                "a setting for a folder of maps is one that `crfrnn refine` takes: of --crf choose "
+                "--crf.normalization and --crf.num-iterations-eval alone."
+            )
+        if self.score_report:
+            raise ValueError("--score-report: a folder of maps has no report split.")
 
     def base(self) -> CrfConfig:
         """Return the form as it is searched, with default values."""
@@ -213,10 +238,9 @@ class Evaluator:
     def __init__(self, options: TuneOptions, direction: tuple[float, ...] | None) -> None:
         self.options = options
         self.direction = None if direction is None else torch.tensor(direction)
-        checkpoint = read_checkpoint(options.checkpoint)
-        self.dataset = split_of(checkpoint["data"], options.split, options.data_root)
-        self.segmenter = load_segmenter(checkpoint).to(device_named(options.device))
-        self.image = lru_cache(IMAGES_IN_MEMORY)(self._prepared)
+        self.source = source_of(options)
+        in_memory = IMAGES_IN_MEMORY // (1 if isinstance(self.source, Network) else 8)
+        self.image = lru_cache(in_memory)(self._prepared)
 
     def __call__(self, task: Task) -> list[Measured]:
         """Measure one image under some settings, in their order."""
@@ -224,16 +248,15 @@ class Evaluator:
         return self.image(index, floor).measure(settings)
 
     def _prepared(self, index: int, floor: float) -> PreparedImage:
-        sample = self.dataset[index]
-        with safe_open(self.options.out / LOGITS, framework="pt") as file:
-            coarse = file.get_tensor(sample.name)
+        source = self.source
+        sample = source.dataset[index]
         return PreparedImage(
-            self.segmenter,
+            source.enlarger,
             sample,
-            coarse,
+            source.logits(sample),
             self.direction,
             trimap_width=self.options.trimap_width,
-            band="void" if self.dataset.has_void else "edge",
+            band="void" if source.dataset.has_void else "edge",
             floor=floor,
         )
 
@@ -358,24 +381,100 @@ class ScoreJournal:
             os.fsync(file.fileno())
 
 
-def write_logits(
-    options: TuneOptions, checkpoint: Checkpoint, network: str, samples: Iterable[Sample]
-) -> None:
-    """Run the network on every image, where the folder does not hold its logits yet."""
-    path = options.out / LOGITS
-    if path.is_file():
-        with safe_open(path, framework="pt") as file:
-            if (file.metadata() or {}).get("checkpoint") == network:
-                return
-    segmenter = load_segmenter(checkpoint).to(device_named(options.device))
-    with torch.no_grad():
-        logits = {
-            s.name: segmenter.coarse_unary(image_of(s, segmenter.device)).cpu().contiguous()
-            for s in samples
+# What a setting stands behind: the network of a checkpoint, or maps that are there.
+
+
+class Network:
+    """The network of a checkpoint, and its logits, which the folder of the tuning keeps."""
+
+    def __init__(self, options: TuneOptions) -> None:
+        self.options = options
+        self.checkpoint = read_checkpoint(options.checkpoint)
+        self.dataset = self.split(options.split)
+        self.digest = hashlib.sha256(weights_file(options.checkpoint).read_bytes()).hexdigest()[:32]
+        self._path = options.out / LOGITS
+
+    def split(self, split: Split) -> SegmentationDataset:
+        """Return a split of the checkpoint's data."""
+        return split_of(self.checkpoint["data"], split, self.options.data_root)
+
+    @cached_property
+    def enlarger(self) -> Segmenter:
+        """The network, on its device."""
+        return load_segmenter(self.checkpoint).to(device_named(self.options.device))
+
+    def prepare(self, samples: Iterable[Sample]) -> None:
+        """Run the network on every image, where the folder does not hold its logits yet."""
+        if self._path.is_file():
+            with safe_open(self._path, framework="pt") as file:
+                if (file.metadata() or {}).get("checkpoint") == self.digest:
+                    return
+        network = self.enlarger
+        with torch.no_grad():
+            logits = {
+                s.name: network.coarse_unary(image_of(s, network.device)).cpu().contiguous()
+                for s in samples
+            }
+        temporary = self._path.with_name(self._path.name + ".part")
+        save_file(logits, temporary, metadata={"checkpoint": self.digest})
+        temporary.replace(self._path)
+
+    def logits(self, sample: Sample) -> Tensor:
+        """Read the network's logits of an image, (1, L, h, w)."""
+        with safe_open(self._path, framework="pt") as file:
+            return file.get_tensor(sample.name)  # type: ignore[no-any-return]
+
+    def train_split(self) -> SegmentationDataset:
+        """Return the data whose classes are counted for a bias."""
+        return self.split("train")
+
+    def about(self) -> dict[str, Any]:
+        """Return what best.json says of it."""
+        known = {k: self.checkpoint[k] for k in ("arm", "seed", "step")}
+        return {"checkpoint": {"digest": self.digest, **known}, "split": self.options.split}
+
+    def lines(self, crf: CrfConfig, bias: float, taken: Sequence[float]) -> dict[str, str]:
+        """Write what to paste."""
+        options = self.options
+        return {
+            "code": code(crf, len(self.dataset.classes), taken),
+            "predict": predict_line(crf, str(options.checkpoint), "IMAGE", taken),
+            "train": train_line(crf, bias, options.grid.bias_direction),
         }
-    temporary = path.with_name(path.name + ".part")
-    save_file(logits, temporary, metadata={"checkpoint": network})
-    temporary.replace(path)
+
+
+class StoredMaps:
+    """A folder of maps in place of a network; the same questions."""
+
+    def __init__(self, options: TuneOptions) -> None:
+        self.options = options
+        self.dataset = self.enlarger = FolderOfMaps(
+            options.checkpoint, options.maps, device_named(options.device)
+        )
+        self.digest = self.dataset.digest
+        self.logits = self.dataset.logits
+
+    def prepare(self, samples: Iterable[Sample]) -> None:
+        """Read every sample once, so that a bad file ends the tuning before it begins."""
+        for sample in samples:
+            self.logits(sample)
+
+    def train_split(self) -> SegmentationDataset:
+        """Return the data whose classes are counted for a bias."""
+        return self.dataset
+
+    def about(self) -> dict[str, Any]:
+        """Return what best.json says of it."""
+        return {"maps": {"digest": self.digest}, "split": "maps"}
+
+    def lines(self, crf: CrfConfig, bias: float, taken: Sequence[float]) -> dict[str, str]:
+        """Write what to paste."""
+        return refine_lines(self.dataset, self.options.checkpoint, crf, taken)
+
+
+def source_of(options: TuneOptions) -> Network | StoredMaps:
+    """Return what the first argument names."""
+    return StoredMaps(options) if options.of_maps else Network(options)
 
 
 # The tuning.
@@ -432,25 +531,23 @@ def tune(options: TuneOptions, console: Console | None = None) -> dict[str, Any]
     began = time.perf_counter()
     origin = provenance()  # asked now: by the end, an edit may have changed what git says
     console = console or Console()
-    checkpoint = read_checkpoint(options.checkpoint)
-    dataset = split_of(checkpoint["data"], options.split, options.data_root)
+    source = source_of(options)
+    dataset = source.dataset
     indices = evenly_spaced(options.num_images, len(dataset))
     names = [dataset.names[index] for index in indices]
-    network = hashlib.sha256(weights_file(options.checkpoint).read_bytes()).hexdigest()[:32]
     published = options.published()
     grid = options.grid.config(published)
     direction: tuple[float, ...] | None = None
     if grid.bias:
-        train = split_of(checkpoint["data"], "train", options.data_root)
-        direction = tuple(direction_of(grid.bias_direction, train).tolist())
+        direction = tuple(direction_of(grid.bias_direction, source.train_split()).tolist())
     kept = ("split", "crf", "preset", "grid", "objective", "trimap_width", "label_floor")
     values_of = {name: value for name, value in asdict(options).items() if name in kept}
-    config = as_json({"checkpoint": network, "images": names, **values_of})
+    config = as_json({"checkpoint": source.digest, "images": names, **values_of})
     journal = ScoreJournal(options.out, config, resume=options.resume)
     _say_what_differs(options, console)
     with progress_bar(console) as progress, evaluators(options, direction) as evaluate_tasks:
         bar = progress.track(indices, description="network")
-        write_logits(options, checkpoint, network, (dataset[index] for index in bar))
+        source.prepare(dataset[index] for index in bar)
         scores = Scoring(journal, indices, dataset.scored, evaluate_tasks, progress)
 
         def values(stage: str, settings: Sequence[Setting]) -> list[float]:
@@ -479,9 +576,7 @@ def tune(options: TuneOptions, console: Console | None = None) -> dict[str, Any]
         "setting": asdict(crf),
         "bias": best.bias,
         "label_bias": taken,
-        "code": code(crf, len(dataset.classes), taken),
-        "predict": predict_line(crf, str(options.checkpoint), "IMAGE", taken),
-        "train": train_line(crf, best.bias, grid.bias_direction),
+        **source.lines(crf, best.bias, taken),
         "objective": options.objective,
         "trimap_width": options.trimap_width,
         "network": asdict(before[0]),
@@ -490,8 +585,7 @@ def tune(options: TuneOptions, console: Console | None = None) -> dict[str, Any]
         "crf_helps": after.value(options.objective) > network_alone.value(options.objective),
         "label_floor": options.label_floor,
         "best_with_label_floor": asdict(of_floor),
-        "checkpoint": {"digest": network, **{k: checkpoint[k] for k in ("arm", "seed", "step")}},
-        "split": options.split,
+        **source.about(),
         "images": names,
         "settings": len(settings),
         "wall_seconds": time.perf_counter() - began,
@@ -502,7 +596,8 @@ def tune(options: TuneOptions, console: Console | None = None) -> dict[str, Any]
     if stored and stored["setting"] == result["setting"] and stored["label_bias"] == taken:
         result["report"] = stored["report"]  # scored once
     if options.score_report and result["report"] is None:
-        result["report"] = score_held_out(checkpoint, options, crf, taken)
+        assert isinstance(source, Network)
+        result["report"] = score_held_out(source, crf, taken)
     write_json(options.out / "best.json", result)
     rows = rows_of(journal.lines)
     write_table(options.out / "settings.csv", rows)
@@ -525,17 +620,16 @@ def _say_what_differs(options: TuneOptions, console: Console) -> None:
         )
 
 
-def score_held_out(
-    checkpoint: Checkpoint, options: TuneOptions, crf: CrfConfig, label_bias: Sequence[float]
-) -> dict[str, Any]:
+def score_held_out(source: Network, crf: CrfConfig, label_bias: Sequence[float]) -> dict[str, Any]:
     """Score the best setting on the report split beside the network alone.
 
     Returns:
         By score, "network" and "crf" as numbers and "difference" as value, low and high of the
         95 % interval, see `eval.metrics.Bootstrap`; and "images", how many.
     """
-    dataset = split_of(checkpoint["data"], "report", options.data_root)
-    segmenter = load_segmenter(checkpoint).with_crf(crf).to(device_named(options.device))
+    options, dataset = source.options, source.split("report")
+    device = device_named(options.device)
+    segmenter = load_segmenter(source.checkpoint).with_crf(crf).to(device)
     coarse = coarse_unaries(segmenter, dataset)
     network = evaluate(segmenter, dataset, coarse, use_crf=False)
     segmenter.add_label_bias(label_bias)
@@ -619,7 +713,9 @@ def _print_best(result: dict[str, Any], console: Console) -> None:
             f"no setting has a better {result['objective']} than the network alone: leave the CRF "
             "out"
         )
-    for name in ("code", "predict", "train"):
+    for name in ("code", "refine", "predict", "train"):
+        if name not in result:
+            continue
         console.print(f"\n{result[name]}", soft_wrap=True, highlight=False)  # to be copied
     console.print(
         f"\n{result['settings']} settings x {len(result['images'])} images in "

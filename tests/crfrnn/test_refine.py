@@ -134,6 +134,22 @@ def test_held_pixels_keep_their_probability_and_still_send() -> None:
     np.testing.assert_allclose(everywhere, refine(P, IMAGE), atol=1e-4)  # the plain loop's rounding
 
 
+def test_a_bias_comes_before_the_crf_and_the_scale_behind_it() -> None:
+    bias = [0.5, 0.0, -1.0]
+    moved = P * np.exp(-np.array(bias))[:, None, None]
+    moved = (moved / moved.sum(0)).astype(np.float32)
+    np.testing.assert_allclose(refine(P, IMAGE, label_bias=bias), refine(moved, IMAGE), atol=1e-5)
+    with pytest.raises(ValueError, match="label_bias must be 3 finite numbers"):
+        refine(P, IMAGE, label_bias=[0.5])
+    q, free = refine(P, IMAGE), np.ones((H, W), bool)
+    root = np.sqrt(q) / np.sqrt(q).sum(0)
+    np.testing.assert_allclose(refine(P, IMAGE, output_scale=0.5), root, atol=1e-5)
+    free[1] = False
+    q = refine(P, IMAGE, output_scale=0.5, where=free)
+    np.testing.assert_allclose(q[:, 1], P[:, 1], rtol=1e-6)
+    np.testing.assert_allclose(q.sum(0), 1, atol=1e-5)
+
+
 def test_pixels_that_are_left_out_send_nothing() -> None:
     q = refine(HOLE, IMAGE, nodata="leave_out")
     np.testing.assert_allclose(q[:, 1, 2], 1 / 3, rtol=1e-6)
