@@ -99,7 +99,7 @@ def write(path: Path, options: Options, parts: Iterator[tuple[str, Any]]) -> dic
     path.parent.mkdir(parents=True, exist_ok=True)
     for name, content in parts:
         results |= {name: content, "wall_seconds": time.perf_counter() - began}
-        text = json.dumps(results)
+        text = json.dumps(results, default=str)  # paths
         path.write_text(text + "\n", encoding="utf-8")
     loaded: dict[str, Any] = json.loads(text)  # as a later reader has it
     return loaded

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import crf, filters, gpu, networks, patterns
+from benchmarks import crf, filters, folder, gpu, networks, patterns
 from benchmarks.measure import Results
 from eval.runs import Comparison, of_results
 from eval.tables import commit_line, duration, machine_line, markdown_block
@@ -88,6 +88,12 @@ PAGES: dict[str, tuple[str, list[Section]]] = {
              "The dense-CRF step of ten projects, written anew in their order of calls and run "
              "with the C++ package and with `crfrnn.densecrf`: only the import differs.",
              patterns.table),
+            ("A folder", "folder.json",
+             "`crfrnn refine` on the first photographs of a data set with the maps of a published "
+             "network, 21 labels, beside a Pool around the C++ package; one process of `crfrnn "
+             "refine` uses both cores.", folder.table),
+            ("A folder, killed and resumed", "folder-whole.json",
+             "The same command on all photographs.", folder.table),
             ("The filters", "filters.json",
              "How close each filter comes to the exact sum, and what that costs.", filters.table),
             ("The CRF on a GPU", "gpu*.json", "docs/gpu.md has the order of the commands.",

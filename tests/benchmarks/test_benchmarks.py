@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from benchmarks import crf, filters, gpu, networks, patterns
+from benchmarks import crf, filters, folder, gpu, networks, patterns
 from benchmarks.measure import in_process, main
 from crfrnn import densecrf
 from models.describe import shell
@@ -130,3 +132,22 @@ def test_the_calls_of_public_projects_run(pattern: patterns.Pattern) -> None:
     except ValueError:
         return
     assert (mask == theirs).mean() > 0.995
+
+
+def test_a_folder_is_sharpened_and_compared(tmp_path: Path) -> None:
+    """By our command alone: the other package may not be there."""
+    rng = np.random.default_rng(0)
+    images, maps = tmp_path / "images", tmp_path / "maps"
+    for made in (images, maps):
+        made.mkdir()
+    for name in "abc":
+        pixels = rng.integers(0, 256, (9, 12, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(images / f"{name}.jpg")
+        np.save(maps / f"{name}.npy", rng.dirichlet(np.ones(3), (9, 12)).transpose(2, 0, 1))
+    outs = [tmp_path / "one", tmp_path / "two"]
+    for out in outs:
+        assert folder.run(folder.WAYS[0], images, maps, out, "stego", 1) > 0
+    assert folder.equal_pixels(outs[0], outs[1]) == 1
+    Image.new("L", (12, 9), 7).save(outs[1] / "b.png")
+    assert folder.equal_pixels(outs[0], outs[1]) == pytest.approx(2 / 3)
+    assert folder.resident(os.getpid()) > 1e6
