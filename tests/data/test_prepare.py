@@ -274,15 +274,3 @@ def test_the_collage_is_clicked_on_in_train_alone():
     assert torch.equal(build(config, "tune")[1].mask, tune[1].mask)
     with pytest.raises(ValueError, match="clicks of at least 1"):
         CollageClicksConfig(clicks=0)
-
-
-@pytest.mark.data
-def test_the_published_clicks(voc_animals_root, shared_root, tmp_path):
-    """The README counts 951 + 1,150 clicks on the images of train."""
-    (tmp_path / "JPEGImages").symlink_to(voc_animals_root / "JPEGImages")
-    clicks = shared_root / "datasets" / "voc12_clicks" / "clicks.json"
-    assert main(["prepare", "voc-clicks", str(tmp_path), "--clicks", str(clicks)]) == 0
-    by_name = read_clicks(clicks, 21)
-    names = (voc_animals_root / "ImageSets" / "Segmentation" / "train.txt").read_text().split()
-    assert sum(len(by_name[name]) for name in names) == 951 + 1150
-    assert len(list((tmp_path / "SegmentationClassClicks").iterdir())) == 882

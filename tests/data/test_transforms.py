@@ -13,7 +13,6 @@ from torch import Generator, Tensor
 from torchvision.transforms.v2 import functional as F
 
 from data import Augment, Sample, TransformConfig
-from data.transforms import DEEPLAB_V3PLUS_SCALES
 
 FILL = (1, 2, 200)
 
@@ -64,15 +63,11 @@ def test_every_place_and_both_directions_are_drawn():
     assert len(seen) == 3 * 3 * 2
 
 
-def test_scales_stay_in_their_range_or_are_those_steps():
-    augment, generator = Augment(TransformConfig(scale=(0.5, 1.5))), seeded(0)
-    heights = [augment(coded(16, 16), generator).mask.shape[0] for _ in range(200)]
-    assert (min(heights), max(heights)) == (8, 24)
-    steps = DEEPLAB_V3PLUS_SCALES
-    augment = Augment(TransformConfig(scale_steps=steps))
-    sides = {augment(coded(16, 8), generator).mask.shape for _ in range(200)}
-    # Each of 7 is missed with probability below 1e-12.
-    assert sides == {(round(16 * step), round(8 * step)) for step in steps}
+def test_scales_are_those_steps():
+    augment, generator = Augment(TransformConfig(scale_steps=(0.5, 1.0, 1.5))), seeded(0)
+    sides = {augment(coded(16, 8), generator).mask.shape for _ in range(60)}
+    # Each of 3 is missed with probability below 1e-10.
+    assert sides == {(8, 4), (16, 8), (24, 12)}
 
 
 def test_jitter_changes_the_image_and_neither_mask_nor_place_nor_padding():
@@ -142,23 +137,6 @@ def test_image_and_mask_stay_together(height, width, crop, seed, turned):
     assert (augmented.mask[~inside] == 255).all()
     assert (augmented.image[:, ~inside] == torch.tensor(FILL)[:, None]).all()
     assert not inside[len(sample.mask) :].any()  # padded below; beside it a flip may have moved it
-
-
-@given(
-    edge=st.integers(4, 28),
-    factor=st.sampled_from((*DEEPLAB_V3PLUS_SCALES, 0.6, 1.3, 2.7)),
-    crop=st.sampled_from((None, 16)),
-    seed=seeds,
-)
-def test_scaled_and_cropped_edges_agree_to_a_pixel(edge, factor, crop, seed):
-    image = torch.zeros(3, 32, 32, dtype=torch.uint8)
-    image[:, :, edge:] = 200
-    sample = Sample("edge", image, (image[0] > 0).long())
-    config = TransformConfig(scale_steps=(factor,), crop_size=crop, fill=(0, 0, 0))
-    scaled = Augment(config)(sample, seeded(seed))
-    # Half-way grey marks the edge; the pixel that straddles it belongs to either side.
-    differs = ((scaled.image[0] > 100) != (scaled.mask == 1)) & (scaled.mask != 255)
-    assert differs.any(dim=0).sum() <= 1
 
 
 def test_the_global_generator_and_the_sample_are_left_alone():

@@ -22,13 +22,11 @@ from eval.explore.page import (
     Refinery,
     control,
     explorer_of,
-    score,
     setting_from,
     values_of,
     with_preset,
 )
 from eval.explore.scenes import Scene
-from eval.metrics import Scorer, scores
 from eval.predict import POST_HOC
 from eval.setting_lines import LINE_OPTIONS
 from models import CrfConfig
@@ -36,7 +34,7 @@ from models.crf import build_crf
 from models.layers import shrink, shrink_image, stretch
 from runtime.checkpoint import load_segmenter, read_checkpoint
 from tests.data.layouts import write_mask
-from tests.eval.explore_scenes import LABELS, SETTING, two_colours, two_scenes
+from tests.eval.explore_scenes import SETTING, two_colours, two_scenes
 from tests.eval.plain_networks import CRF, tiny_checkpoint, write_photograph
 
 COLLAGE = CollageConfig(size=33, num_train=1, num_tune=4, num_report=1)
@@ -68,15 +66,6 @@ def test_the_marginals_are_those_of_the_layer_and_kernels_serve_while_they_can()
     assert list(free) == [record.free_energy.item() / 600 for record in records]
     with pytest.raises(ValueError, match=r"2,400 are too many.*at most 2,000"):
         Refinery(exact_pixels=2000).refine(scene, replace(SETTING, bilateral_filter="exact"))
-
-
-def test_a_mask_is_scored_as_everywhere() -> None:
-    scene, scorer = two_colours(), Scorer(LABELS.classes, LABELS.scored)
-    assert scene.truth is not None
-    ids = Refinery().refine(scene, SETTING).q.argmax(0)
-    scorer.update("two", ids, torch.from_numpy(scene.truth).long())
-    value = score(scene, ids.numpy(), LABELS.scored)
-    assert value == pytest.approx(scores(scorer.counts())["miou"])
 
 
 def test_presets_reach_the_controls_and_come_back() -> None:

@@ -190,13 +190,6 @@ def test_paths_without_an_image_and_two_images_of_one_stem_are_refused(tmp_path:
         photographs([tmp_path / "one", tmp_path / "two"])
 
 
-def test_an_overlay_mixes_and_outlines() -> None:
-    image = np.full((4, 4, 3), 100, dtype=np.uint8)
-    ids = np.array([[0, 0, 1, 1]] * 4)
-    mixed = overlay(image, ids, voc_palette(), opacity=0.5)
-    assert mixed[0].tolist() == [[50, 50, 50], [10, 10, 10], [114, 50, 50], [114, 50, 50]]
-
-
 def test_probabilities_return_from_their_file_and_another_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "new" / "image.npz"
     with pytest.raises(FileNotFoundError, match=r"no probabilities at .*--write probabilities"):

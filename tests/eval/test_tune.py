@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 import torch
@@ -18,14 +17,13 @@ from safetensors.torch import save_file
 from scipy.optimize import minimize_scalar
 
 import data
-from crfrnn.kernels import PairwisePotentials
 from data import VOID, Sample
 from eval.__main__ import main
 from eval.grid import AXES, SearchConfig, Setting, coarse_to_fine, evenly_spaced
 from eval.inference import evaluate
 from eval.metrics import Scorer, scores
 from eval.search import LIKELIHOOD_STRIDE, PreparedImage, calibrate, search
-from eval.tune import GridOptions, TuneOptions, tune
+from eval.tune import TuneOptions, tune
 from models import CrfConfig, CrfForm
 from tests.eval.tune_case import FORM, SCENES, SEARCH, hints, journal, network, options
 
@@ -65,32 +63,6 @@ def test_the_grid_closes_in_on_the_maximum() -> None:
 @pytest.fixture(scope="module")
 def coarse() -> dict[str, torch.Tensor]:
     return hints()
-
-
-def test_the_best_row_is_returned_and_its_score_is_that_of_the_segmenter(coarse) -> None:
-    split, form = data.build(SCENES, "tune"), replace(FORM, resolution=2)
-    config = replace(SEARCH, calibrate=False)
-    best, bias, rows = search(network(), form, split, coarse, config)
-    settings = [tuple(row[name] for name in AXES) for row in rows]
-    assert len(set(settings)) == len(settings) == 8  # the grid, and the neighbours of its best
-    assert [row["stage"] for row in rows] == ["coarse"] * 4 + ["fine 1"] * 4
-    top = max(rows, key=lambda row: row["miou"])
-    assert all(getattr(best, name) == top[name] for name in AXES)
-    assert (best.kernel_weights, best.compatibility) == ("scalar", "potts")
-    assert (best.resolution, best.output_scale, bias) == (2, 1.0, 0.0)
-    expected = scores(evaluate(network().with_crf(best), split, coarse))["miou"]
-    assert top["miou"] == pytest.approx(expected, abs=1e-12)
-
-
-def test_settings_that_share_widths_share_filters(coarse, monkeypatch) -> None:
-    build = Mock(side_effect=PairwisePotentials.build_kernels, autospec=True)
-    monkeypatch.setattr(PairwisePotentials, "build_kernels", lambda *a: build(*a))
-    settings = [Setting(replace(SETTING, bilateral_weight=w), w) for w in (1.0, 2.0, 3.0)]
-    settings.append(Setting(replace(SETTING, theta_alpha=20.0)))
-    sample = data.build(SCENES, "tune")[0]
-    image = PreparedImage(network(), sample, coarse[sample.name], torch.ones(9))
-    assert len(image.measure(settings)) == 4
-    assert build.call_count == 2
 
 
 def test_calibration_finds_the_factor_that_was_hidden(coarse) -> None:
@@ -207,17 +179,6 @@ def test_the_command_runs_the_network_once_and_scores_report(tmp_path, capsys, m
     monkeypatch.setattr("models.Segmenter.coarse_unary", lambda *a: pytest.fail("run again"))
     main([*words.replace(" --score-report", "").split(), "--resume"])
     assert json.loads((given.out / "best.json").read_text())["report"] == result["report"]
-
-
-def test_a_crf_that_only_harms_is_to_be_left_out(tmp_path: Path, capsys) -> None:
-    widest = GridOptions(
-        theta_gamma=(40.0,), spatial_weight=(50.0,), theta_alpha=(90.0,), theta_beta=(200.0,),
-        bilateral_weight=(50.0,), rounds=0,
-    )  # fmt: skip
-    result = tune(options(tmp_path, grid=widest), Console(width=200))
-    assert result["best"]["miou"] < result["network"]["miou"]
-    assert not result["crf_helps"]
-    assert "no setting has a better miou than the network alone: leave" in capsys.readouterr().out
 
 
 def test_a_bias_of_the_labels_is_found_with_the_crf(coarse, tmp_path: Path) -> None:

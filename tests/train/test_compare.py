@@ -81,7 +81,7 @@ def test_one_more_seed_is_one_more_run_of_each_arm(copied, tiny, monkeypatch) ->
     for page in ("write_report", "print_report"):
         monkeypatch.setattr(f"train.arms.{page}", lambda *_, **__: None)
     before = json.loads((copied / "results.json").read_text())
-    more = compare("collage", replace(tiny, seeds=(0, 1, 2), log_every=1), copied, resume=True)
+    more = compare("collage", replace(tiny, seeds=(0, 1, 2), log_every=2), copied, resume=True)
     assert len(more["runs"]) == 13
     assert [run for run in more["runs"] if run["seed"] < 2] == before["runs"]
     assert more["wall_seconds"] > before["wall_seconds"]

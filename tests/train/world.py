@@ -48,6 +48,7 @@ def tiny_recipe() -> Recipe:
         search=SearchConfig(
             num_images=2, theta_alpha=(5.0,), theta_beta=(10.0,), bilateral_weight=(1.0, 3.0)
         ),
+        log_every=1,
         wandb="disabled",
     )
 

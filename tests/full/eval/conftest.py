@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 
-from tests.eval.conftest import fake_run  # noqa: F401
+from tests.eval.conftest import finished_run  # noqa: F401
 
 
 @pytest.fixture(scope="module")

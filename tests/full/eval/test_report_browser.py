@@ -11,13 +11,13 @@ from PIL import Image
 from playwright.sync_api import Locator, Page
 
 from eval.report import write_report
-from tests.eval.fake_run import FakeRun
+from tests.eval.conftest import FinishedRun
 
 
 @pytest.fixture(scope="module")
-def report(fake_run: FakeRun, tmp_path_factory: pytest.TempPathFactory) -> str:
+def report(finished_run: FinishedRun, tmp_path_factory: pytest.TempPathFactory) -> str:
     target = tmp_path_factory.mktemp("browser") / "page.html"
-    return write_report([fake_run.run_dir], target, split=fake_run.split).page.as_uri()
+    return write_report([finished_run.run_dir], target, split=finished_run.split).page.as_uri()
 
 
 @pytest.fixture
@@ -37,10 +37,10 @@ def pixels(element: Locator) -> Any:
     return np.asarray(shot.convert("RGB")).astype(int)
 
 
-def test_the_page_opens_and_shows_every_image(opened: Page, fake_run: FakeRun) -> None:
+def test_the_page_opens_and_shows_every_image(opened: Page, finished_run: FinishedRun) -> None:
     assert "Joint training reached" in opened.title()
     shown = opened.locator(".card:visible").all()
-    assert {card.get_attribute("data-name") for card in shown} == set(fake_run.split.names)
+    assert {card.get_attribute("data-name") for card in shown} == set(finished_run.split.names)
     for width in (420, 1280):
         opened.set_viewport_size({"width": width, "height": 900})
         assert opened.evaluate("document.documentElement.scrollWidth") == width
