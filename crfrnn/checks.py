@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypeGuard
@@ -333,6 +334,35 @@ def check_sizes(penalties: Sequence[Tensor]) -> None:
             )
 
 
+def warn_of_sure_start(unary: Tensor, logits: Tensor) -> None:
+    """Warn where a network that knows nothing yet looks sure behind the CRF.
+
+    Args:
+        unary: (B, L, *grid), of which the first image is looked at.
+        logits: behind the CRF.
+    """
+    num_labels = unary.shape[1]
+    if num_labels == 1 or unary.is_meta:
+        return
+    before, behind = (_unsureness(maps[:1].detach().float()) for maps in (unary, logits))
+    if before > 0.8 and behind < 0.2:
+        warnings.warn(
+            f"the CRF looks sure where its unary is not: the mean entropy falls from {before:.2f} "
+            f"to {behind:.2f} of ln L. Behind a network that starts from random weights, the first "
+            f"losses are far too high: take CrfRnn.from_scratch({num_labels}), whose kernel "
+            "weights begin small. Behind a trained network, look whether the unary is its logits.",
+            UserWarning,
+            stacklevel=5,
+        )
+
+
+def _unsureness(logits: Tensor) -> float:
+    """The mean entropy of the softmax over the labels, in units of ln L."""
+    log_q = logits.log_softmax(1)
+    entropy = -(log_q.exp() * log_q.clamp(min=-1e4)).sum(1).mean()
+    return entropy.item() / math.log(logits.shape[1])
+
+
 def check_memory(unary: Tensor, *, stored: int) -> None:
     """Raise where a problem cannot fit into the memory that is free.
 
@@ -343,14 +373,21 @@ def check_memory(unary: Tensor, *, stored: int) -> None:
         unary: (B, L, *grid).
         stored: iterations whose q is kept for the gradient.
     """
-    needed = unary.numel() * max(unary.element_size(), 4) * (3 + stored)
-    if needed < SURELY_FREE or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling():
         return
-    free = free_memory(unary.device)
+    needed = unary.numel() * max(unary.element_size(), 4) * (3 + stored)
+    check_free(needed, f"a unary of {tuple(unary.shape)}", unary.device)
+
+
+def check_free(needed: int, what: str, device: torch.device | str = "cpu") -> None:
+    """Raise where so many bytes are surely not free; nothing is asked below `SURELY_FREE`."""
+    if needed < SURELY_FREE:
+        return
+    free = free_memory(torch.device(device))
     if free is not None and needed > free:
         raise MemoryError(
-            f"a unary of {tuple(unary.shape)} needs at least {needed / 2**30:.1f} GiB on "
-            f"{unary.device}, and {free / 2**30:.1f} GiB are free. Cut the image into overlapping "
+            f"{what} needs at least {needed / 2**30:.1f} GiB on {device}, and "
+            f"{free / 2**30:.1f} GiB are free. Cut the image into overlapping "
             "tiles, run the CRF on a coarser grid (theta in its pixels), leave unlikely labels "
             "out (label_floor), or give fewer images at a time."
         )
@@ -366,4 +403,11 @@ def free_memory(device: torch.device) -> int | None:
     except OSError:
         return None
     kibibytes = (int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    return next((1024 * k for k in kibibytes), None)
+    import resource  # where there is /proc
+
+    available = next((1024 * k for k in kibibytes), None)
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if available is None or limit == resource.RLIM_INFINITY:
+        return available
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    return min(available, max(0, limit - pages * resource.getpagesize()))

@@ -27,6 +27,7 @@ from crfrnn.checks import (
     check_theta,
     check_unary,
     is_number,
+    warn_of_sure_start,
 )
 from crfrnn.diagnostics import Record, trace
 from crfrnn.filters import FeaturesGradient, Filter, LatticeAccuracyName, Normalization
@@ -164,6 +165,8 @@ class CrfRnn(nn.Module):
     Shapes: unary (B, L, *grid), image (B, C, *grid) -> logits (B, L, *grid).
     """
 
+    _has_trained = False  # in this process; the first step is looked at
+
     def __init__(
         self,
         num_labels: int,
@@ -279,6 +282,19 @@ class CrfRnn(nn.Module):
         published = {k: v for k, v in vars(preset(name)).items() if k != "source"}
         return cls(num_labels, **{**published, **options})
 
+    @classmethod
+    def from_scratch(cls, num_labels: int, **options: Any) -> CrfRnn:
+        """A layer for a network that starts from random weights: it changes little at first.
+
+        Its kernel weights begin at 0.1, so the first loss is the network's own, about ln L, and the
+        factor on its output learns to say how sure it may be. Behind published weights a fresh
+        network looks very sure, and its first losses are several times too high.
+
+        Any other argument of `CrfRnn` may follow, and wins.
+        """
+        small = {"spatial_weight": 0.1, "bilateral_weight": 0.1, "learn_output_scale": True}
+        return cls(num_labels, **{**small, **options})
+
     def forward(
         self,
         unary: Tensor,
@@ -312,7 +328,11 @@ class CrfRnn(nn.Module):
         with torch.autocast(unary.device.type, enabled=False):
             precise = torch.promote_types(unary.dtype, torch.float32)
             kernels = self.potentials.build_kernels(image.to(precise), guides, mask)
-            return in_dtype(self.infer(unary.to(precise), kernels), unary.dtype)
+            logits = in_dtype(self.infer(unary.to(precise), kernels), unary.dtype)
+        if self.training and not (self._has_trained or torch.compiler.is_compiling()):
+            self._has_trained = True
+            warn_of_sure_start(unary, logits)
+        return logits
 
     def marginals(
         self,

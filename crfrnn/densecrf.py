@@ -37,7 +37,7 @@ from crfrnn.arrays import (
     check_rgb,
     tensor,
 )
-from crfrnn.checks import check_count, check_label_floor, check_positive
+from crfrnn.checks import check_count, check_free, check_label_floor, check_positive
 from crfrnn.cpu import empty
 from crfrnn.filters import Filter, LatticeFilter, Normalization, Normalized
 from crfrnn.inference import (
@@ -265,6 +265,8 @@ def create_pairwise_bilateral(sdims: Widths, schan: Widths, img: Array, chdim: i
             f"got {chdim}."
         )
     channels = img[np.newaxis] if chdim == -1 else np.moveaxis(img, chdim, 0)
+    features = (channels.ndim - 1 + len(channels)) * math.prod(channels.shape[1:])
+    check_free(2 * 4 * features, f"features of an img of {img.shape}")
     if not np.isfinite(channels).all():
         raise ValueError("img must be finite, got NaN or infinite values: fill them first.")
     grid = _grid(channels.shape[1:])

@@ -5,6 +5,7 @@ Arrays of NumPy or tensors of PyTorch, one image, a batch or a list; what came i
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from crfrnn.checks import check_between, check_choice, check_count
+from crfrnn.checks import check_between, check_choice, check_count, check_free
 from crfrnn.cpu import empty
 from crfrnn.crf import CrfRnn
 from crfrnn.filters import Normalization
@@ -240,6 +241,9 @@ class MapReader:
 
     def read(self, maps: Maps) -> tuple[Tensor, Tensor | None]:
         """P, (L, H, W) float32, and the pixels that are left out as False, (H, W), or None."""
+        if isinstance(maps, (np.ndarray, Tensor)):
+            device = maps.device if isinstance(maps, Tensor) else "cpu"
+            check_free(5 * 4 * math.prod(maps.shape), f"maps of {tuple(maps.shape)}", device)
         masked = None
         if isinstance(maps, np.ma.MaskedArray):
             hidden = np.ma.getmaskarray(maps)

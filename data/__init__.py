@@ -23,6 +23,7 @@ from data.kinds import DataConfig, build, config_from_dict, config_to_dict
 from data.paired import RootedConfig
 from data.stream import Batch, TrainStream
 from data.transforms import Augment, TransformConfig
+from data.verify import suspicions
 from data.voc import VocClicksConfig, VocConfig
 from data.voc2010 import PascalContextConfig, PersonPartConfig
 
@@ -57,4 +58,5 @@ __all__ = [
     "label_pixels",
     "labels_from_dict",
     "labels_to_dict",
+    "suspicions",
 ]

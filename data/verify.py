@@ -329,6 +329,28 @@ def _suspicions(
     yield from _palettes(config, findings)
 
 
+def suspicions(config: DataConfig, count: int = 1000) -> list[str]:
+    """Say what is wrong in the training masks of one's own data, taken together.
+
+    A training that would learn one class everywhere is better not begun. Published data sets are
+    left to `verify`.
+
+    Args:
+        config: of the data set.
+        count: masks that are read, evenly spaced; all of them if there are fewer.
+    """
+    if isinstance(config, CollageConfig) or config.kind != "folder":
+        return []
+    layout, report = config.layout("train"), SplitReport("train")
+    step = -(-len(layout.pairs) // count)
+    pairs = layout.pairs[::step]
+    examine = partial(inspect, table=layout.table, decode=False)
+    findings = dict(zip(pairs, map_files(examine, pairs, None), strict=True))
+    for pair, finding in findings.items():
+        report.add(pair.name, finding)
+    return [problem.what for problem in _suspicions(config, [report], findings)]
+
+
 def _palettes(config: RootedConfig, findings: dict[Pair, Finding]) -> Iterator[Problem]:
     """Find palettes that show a class in the colour that another class has elsewhere."""
     classes, known = config.label_set().classes, config.mask_palette()

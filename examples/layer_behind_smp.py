@@ -43,7 +43,7 @@ def main(out: str, steps: int) -> None:
     torch.manual_seed(0)
     network = smp.PSPNet("resnet18", encoder_weights=None, encoder_depth=3, classes=3)
     # Weak at first: a random network is not to be trusted.
-    crf = CrfRnn(3, theta_alpha=20, theta_beta=20, spatial_weight=0.1, bilateral_weight=0.5)
+    crf = CrfRnn.from_scratch(3, theta_alpha=20, theta_beta=20, bilateral_weight=0.5)
     model = WithCrf(network, crf)
     optimizer = torch.optim.Adam(
         [{"params": network.parameters(), "lr": 1e-3}, {"params": crf.parameters(), "lr": 2e-2}]

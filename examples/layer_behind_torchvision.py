@@ -70,7 +70,7 @@ def main(out: str, steps: int) -> None:
         if isinstance(layer, torch.nn.BatchNorm2d):
             layer.momentum = 0.1  # torchvision's 0.01 is for long trainings
     # Weak at first: a random network is not to be trusted.
-    crf = CrfRnn(3, theta_alpha=20, theta_beta=20, spatial_weight=0.1, bilateral_weight=0.5)
+    crf = CrfRnn.from_scratch(3, theta_alpha=20, theta_beta=20, bilateral_weight=0.5)
     optimizer = torch.optim.Adam(
         [{"params": network.parameters(), "lr": 2e-3}, {"params": crf.parameters(), "lr": 2e-2}]
     )

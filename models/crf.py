@@ -162,8 +162,13 @@ def build_inference(form: CrfForm) -> Inference:
 
 
 def build_crf(config: CrfConfig, num_classes: int) -> CrfRnn:
-    """Build the CRF of a config, its positions rescaled to the grid it runs on."""
+    """Build the CRF of a config, its positions rescaled to the grid it runs on.
+
+    It takes any image: what comes from files is known to be 0..255, and a dark frame must not end a
+    run. `Segmenter.forward` looks at what a user passes.
+    """
     arguments = {name: getattr(config, name) for name in options_taken_by("layer")}
+    arguments["image_range"] = "any"
     arguments["theta_alpha"] /= config.resolution
     arguments["theta_gamma"] /= config.resolution
     if config.theta_context is not None:

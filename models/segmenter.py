@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from crfrnn.checks import check_image
 from crfrnn.kernels import rounded
 from models.crf import CrfConfig, build_crf
 from models.layers import (
@@ -199,6 +200,8 @@ class Segmenter(nn.Module):
 
     def forward(self, image: Tensor) -> SegmenterOutput:
         """Compute both maps of logits of a batch of images, RGB in 0..255."""
+        if not self.training:
+            check_image(image, image, "0..255")
         image = image.float()
         unary, scales = self.unary_and_scales(image)
         crf = None if self.crf is None else self.refine(unary, image)

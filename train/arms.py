@@ -306,6 +306,8 @@ class ArmRunner:
         self.folder = RunFolder(out, self.config, resume=resume)
         self.group = self.folder.name  # of the W&B runs; an ablation puts its own name here
         self.console = Console(quiet=not distributed.is_first())
+        for said in data.suspicions(recipe.data) if distributed.is_first() else ():
+            self.console.print(f"data: {said} (`python -m data verify` says more)", markup=False)
         self._logits = LogitsCache(MAX_LOGITS)
         self._said: set[tuple[str, int]] = set()
 

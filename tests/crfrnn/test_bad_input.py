@@ -8,13 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from crfrnn import CrfRnn
+from crfrnn import CrfRnn, densecrf, refine
 from crfrnn.checks import (
     check_between,
     check_choice,
@@ -236,6 +237,26 @@ def test_a_problem_that_cannot_fit_is_refused_before_it_is_begun(monkeypatch) ->
     check_memory(torch.zeros(1, 1, 1, 1), stored=5)
     free = free_memory(torch.device("cpu"))
     assert free is None or free > 0
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="what is free is not known here")
+def test_a_picture_of_a_gigapixel_is_refused_with_the_bytes_that_it_needs() -> None:
+    import resource  # not on Windows
+
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    side = 30_000
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (8 << 30, limits[1]))
+        with pytest.raises(MemoryError, match=r"needs at least 33\.5 GiB.*tiles"):
+            refine(
+                np.broadcast_to(np.float32(0.5), (2, side, side)),
+                np.broadcast_to(np.uint8(0), (side, side, 3)),
+            )
+        image = np.broadcast_to(np.uint8(0), (side, side))
+        with pytest.raises(MemoryError, match=r"needs at least 20\.1 GiB.*tiles"):
+            densecrf.create_pairwise_bilateral((10, 10), (0.01,), image)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
 def test_black_images_wide_kernels_and_no_values() -> None:

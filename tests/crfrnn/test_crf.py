@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -205,3 +206,31 @@ def test_the_drop_in_and_refine() -> None:
     np.testing.assert_array_equal(by_default, whole)
     q, floored = (refine(p, rgb, label_floor=f) for f in (None, FLOOR))
     assert not np.array_equal(q, floored)
+
+
+def test_a_fresh_network_is_warned_of_and_from_scratch_is_near_log_labels() -> None:
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (2, 3, 6, 8), dtype=torch.uint8)
+    images = images.repeat_interleave(8, 2).repeat_interleave(8, 3)  # patches
+    unary = torch.nn.Conv2d(3, 3, 3, padding=1)(images / 127.5 - 1)
+    truth = torch.randint(0, 3, (2, 48, 64))
+
+    def loss(crf: CrfRnn) -> float:
+        return torch.nn.functional.cross_entropy(crf(unary, images), truth).item()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scratch = CrfRnn.from_scratch(3)
+        assert loss(scratch) == pytest.approx(math.log(3), rel=0.15)
+        loss(CrfRnn(3).eval())
+    assert scratch.log_output_scale.requires_grad
+    assert CrfRnn.from_scratch(3, bilateral_weight=0.5).potentials.weight("bilateral")[0] == 0.5
+    published = CrfRnn(3)
+    with pytest.warns(UserWarning, match=r"from_scratch\(3\)") as seen:
+        assert loss(published) > 4
+    assert seen[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loss(published)  # once
+        sure = 8 * torch.eye(3)[truth].permute(0, 3, 1, 2)
+        CrfRnn(3)(sure, images)  # a network that knows

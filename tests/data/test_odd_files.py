@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from crfrnn.folder import read_image as read_for_refine
 from data import CamVidConfig, CorruptSample, FolderConfig, VocConfig, build
 from data.__main__ import main
 from data.dataset import voc_palette
@@ -177,3 +178,27 @@ def test_palettes_that_contradict_each_other_or_the_colours_are_named(root, tiny
     values = {"names": ["ground", "tree"], "colours": colours.tolist()}
     (root / "classes.json").write_text(json.dumps(values))
     assert "shows ground in the colour (0, 128, 0), which is that of tree in the" in whats(root)
+
+
+def test_the_folder_command_reads_the_same_pixels(tmp_path):
+    """`crfrnn refine` has a reader of its own: the library is installed without this room."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (8, 12, 4), dtype=np.uint8)
+    colour, alpha = Image.fromarray(pixels[..., :3]), Image.fromarray(pixels)
+    indexed = colour.convert("P", palette=Image.Palette.ADAPTIVE)
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    for ending in ("jpg", "png", "tif", "webp"):
+        colour.save(tmp_path / f"turned.{ending}", exif=exif)
+    colour.save(tmp_path / "damaged.jpg", exif=b"Exif\0\0nonsense")
+    alpha.save(tmp_path / "alpha.png")
+    alpha.convert("LA").save(tmp_path / "grey-alpha.png")
+    indexed.save(tmp_path / "clear.png", transparency=3)
+    colour.convert("CMYK").save(tmp_path / "cmyk.jpg")
+    colour.convert("L").save(tmp_path / "grey.bmp")
+    for path in sorted(tmp_path.iterdir()):
+        np.testing.assert_array_equal(read_for_refine(path), read_image(path), str(path))
+    Image.fromarray(np.full((4, 6), 1000, np.uint16)).save(tmp_path / "deep.png")
+    for reader in (read_for_refine, read_image):
+        with pytest.raises(ValueError, match=r"deep\.png has more than 8 bits a channel"):
+            reader(tmp_path / "deep.png")

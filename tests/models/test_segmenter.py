@@ -46,6 +46,20 @@ def test_shape_at_any_size_with_and_without_a_crf() -> None:
         alone.refine(output.unary, image)
 
 
+def test_a_dark_frame_of_a_file_is_no_error_and_a_normalised_image_is() -> None:
+    model, dark = segmenter(), torch.zeros(1, 3, 33, 33)
+    dark[..., 3, 4] = 1  # grey levels 0 and 1
+    batch = model.train()(dark).crf  # one dark crop at batch 1
+    assert batch is not None
+    assert batch.isfinite().all()
+    expected = model.eval()(dark.byte())
+    with torch.no_grad():
+        refined = model.refine(model.unary(dark), dark)  # as inference has it
+    torch.testing.assert_close(refined, expected.crf)
+    with pytest.raises(ValueError, match=r"image must be in 0\.\.255, got values in 0\.\.1"):
+        model(dark)
+
+
 def test_corners_coincide_and_the_crf_sees_the_image_as_it_is() -> None:
     """Mean-subtracted or wrapped images in the CRF are a bug of widely used repositories."""
     model = segmenter().eval()

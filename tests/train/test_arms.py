@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,6 +17,7 @@ from eval.metrics import SplitCounts, scores
 from eval.search import search
 from models import DeepLabV1Config, VggConfig
 from runtime.checkpoint import load_segmenter, read_checkpoint
+from tests.data.layouts import write_folder, write_mask
 from tests.train.world import FragileCollage, changed, lines_of, weights
 from train.arms import Comparison, LogitsCache, check_learning, compare
 from train.losses import LossConfig
@@ -261,3 +263,20 @@ def test_an_arm_with_nothing_to_learn_does_not_keep_others_from_training(tiny, t
     ):
         with pytest.raises(ValueError, match=message):
             replace(tiny.fit, **values)
+
+
+def test_masks_of_0_and_255_are_named_before_the_first_step(tiny, tmp_path, capsys):
+    root = tmp_path / "my-data"
+    write_folder(root)
+    for k, path in enumerate(sorted((root / "masks").iterdir())):
+        ids = np.zeros((3, 4))
+        ids[k % 3, 1:3] = 255
+        write_mask(path, ids)
+    recipe = replace(tiny, data=data.FolderConfig(root))
+    Comparison("collage", recipe, tmp_path / "run", resume=False)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "data: no mask holds the class tree, and 16.7 % of the pixels are void (255)" in said
+    assert not list((tmp_path / "run").glob("arms/*"))
+    (root / "classes.json").write_text('{"names": ["ground", "tree"], "ids": [0, 255]}')
+    Comparison("collage", recipe, tmp_path / "run2", resume=False)
+    assert "data:" not in capsys.readouterr().out
