@@ -13,6 +13,14 @@ inline void prefetch(const float* row, int64_t labels) {
     __builtin_prefetch(row + labels - 1);
 }
 
+// body(size) with the number of vertices of a simplex, known to the compiler in 2 and 5 dimensions.
+template <class Body>
+inline void by_size(int size, const Body& body) {
+    if (size == 3) return body(std::integral_constant<int, 3>());
+    if (size == 6) return body(std::integral_constant<int, 6>());
+    body(size);
+}
+
 // The sums of `splat` over one vertex's pixels, of the factors c to c + C - 1.
 template <int C, class Columns>
 inline void splat_vertex(const Columns& group, const Lattice& lattice, int64_t labels,
@@ -39,7 +47,7 @@ inline void splat_vertex(const Columns& group, const Lattice& lattice, int64_t l
 // are (BN, count); null is a single 1.
 void splat(const Lattice& lattice, int64_t labels, int64_t count, const float* factors,
            const float* v, float* values, int64_t begin, int64_t end) {
-    by_groups_and_rows(labels, begin, end, [&](auto group, int64_t first, int64_t last) {
+    by_groups_and_rows(labels, begin, end, [=](auto group, int64_t first, int64_t last) {
         for (int64_t vertex = first; vertex < last; ++vertex) {
             int64_t c = 0;
             for (; c + 3 <= count; c += 3)  // 12 sums at most
@@ -54,27 +62,27 @@ void splat(const Lattice& lattice, int64_t labels, int64_t count, const float* f
 inline void scatter(const Lattice& lattice, int64_t stride, const int32_t* places,
                     const float* factor, const float* v, int64_t first, int64_t count,
                     float* sums) {
-    const int size = lattice.size;
-    const float* const weights = lattice.slice_weights;
-    by_groups(stride, [&](auto group) {
-        for (int64_t pixel = first; pixel < first + count; ++pixel) {
-            const auto row = group.load_row(v + (pixel - first) * stride);
-            const float own = factor != nullptr ? factor[pixel] : 1.0f;
-            for (int k = 0; k < size; ++k) {
-                const float weight = own * weights[pixel * size + k];
-                float* const to = sums + places[pixel * size + k] * stride;
-                auto sum = group.load_row(to);
-                for (int g = 0; g < group.blocks; ++g) sum.block[g] += weight * row.block[g];
-                group.store_row(to, sum);
+    by_groups(stride, [=](auto group) {
+        by_size(lattice.size, [=, weights = lattice.slice_weights](auto size) {
+            for (int64_t pixel = first; pixel < first + count; ++pixel) {
+                const auto row = group.load_row(v + (pixel - first) * stride);
+                const float own = factor != nullptr ? factor[pixel] : 1.0f;
+                for (int k = 0; k < size; ++k) {
+                    const float weight = own * weights[pixel * size + k];
+                    float* const to = sums + places[pixel * size + k] * stride;
+                    auto sum = group.load_row(to);
+                    for (int g = 0; g < group.blocks; ++g) sum.block[g] += weight * row.block[g];
+                    group.store_row(to, sum);
+                }
             }
-        }
+        });
     });
 }
 
 // One direction of the blur for some of the vertices: (M + 1, L) -> (M + 1, L).
 void blur(const int32_t* stencil, const float* taps, int width, int64_t labels,
           const float* values, float* blurred, int64_t begin, int64_t end) {
-    by_groups_and_rows(labels, begin, end, [&](auto group, int64_t first, int64_t last) {
+    by_groups_and_rows(labels, begin, end, [=](auto group, int64_t first, int64_t last) {
         for (int64_t vertex = first; vertex < last; ++vertex) {
             const int32_t* rows = stencil + vertex * width;
             if (vertex + AHEAD < end)
@@ -91,7 +99,7 @@ void blur(const int32_t* stencil, const float* taps, int width, int64_t labels,
 void slice_(const Lattice& lattice, int64_t labels, const float* values, float* filtered,
             int64_t begin, int64_t end) {
     const int size = lattice.size;
-    by_groups_and_rows(labels, begin, end, [&](auto group, int64_t first, int64_t last) {
+    by_groups_and_rows(labels, begin, end, [=](auto group, int64_t first, int64_t last) {
         for (int64_t pixel = first; pixel < last; ++pixel) {
             const int32_t* vertices = lattice.slice_vertices + pixel * size;
             const float* weights = lattice.slice_weights + pixel * size;
@@ -149,11 +157,11 @@ void slice_dots(const Lattice& lattice, int64_t labels, int64_t count, const flo
         const int32_t* vertices = lattice.slice_vertices + pixel * size;
         const float* weights = lattice.slice_weights + pixel * size;
         for (int64_t c = 0; c < count; ++c) {
-            by_groups(labels, [&](auto group) {
+            by_groups(labels, [=, sliced = sliced.data()](auto group) {
                 auto sum = group.zero();
                 for (int k = 0; k < size; ++k)
                     group.add(sum, weights[k], values + (vertices[k] * count + c) * labels);
-                group.store_row(sliced.data(), sum);
+                group.store_row(sliced, sum);
             });
             float dot;
             row_dots(sliced.data(), v + pixel * labels, labels, &dot, 0, 1);
@@ -234,7 +242,7 @@ inline void correlate_line(const Axis& axis, const float* v, int64_t length, int
 // each other.
 inline void correlate_rows(const Axis& axis, const float* v, int64_t length, int64_t columns,
                            int64_t begin, int64_t end, float* out, int64_t apart) {
-    by_groups(columns, [&](auto group) {
+    by_groups(columns, [=](auto group) {
         constexpr int tile = decltype(group)::blocks > 2 ? 3 : TILE;  // 12 sums at most
         int64_t o = begin;
         if (o + tile <= end) {

@@ -13,7 +13,7 @@ using crfrnn::Term;
 // factor * v of pixels [begin, end), to rows that begin at `scaled`.
 void scale(const float* factor, int64_t labels, const float* v, float* scaled, int64_t begin,
            int64_t end) {
-    by_groups(labels, [&](auto group) {
+    by_groups(labels, [=](auto group) {
         for (int64_t pixel = begin; pixel < end; ++pixel) {
             auto row = group.load_row(v + pixel * labels);
             for (int g = 0; g < group.blocks; ++g) row.block[g] *= factor[pixel];
@@ -38,7 +38,7 @@ inline void row_totals(const float* rows, int64_t labels, int64_t count, float* 
 template <int T>
 inline void subtract_products(const Penalty& penalty, int64_t labels, const float* messages,
                               const float* factor, float* sums) {
-    by_groups(labels, [&](auto group) {
+    by_groups(labels, [=](auto group) {
         typename decltype(group)::Sum products[T] = {};
         for (int64_t k = 0; k < labels; ++k) {
             const auto row = group.load_row(penalty.rows + k * labels);
@@ -70,7 +70,7 @@ inline void subtract_penalty(const Penalty& penalty, int64_t labels, const float
     }
     // One penalty between any two labels: P = c 1 1' + diag(p).
     row_totals(messages, labels, count, totals);
-    by_groups(labels, [&](auto group) {
+    by_groups(labels, [=](auto group) {
         const auto own = group.load_row(penalty.diagonal);
         for (int64_t pixel = 0; pixel < count; ++pixel) {
             const float scale = factor ? factor[pixel] : 1.0f;
@@ -115,7 +115,7 @@ void penalise(const Penalty& penalty, int64_t labels, float* values, int64_t beg
 // rows -= factor * messages, for `count` pixels.
 inline void subtract(const float* messages, const float* factor, int64_t stride, int64_t count,
                      float* rows) {
-    by_groups(stride, [&](auto group) {
+    by_groups(stride, [=](auto group) {
         for (int64_t pixel = 0; pixel < count; ++pixel) {
             const float own = factor ? factor[pixel] : 1.0f;
             auto sum = group.load_row(rows + pixel * stride);
@@ -130,20 +130,25 @@ inline void subtract(const float* messages, const float* factor, int64_t stride,
 inline void add_slices(const Lattice& lattice, int64_t labels, const float* values,
                        const float* factor, float sign, int64_t first, int64_t count,
                        float* rows) {
-    const int size = lattice.size;
-    by_groups(labels, [&](auto group) {
-        for (int64_t pixel = 0; pixel < count; ++pixel) {
-            const int32_t* vertices = lattice.slice_vertices + (first + pixel) * size;
-            const float* weights = lattice.slice_weights + (first + pixel) * size;
-            const float scale = sign * lattice.gain * (factor ? factor[first + pixel] : 1.0f);
-            if (first + pixel + SLICES_AHEAD < lattice.pixels)
+    const int32_t* const every_vertex = lattice.slice_vertices + first * lattice.size;
+    const float* const every_weight = lattice.slice_weights + first * lattice.size;
+    const int64_t left = lattice.pixels - first;
+    const float gain = sign * lattice.gain;
+    by_groups(labels, [=](auto group) {
+        by_size(lattice.size, [=](auto size) {
+            for (int64_t pixel = 0; pixel < count; ++pixel) {
+                const int32_t* const vertices = every_vertex + pixel * size;
+                const float* const weights = every_weight + pixel * size;
+                const float scale = gain * (factor ? factor[first + pixel] : 1.0f);
+                if (pixel + SLICES_AHEAD < left)
+                    for (int k = 0; k < size; ++k)
+                        prefetch(values + vertices[SLICES_AHEAD * size + k] * labels, labels);
+                auto sum = group.load_row(rows + pixel * labels);
                 for (int k = 0; k < size; ++k)
-                    prefetch(values + vertices[SLICES_AHEAD * size + k] * labels, labels);
-            auto sum = group.load_row(rows + pixel * labels);
-            for (int k = 0; k < size; ++k)
-                group.add(sum, weights[k] * scale, values + vertices[k] * labels);
-            group.store_row(rows + pixel * labels, sum);
-        }
+                    group.add(sum, weights[k] * scale, values + vertices[k] * labels);
+                group.store_row(rows + pixel * labels, sum);
+            }
+        });
     });
 }
 
@@ -151,7 +156,7 @@ inline void add_slices(const Lattice& lattice, int64_t labels, const float* valu
 // penalty; for some of the vertices.
 void merge(int64_t stride, const float* sums, const int32_t* more, const int32_t* offsets,
            const Penalty* penalty, float* values, int64_t begin, int64_t end) {
-    by_groups_and_rows(stride, begin, end, [&](auto group, int64_t first, int64_t last) {
+    by_groups_and_rows(stride, begin, end, [=](auto group, int64_t first, int64_t last) {
         for (int64_t vertex = first; vertex < last; ++vertex) {
             auto sum = group.load_row(sums + vertex * stride);
             for (int32_t k = offsets[vertex]; k < offsets[vertex + 1]; ++k)
@@ -309,7 +314,7 @@ void update(const Pass& pass, const float* unary, float* updated, bool to_q, flo
 template <int T>
 inline void subtract_outer(int64_t labels, int64_t stride, const float* messages, const float* q,
                            float* penalty_grad) {
-    by_groups(stride, [&](auto group) {
+    by_groups(stride, [=](auto group) {
         typename decltype(group)::Sum own[T];
         for (int t = 0; t < T; ++t) own[t] = group.load_row(q + t * stride);
         for (int64_t l = 0; l < labels; ++l) {

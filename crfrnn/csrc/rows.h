@@ -213,7 +213,7 @@ inline void pad_rows(const float* rows, int64_t labels, int64_t stride, int64_t 
     const auto own = first_lanes(labels - (stride - 8));
     const Lanes<8> filled = Lanes<8>{} + fill;
     int64_t k = 0;
-    by_groups(stride, [&](auto group) {
+    by_groups(stride, [=](auto group) {
         if constexpr (decltype(group)::width == 8) {
             const bool has_end = group.at(group.blocks - 1) == stride - 8;
             for (int64_t row = 0; row < whole; ++row) {
