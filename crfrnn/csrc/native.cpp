@@ -37,8 +37,7 @@ template <class Body>
 int guarded(int threads, const Body& body) {
     int status = FAILED;
     try {
-        Team team(threads);
-        status = body(team);
+        status = body(Team::of_this_thread(threads));
     } catch (...) {
         // Told by the status: no exception may cross into C.
     }

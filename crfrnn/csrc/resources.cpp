@@ -1,8 +1,13 @@
 #include "resources.h"
 
 #include <cstdlib>
+#include <memory>
 #include <new>
 #include <utility>
+
+#if !defined(_WIN32)
+#include <unistd.h>
+#endif
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -32,7 +37,40 @@ bool spin(const Ready& ready) {
     return ready();
 }
 
+int64_t process() {
+#if defined(_WIN32)
+    return 0;
+#else
+    return getpid();
+#endif
+}
+
+// The team that a thread has, in the process that made it.
+struct Own {
+    std::unique_ptr<Team> team;
+    int threads = 0;
+    int64_t maker = process();
+
+    ~Own() { leave_to_parent(); }
+    // In a forked child the others do not exist: to wait for their end would take for ever.
+    void leave_to_parent() {
+        if (maker != process()) static_cast<void>(team.release());
+    }
+};
+
+thread_local Own own;
+
 }  // namespace
+
+Team& Team::of_this_thread(int threads) {
+    own.leave_to_parent();
+    if (own.team == nullptr || own.threads != threads) {
+        own.team = std::make_unique<Team>(threads);
+        own.threads = threads;
+        own.maker = process();
+    }
+    return *own.team;
+}
 
 Team::~Team() {
     {

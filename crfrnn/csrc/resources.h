@@ -1,5 +1,6 @@
-// The threads of one call of the library: nothing outlasts a fork, and any number of callers may be
-// here at once. Who computes a row never changes how it is computed.
+// The threads and the memory that a calling thread keeps for its next call. Any number of callers may
+// be here at once, and a forked child starts threads of its own. Who computes a row never changes how
+// it is computed.
 #pragma once
 
 #include <algorithm>
@@ -15,10 +16,13 @@
 namespace crfrnn {
 
 // The caller and up to threads - 1 others, which start with the first work that is large enough.
-// Between two pieces of work they wait awake for a while: to start a thread takes as long as a
-// small filter.
+// Between two pieces of work they wait awake for a while, then asleep: a new thread may share its
+// maker's core for milliseconds, which is longer than most calls take.
 class Team {
    public:
+    // That of the calling thread, which ends with it.
+    static Team& of_this_thread(int threads);
+
     explicit Team(int threads) : threads_(std::max(threads, 1)) {}
     ~Team();
     Team(const Team&) = delete;
