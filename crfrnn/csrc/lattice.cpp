@@ -67,6 +67,8 @@ void VertexTable::grow() {
 
 namespace {
 
+constexpr int64_t AHEAD = 16;  // keys between one that is asked for and its turn
+
 Extent united(const std::vector<Extent>& extents, int dim) {
     Extent all = extents.front();
     for (const Extent& extent : extents) {
@@ -145,9 +147,16 @@ void LatticeBuild::number_chunk(const Points& points, const KeyLayout& layout, i
 }
 
 void LatticeBuild::merge_chunks() {
+    std::size_t keys = 0;
+    for (const Chunk& chunk : chunks_) keys += chunk.keys.size();
+    table_ = VertexTable(keys / 2);  // chunks share vertices
     for (Chunk& chunk : chunks_) {
-        chunk.row.reserve(chunk.keys.size());
-        for (const int64_t key : chunk.keys) chunk.row.push_back(table_.insert(key));
+        const std::size_t count = chunk.keys.size();
+        chunk.row.resize(count);
+        for (std::size_t k = 0; k < count; ++k) {
+            if (k + AHEAD < count) table_.prefetch(chunk.keys[k + AHEAD]);
+            chunk.row[k] = table_.insert(chunk.keys[k]);
+        }
         chunk.keys = {};
     }
 }
@@ -185,16 +194,27 @@ void LatticeBuild::finish(const float* weights, int32_t* splat_pixels, float* sp
     // `find_neighbours`: one step behind, one ahead, two behind, ..., the vertex itself.
     const std::vector<int64_t>& keys = table_.keys();
     const int width = 2 * reach + 1;
+    const auto stencil_of = [&](int direction, int64_t row) {
+        return stencils + (direction * (rows + 1) + row) * width;
+    };
     team.for_rows(rows + 1, 1024, [&](int64_t begin, int64_t end) {
         for (int direction = 0; direction < size_; ++direction)
             for (int64_t row = begin; row < end; ++row) {
-                int32_t* stencil = stencils + (direction * (rows + 1) + row) * width;
-                stencil[width - 1] = static_cast<int32_t>(row);
-                for (int k = 0; k < width - 1; ++k) {
-                    const int64_t hop = (k / 2 + 1) * (k % 2 == 0 ? -1 : 1);
-                    const int32_t found =
-                        row < rows ? table_.find(keys[row] + hop * steps_[direction]) : -1;
-                    stencil[k] = found < 0 ? static_cast<int32_t>(rows) : found;
+                std::fill_n(stencil_of(direction, row), width - 1, static_cast<int32_t>(rows));
+                stencil_of(direction, row)[width - 1] = static_cast<int32_t>(row);
+            }
+    });
+    // Whoever is ahead has the vertex behind it.
+    team.for_rows(rows, 1024, [&](int64_t begin, int64_t end) {
+        for (int direction = 0; direction < size_; ++direction)
+            for (int hop = 1; hop <= reach; ++hop) {
+                const int64_t step = hop * steps_[direction];
+                for (int64_t row = begin; row < end; ++row) {
+                    if (row + AHEAD < end) table_.prefetch(keys[row + AHEAD] + step);
+                    const int32_t found = table_.find(keys[row] + step);
+                    if (found < 0) continue;
+                    stencil_of(direction, row)[2 * hop - 1] = found;
+                    stencil_of(direction, found)[2 * hop - 2] = static_cast<int32_t>(row);
                 }
             }
     });
