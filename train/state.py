@@ -270,5 +270,4 @@ class TrainingState:
         self.step = checkpoint["step"]
         self.best = training["best"]
         self.without_gain = training["without_gain"]
-        corrupt = training["corrupt"]  # of all processes together, as it was written at first
-        self.corrupt = corrupt if isinstance(corrupt, dict) else corrupt[distributed.rank()]
+        self.corrupt = training["corrupt"][distributed.rank()]

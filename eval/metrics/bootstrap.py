@@ -35,11 +35,6 @@ class Interval(NamedTuple):
     low: float
     high: float
 
-    @property
-    def excludes_zero(self) -> bool:
-        """Tell if a difference has the same sign in the whole interval."""
-        return self.low > 0 or self.high < 0
-
 
 class Bootstrap:
     """Resamples of N images, drawn once, with replacement.
