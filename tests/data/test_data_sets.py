@@ -20,13 +20,17 @@ from data import (
     CocoConfig,
     CollageConfig,
     CorruptSample,
+    FolderConfig,
+    Split,
     VocConfig,
     build,
 )
 from data.dataset import voc_palette
+from data.folder import read_classes
 from data.kinds import KINDS
+from data.reading import read_ids
 from data.voc import ANIMALS, CLASSES
-from tests.data.layouts import LAYOUTS, write_image, write_lines, write_mask
+from tests.data.layouts import LAYOUTS, write_folder, write_image, write_lines, write_mask
 
 VOID = 255
 SPLITS: tuple[data.Split, ...] = ("train", "tune", "report")
@@ -169,15 +173,14 @@ def test_lists_of_camvid_with_other_folders_and_endings(tmp_path: Path) -> None:
 def test_train_ids_of_cityscapes(tmp_path: Path) -> None:
     config = layout("cityscapes", tmp_path, labels="labelTrainIds")
     with pytest.raises(FileNotFoundError, match=r"gtFine_labelTrainIds\.png"):
-        build(config, "train")
+        build(config, "tune")
     ids = np.arange(34).reshape(2, 17)
-    for city, values in (("aachen", np.where(ids < 19, ids, VOID)), ("ulm", np.full((2, 17), 26))):
-        name = f"{city}_000000_000019_gtFine_labelTrainIds.png"
-        write_mask(tmp_path / "gtFine" / "train" / city / name, values)
-    dataset = build(config, "train")
-    assert flat(dataset) == [*range(19), *[VOID] * 15]
+    path = tmp_path / "gtFine" / "val" / "lindau" / "lindau_000000_000019_gtFine_labelTrainIds.png"
+    write_mask(path, np.where(ids < 19, ids, VOID))
+    assert flat(build(config, "tune")) == [*range(19), *[VOID] * 15]
+    write_mask(path, np.full((2, 17), 26))
     with pytest.raises(CorruptSample, match=r"\[26\]; expected 0\.\.18 or 255"):
-        dataset[1]
+        build(config, "tune")[0]
 
 
 def test_coco_has_the_classes_of_voc(tmp_path: Path) -> None:
@@ -216,13 +219,9 @@ def test_names_images_and_ids(tiny_voc, config):
     dataset = build(config, "train")
     assert (dataset.names, dataset.scored) == (("a", "b"), tuple(range(21)))
     sample = dataset[0]
-    assert sample.name == "a"
-    assert (sample.image.dtype, sample.image.is_contiguous()) == (torch.uint8, True)
     with Image.open(tiny_voc.image("a")) as picture:
         assert torch.equal(sample.image.permute(1, 2, 0), torch.from_numpy(np.array(picture)))
-    expected = torch.zeros(5, 7, dtype=torch.int64)
-    expected[1:3, 2:5], expected[4], expected[0, 0] = 8, 20, 255
-    assert torch.equal(sample.mask, expected)
+    assert np.array_equal(sample.mask, read_ids(tiny_voc.mask("a")))
     for index in (-1, 2):
         with pytest.raises(IndexError, match="of 2"):
             dataset[index]
@@ -272,15 +271,12 @@ def test_a_sample_that_cannot_be_used_is_named(tiny_voc, config):
         dataset[1]
 
 
-def test_grey_masks_and_photographs_and_single_pixels_are_read_as_well(tiny_voc, config):
+def test_grey_masks_and_photographs_are_read_as_well(tiny_voc, config):
     Image.fromarray(np.full((6, 4), 17, dtype=np.uint8)).save(tiny_voc.mask("b"))
     Image.fromarray(np.full((6, 4), 90, dtype=np.uint8)).save(tiny_voc.image("b"))
     sample = build(config, "train")[1]
     assert (sample.mask == 17).all()
     assert sample.image.shape == (3, 6, 4)
-    tiny_voc.add("b", np.array([[3]], dtype=np.uint8))
-    sample = build(config, "train")[1]
-    assert (sample.image.shape, sample.mask.tolist()) == ((3, 1, 1), [[3]])
 
 
 def test_masks_of_sbd_serve_images_that_voc_does_not_label(tiny_voc, tiny_sbd, config):
@@ -306,3 +302,92 @@ def test_lists_of_paths(tiny_voc, config):
     assert dataset.names == ("c", "a")
     assert (dataset[0].mask == 4).all()
     assert (dataset[1].mask == 255).any()  # the mask of VOC
+
+
+def names(root: Path, split: Split) -> tuple[str, ...]:
+    return build(FolderConfig(root), split).names
+
+
+def test_without_lists_a_hash_splits_once_and_for_all(root):
+    every = [name for split in ("train", "tune", "report") for name in names(root, split)]
+    assert sorted(every) == [f"n{k:02d}" for k in range(40)]
+    # Recorded once: another rule would mix the splits of finished runs.
+    tune = ("n01", "n07", "n08", "n23", "n25", "n26", "n34", "n36")
+    assert names(root, "tune") == tune
+    write_folder(root, count=60)
+    assert names(root, "tune")[:8] == tune
+
+
+def test_lists_decide_where_they_are(root):
+    write_lines(root / "train.txt", "n03")
+    with pytest.raises(FileNotFoundError, match=r"holds train\.txt but not all of"):
+        names(root, "train")
+    write_lines(root / "tune.txt", "n01")
+    write_lines(root / "report.txt", "n99")
+    assert (names(root, "train"), names(root, "tune")) == (("n03",), ("n01",))
+    with pytest.raises(FileNotFoundError, match=r"images/n99\.jpg, .*masks/n99\.png do not exist"):
+        names(root, "report")
+
+
+def test_what_does_not_belong_together_is_named(root, tmp_path):
+    with pytest.raises(FileNotFoundError, match="lacks images, masks"):
+        names(tmp_path, "train")
+    write_image(root / "images" / "n01.jpg", 3, 4)
+    with pytest.raises(ValueError, match=r"n01\.jpg and n01\.png, which would share"):
+        names(root, "train")
+    (root / "images" / "n01.jpg").unlink()
+    first = names(root, "train")[0]
+    image = next((root / "images").glob(f"{first}.*"))
+    image.rename(root / "away")
+    with pytest.raises(ValueError, match=rf"masks without an image.*{first}"):
+        names(root, "train")
+    (root / "away").rename(image)
+    (root / "masks" / f"{first}.png").unlink()
+    with pytest.raises(FileNotFoundError, match=rf"{first}\.png does not exist"):
+        names(root, "train")
+    for path in root.glob("*/*.*"):
+        path.unlink()
+    with pytest.raises(FileNotFoundError, match="holds no image"):
+        names(root, "train")
+    write_folder(root, count=1)
+    with pytest.raises(ValueError, match="none of the 1 images falls into tune: write train"):
+        names(root, "tune")
+    with pytest.raises(ValueError, match="must be above 0 and sum to less than 1"):
+        FolderConfig(root, 0.5, 0.5)
+
+
+def test_all_that_the_classes_may_say(root):
+    colours = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
+    values = {"names": ["a", "b", "c"], "void": 3, "colours": colours, "scored": ["c", "a"]}
+    (root / "classes.json").write_text(json.dumps(values))
+    dataset = build(FolderConfig(root), "train")
+    assert dataset.scored == (0, 2)
+    assert dataset.palette[:3].tolist() == colours
+    assert np.array_equal(dataset.palette[3:], voc_palette()[3:])
+    write_mask(root / "masks" / f"{dataset.names[0]}.png", np.arange(12).reshape(3, 4) % 4)
+    assert dataset[0].mask[0].tolist() == [0, 1, 2, 255]
+    found = FolderConfig(root).label_set()
+    assert (found.classes, found.scored) == (dataset.classes, dataset.scored)
+    assert np.array_equal(found.palette, dataset.palette)
+    (root / "classes.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"there is no .*classes\.json; expected \{"):
+        FolderConfig(root).label_set()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{names:", "is not JSON"),
+        ('{"void": 255}', "expected an object with names"),
+        ('{"names": ["a"], "color": []}', "unknown color"),
+        ('["a", "a"]', "at least one and distinct"),
+        ('{"names": ["a", "b"], "void": 1}', r"void must be an id of 0\.\.255"),
+        ('{"names": ["a"], "colours": [[0, 0, 256]]}', "colours must be 1 times"),
+        ('{"names": ["cat"], "scored": ["cta"]}', "Did you mean 'cat'"),
+        ('{"names": ["a", "b"], "ids": [0, 0]}', r"ids must be 2 different ids of 0\.\.255"),
+    ],
+)
+def test_malformed_classes_say_what_is_expected(tmp_path, text, message):
+    (tmp_path / "classes.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"classes\.json.*{message}"):
+        read_classes(tmp_path / "classes.json")

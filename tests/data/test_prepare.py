@@ -200,22 +200,6 @@ def test_coco_keeps_images_with_enough_of_voc(tmp_path, capsys):
     assert lines(made) == ["000000000009"]
 
 
-@pytest.mark.data
-def test_the_published_trainaug_obeys_its_rule(shared_root, tmp_path):
-    """SBD's own lists are not at hand; what it adds to VOC is taken from the published list."""
-    lists, sbd = shared_root / "datasets" / "voc_lists", tmp_path / "sbd"
-    train, val, published = (lines(lists / f"{n}.txt") for n in ("train", "val", "train_aug"))
-    for folder in ("SegmentationClass", "sbd/cls"):
-        (tmp_path / folder).mkdir(parents=True)
-    write_lines(segmentation_list(tmp_path, "train"), *train)
-    write_lines(segmentation_list(tmp_path, "val"), *val)
-    extra = sorted(set(published) - set(train), reverse=True)
-    write_lines(sbd / "train.txt", *extra[1::2], *val[:500])
-    write_lines(sbd / "val.txt", *extra[::2], *val[500:])
-    assert main(["prepare", "voc-trainaug", str(tmp_path), "--sbd", str(sbd)]) == 0
-    assert lines(segmentation_list(tmp_path, "train_aug")) == published
-
-
 SPLITS: tuple[Split, ...] = ("train", "tune")
 
 

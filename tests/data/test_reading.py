@@ -71,26 +71,6 @@ def test_what_is_no_image_or_mask_is_named(tmp_path, monkeypatch):
             read_ids(tmp_path / "c.mat")
 
 
-def test_an_absent_or_forbidden_file_is_no_corrupt_one(tmp_path, open_folder):
-    for name in ("a.png", "a.mat"):
-        with pytest.raises(FileNotFoundError):
-            read_ids(tmp_path / name)
-    path = open_folder / "a.png"
-    write_image(path, 4, 4)
-    path.chmod(0)
-    with as_nobody(), pytest.raises(PermissionError, match=r"a\.png"):
-        read_image(path)
-
-
-def test_a_root_says_what_it_lacks(tmp_path):
-    write_lines(tmp_path / "a" / "file", "x")
-    require_folders(tmp_path, ("a",), "a layout")
-    with pytest.raises(FileNotFoundError, match=r"lacks b, a/file\. Expected a layout"):
-        require_folders(tmp_path, ("a", "b", "a/file"), "a layout")
-    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
-        require_folders(tmp_path / "nowhere", ("a",), "a layout")
-
-
 @pytest.mark.parametrize("closed", ["", "a"])
 def test_a_folder_without_permission_says_what_to_do(open_folder, closed):
     root = open_folder / "root"

@@ -4,12 +4,11 @@ import hashlib
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
-from torch import Generator, Tensor
+from torch import Generator
 from torchvision.transforms.v2 import functional as F
 
 from data import Augment, Sample, TransformConfig
@@ -37,8 +36,7 @@ def seeded(seed: int) -> Generator:
     "values",
     [
         *({"scale": (2.0, 1.0)}, {"crop_size": 0}, {"fill": (0, 256, 0)}),
-        *({"scale_steps": (0.5, 0.0)}, {"scale_steps": (1.0,), "scale": (0.5, 1.0)}),
-        *({"brightness": 1.1}, {"contrast": -0.1}, {"saturation": float("nan")}, {"hue": 0.6}),
+        *({"scale_steps": (1.0,), "scale": (0.5, 1.0)}, {"saturation": float("nan")}, {"hue": 0.6}),
     ],
 )
 def test_a_config_that_cannot_be_applied_is_refused(values: dict[str, Any]):
@@ -104,20 +102,6 @@ def test_the_draws_of_finished_runs_are_frozen():
 
 
 sizes, seeds = st.integers(1, 40), st.integers(0, 2**31)
-
-
-@given(height=sizes, width=sizes, crop=sizes, seed=seeds, low=st.floats(0.3, 1.5))
-def test_no_id_is_ever_made_up(height, width, crop, seed, low):
-    ids = torch.tensor([3, 9, 200, 255])
-    mask = ids[torch.randint(4, (height, width), generator=seeded(seed))]
-    sample = Sample("ids", torch.zeros(3, height, width, dtype=torch.uint8), mask)
-    augmented = Augment(TransformConfig(scale=(low, 2.0), crop_size=crop))(sample, seeded(seed))
-    image, mask = augmented.image, augmented.mask
-    assert (type(image), image.shape, image.dtype) == (Tensor, (3, crop, crop), torch.uint8)
-    assert (type(mask), mask.shape, mask.dtype) == (Tensor, (crop, crop), torch.int64)
-    assert image.is_contiguous()
-    assert mask.is_contiguous()
-    assert set(np.unique(augmented.mask)) <= {*np.unique(mask), 255}
 
 
 @given(height=sizes, width=sizes, crop=sizes, seed=seeds, turned=st.booleans())

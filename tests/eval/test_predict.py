@@ -11,14 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-import data
 from data import CollageConfig, FolderConfig, VocConfig
 from data.dataset import overlay, voc_palette
 from eval.__main__ import main
-from eval.inference import InferenceConfig, coarse_unaries, evaluate, image_of, infer
+from eval.inference import InferenceConfig, infer
 from eval.predict import POST_HOC, parsed, photographs
 from eval.prediction_files import Probabilities, read_probabilities, write_probabilities
-from eval.score import count
 from runtime.checkpoint import load_segmenter, read_checkpoint
 from tests.data.layouts import write_folder
 from tests.eval.plain_networks import tiny_checkpoint, write_photograph
@@ -79,9 +77,9 @@ def test_masks_overlays_and_probabilities_are_written(checkpoint, tmp_path, imag
         assert held.crf is not None
         assert np.array_equal(held.crf, output.logits.softmax(1)[0].half())
     assert len(seen) > 1  # else the test would not see a mask of constants
+    alone = {name: ids_of(tmp_path / "masks" / f"{name}.png") for name in images}
     predict(tmp_path, checkpoint, "--batch-size", "3")
-    for name, pixels in images.items():
-        ids = expected(checkpoint, pixels).logits.argmax(1)[0]
+    for name, ids in alone.items():
         # Rounding may turn a pixel where two classes tie; here a batch has none.
         assert np.array_equal(ids_of(tmp_path / "masks" / f"{name}.png"), ids)
 
@@ -147,47 +145,20 @@ def test_the_classes_of_a_folder_are_looked_up(tmp_path, images) -> None:
     assert probabilities_of(tmp_path, "a").labels.classes == ("ground", "tree")
 
 
-def test_run_counts_what_evaluate_counts_and_what_the_options_predict(checkpoint) -> None:
-    segmenter = load_segmenter(read_checkpoint(checkpoint))
-    split = data.build(COLLAGE, "tune")
-    found = count(segmenter, split, InferenceConfig(), batch_size=1)
-    assert list(found) == ["unary", "crf"]
-    coarse = coarse_unaries(segmenter, split)
-    for kind, counts in found.items():
-        same = evaluate(segmenter, split, coarse, use_crf=kind == "crf")
-        assert np.array_equal(counts.confusions, same.confusions)
-        assert np.array_equal(counts.likelihood, same.likelihood)
-        assert (counts.rings - same.rings).nnz == 0
-        assert counts.band == "edge"  # collages have no void
-    config, sample = InferenceConfig((0.5, 1.0), flip=True), split[0]
-    ids = infer(segmenter, image_of(sample, segmenter.device), config).logits.argmax(1)[0]
-    alone, together = (count(segmenter, split, config, batch_size=size)["crf"] for size in (1, 3))
-    assert np.trace(alone.confusions[0]) == int((ids == sample.mask).sum())
-    # Rounding may turn a pixel where two classes tie.
-    assert np.abs(alone.confusions - together.confusions).sum() <= 4
-
-
-def test_files_and_folders_are_read_in_order(tmp_path: Path) -> None:
-    for name in ("b.png", "a.JPEG", "below/c.png"):
+def test_files_and_folders_are_read_in_order_and_two_of_one_stem_are_refused(tmp_path) -> None:
+    for name in ("b.png", "a.JPEG", "below/c.png", "._b.png"):
         write_photograph(tmp_path / "folder" / name, 4, 5)
     (tmp_path / "folder" / "notes.txt").write_text("no image")
-    (tmp_path / "folder" / "._b.png").write_text("what a Mac leaves beside a file")
     write_photograph(tmp_path / "z.png", 4, 5)
     found = photographs([tmp_path / "z.png", tmp_path / "folder"])
     assert [path.name for path in found] == ["z.png", "a.JPEG", "b.png"]
-
-
-def test_paths_without_an_image_and_two_images_of_one_stem_are_refused(tmp_path: Path) -> None:
-    for paths, message in (
-        ([tmp_path], r"no image to read \(.*\): pass images, or fold"),
-        ([tmp_path / "nowhere"], r"no image or folder at .*nowhere"),
-    ):
+    (tmp_path / "empty").mkdir()
+    for name, message in (("empty", "no image to read"), ("no", "no image or folder at .*no")):
         with pytest.raises(FileNotFoundError, match=message):
-            photographs(paths)
-    for folder in ("one", "two"):
-        write_photograph(tmp_path / folder / "cat.png", 4, 5)
-    with pytest.raises(ValueError, match=r"one.cat\.png and .*two.cat\.png are both called 'cat'"):
-        photographs([tmp_path / "one", tmp_path / "two"])
+            photographs([tmp_path / name])
+    write_photograph(tmp_path / "two" / "b.png", 4, 5)
+    with pytest.raises(ValueError, match=r"folder.b\.png and .*two.b\.png are both called 'b'"):
+        photographs([tmp_path / "folder", tmp_path / "two"])
 
 
 def test_probabilities_return_from_their_file_and_another_file_is_refused(tmp_path: Path) -> None:

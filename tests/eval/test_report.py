@@ -167,12 +167,9 @@ def test_figures_say_the_numbers_of_the_run(written: Report, finished_run: Finis
         estimate = comparison.estimate(arm, "miou")
         assert estimate is not None
         assert tables.percent(estimate.spread) in says("ladder")
-    behind = [run.counts for run in comparison.of("joint") if run.counts is not None]
-    ece = np.mean([score_named("ece")(counts, counts.all_once())[0] for counts in behind])
+    runs = finished_run.counts("joint")
+    ece = np.mean([score_named("ece")(counts, counts.all_once())[0] for counts in runs])
     assert f"ECE {100 * ece:.2f} %" in says("calibration")
-    harm = comparison.harm("joint")
-    assert harm is not None
-    assert f"{100 * harm.value:.1f} %" in says("strength")
 
 
 def test_strings_are_escaped(run_copy: Path, quick_page: Any, tmp_path: Path) -> None:
@@ -213,32 +210,22 @@ def test_a_run_that_lacks_files_has_a_page_that_says_so(damage, said, run_copy, 
 
 
 def test_a_run_without_arms_or_counts_has_no_numbers_or_intervals(run_copy, quick_page) -> None:
+    (run_copy / "config.json").write_text("[1, 2]")
     for path in [*run_copy.glob("arms/start-*/result.json"), *run_copy.glob("arms/*/counts-*")]:
         path.unlink()
+    (run_copy / "arms" / "unary-seed1" / "result.json").write_text('{"arm": "unary"}')
     page, missing = quick_page(run_copy)
     assert set(page.row("start").values()) == {"start", tables.ABSENT}
     assert re.fullmatch(r"\d+\.\d\d ± \d+\.\d\d", page.row("joint")["mIoU"])
-    # Eight arms lack the same: one line.
-    assert sum("no counts-report.npz" in sentence for sentence in missing) == 1
+    for words in ("no counts-report.npz", "config.json holds no", "lacks seed"):
+        assert sum(words in sentence for sentence in missing) == 1  # eight arms lack the same
     for path in run_copy.glob("arms/*/result.json"):
         path.unlink()
     empty = write_report([run_copy], run_copy / "page.html")
     assert empty.figures == ()
-    text = empty.page.read_text(encoding="utf-8")
-    for words in ("no result in this run", "needs two arms of one seed", "No run has a CRF"):
-        assert words in text
+    assert "no result in this run" in empty.page.read_text(encoding="utf-8")
     with pytest.raises(ValueError, match=r"is no run folder: expected a config\.json or arms/"):
         quick_page(run_copy / "arms")
-
-
-def test_other_content_than_ours_is_said(run_copy: Path, quick_page: Any) -> None:
-    (run_copy / "config.json").write_text("[1, 2]")
-    (run_copy / "origin.json").write_text('[{"command": "python -m train"}]')
-    (run_copy / "arms" / "unary-seed1" / "result.json").write_text('{"arm": "unary"}')
-    Image.new("L", (2, 3)).save(run_copy / "predictions" / "unary-seed0" / "report-00000.png")
-    said = " ".join(quick_page(run_copy)[1])
-    for words in ("config.json holds no", "origin.json lacks", "lacks seed", "size: report-00000"):
-        assert words in said
 
 
 def test_seeds_of_one_recipe_are_one_comparison(run_copy, tmp_path, finished_run, quick_page):
@@ -273,31 +260,14 @@ def test_the_gallery_shows_most_gain_and_loss_of_joint_over_post_hoc(
 
 
 def test_layers_of_the_gallery_are_the_files(page: Page, finished_run: FinishedRun) -> None:
-    def opened(uri: str) -> np.ndarray:
-        body = uri.partition(";base64,")[2]
-        return np.asarray(Image.open(io.BytesIO(base64.b64decode(body))).convert("RGBA"))
-
-    split, name = finished_run.split, finished_run.split.names[2]
-    truth, picture = split[2].mask.numpy(), page.pictures[name]
-    assert list(picture["layers"]) == ["truth", *ARMS]
-    ids = np.asarray(
-        Image.open(finished_run.run_dir / "predictions" / "joint-seed0" / f"{name}.png")
-    )
-    layer, drawn = opened(picture["layers"]["joint"]), outline(ids)
-    inside = ~drawn & (ids > 0)  # black, the background, is clear
-    assert np.array_equal(layer[..., 3] > 0, drawn | inside)
-    assert np.array_equal(layer[inside][:, :3], split.palette[ids[inside]])
-    assert layer.shape[:2] == truth.shape
-    assert (layer[drawn][:, :3] == 255).all()
-
-
-def test_the_data_set_is_found_without_checkpoints_or_said_to_lack(run_copy, quick_page) -> None:
-    for path in run_copy.rglob("*.pt"):
-        path.unlink()
-    page, _ = quick_page(run_copy, split=None)
-    assert len(page.pictures) == 3
-    rewrite(run_copy / "config.json", data={"root": "moved"})
-    assert "--data.root DIR" in " ".join(quick_page(run_copy, split=None)[1])
+    name, layers = next((name, card["layers"]) for name, card in page.pictures.items())
+    assert list(layers) == ["truth", *ARMS]
+    with Image.open(finished_run.run_dir / "predictions" / "joint-seed0" / f"{name}.png") as file:
+        ids = np.asarray(file)
+    layer = Image.open(io.BytesIO(base64.b64decode(layers["joint"].partition(";base64,")[2])))
+    inside = ~outline(ids) & (ids > 0)  # the background is clear
+    colours = finished_run.split.palette[ids[inside]]
+    assert np.array_equal(np.asarray(layer.convert("RGBA"))[inside][:, :3], colours)
 
 
 def test_the_command_writes_where_it_says_and_says_what_lacks(run_copy, monkeypatch, capsys):
@@ -308,8 +278,6 @@ def test_the_command_writes_where_it_says_and_says_what_lacks(run_copy, monkeypa
     main(["report", str(run_copy)])
     assert (run_copy / "report.html").is_file()
     assert "no images, so no gallery" in " ".join(capsys.readouterr().out.split())
-    main(["report", str(run_copy), "--out", str(run_copy / "there" / "x.html"), "--gallery", "2"])
-    assert (run_copy / "there" / "x.html").is_file()
     with pytest.raises(SystemExit, match=r"^error: no run folder at absent"):
         main(["report", "absent"])
     with pytest.raises(SystemExit):

@@ -142,13 +142,13 @@ def test_the_documents_have_the_scores_of_the_counts(published: Path, finished_r
     assert row_of(page, "start")[2] == "1"
     last = runs[0].classes[runs[0].scored[-1]]
     assert row_of(page, "joint", 2)[-1] == mean_and_deviation(runs, "iou_per_class", last)
+    overview = text.split("\n## ")[0].splitlines()  # the learnt arms of all studies
+    joint, cells = [line for line in overview if line[:1] == "|"][-1], row_of(page, "joint", 1)
+    assert all(f"| {cell} |" in joint for cell in (*cells[1:5], *cells[7:9]))
     change_study(published, published={"recipe": "Somebody, 2015: +1.2"}, commands=["python -m x"])
-    (published / "experiments" / "says.md").write_text("All in all.\n")
     text, page = texts(published)
     assert row_of(page, "joint", 1)[-1] == "Somebody, 2015: +1.2"
-    for words in ("Is it so?", "It may be.", "python -m x"):
-        assert words in page
-    assert text.index("All in all.") < text.index("A first study\n\nIt is.")
+    assert all(words in page for words in ("Is it so?", "It may be.", "python -m x"))
 
 
 def test_differences_are_paired_by_image_and_seed(published: Path, finished_run) -> None:
@@ -157,15 +157,12 @@ def test_differences_are_paired_by_image_and_seed(published: Path, finished_run)
     base = finished_run.counts("post-hoc")
     for arm, times in (("joint", 1), ("start", 2)):
         row, runs = row_of(page, arm, 1), finished_run.counts(arm) * times
-        cell = difference_cell(finished_run, arm, "post-hoc", "trimap_miou", "3")
-        assert row[2] == "2"
-        assert row[4].startswith(cell)
+        assert row[4].startswith(difference_cell(finished_run, arm, "post-hoc", "trimap_miou", "3"))
         each = [
             (score(a, a.all_once()) - score(b, b.all_once()))[0]
             for a, b in zip(runs, base, strict=True)
         ]
         assert row[-1] == ", ".join(f"{100 * difference:+.2f}" for difference in each)
-    assert page.count("| recipe | post-hoc | 2 |") == 2  # not against itself
     change_study(published, against=["recipe", "start"], also=[["recipe", "crf-only"]])
     _, start, crf_only = re.split("Differences to .* of “recipe”:", texts(published)[1])
     assert difference_cell(finished_run, "joint", "start", "miou") in start
@@ -215,14 +212,6 @@ def test_parts_of_the_images_have_tables_of_their_own(place: Path, finished_run)
         assert row_of(part, "start")[3] == f"{value:.2f}"
 
 
-def test_the_overview_has_the_learnt_arms_of_all_studies(published: Path) -> None:
-    text, page = texts(published)
-    *_, first, joint = (line for line in text.split("\n## ")[0].splitlines() if line[:1] == "|")
-    assert "[A first study](#a-first-study)" in first
-    cells = row_of(page, "joint", 1)
-    assert all(f"| {cell} |" in joint for cell in (*cells[1:5], *cells[7:9]))
-
-
 def test_an_ablation_is_stored_label_by_label_and_failures_with_it(place, run_copy) -> None:
     ablation = run_copy.parent / "ablation"
     ablation.mkdir()
@@ -239,12 +228,10 @@ def test_an_ablation_is_stored_label_by_label_and_failures_with_it(place, run_co
 
 
 def test_labels_are_drawn_side_by_side(published: Path, finished_run) -> None:
-    for label in ("again", "and again"):
-        add(finished_run.run_dir, "--arms", "joint", "crf-only", label=label)
+    add(finished_run.run_dir, "--arms", "joint", "crf-only", label="again")
     main(["results", "write"])
     assert "joint" in (published / "docs" / "results" / "first-labels.svg").read_text()
     assert "(docs/results/first-labels.svg)" in (published / "RESULTS.md").read_text()
-    assert "(first-labels.svg)" in (published / "docs" / "results" / "first.md").read_text()
     main(["results", "check"])
 
 

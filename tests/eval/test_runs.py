@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from eval import tables
-from eval.runs import Comparison, Estimate, Line, Run, RunRecord, Spread, lines, of_results
+from eval.runs import Comparison, Estimate, Run, RunRecord, Spread, of_results
 from runtime.run_folder import ARMS
 
 
@@ -55,22 +55,6 @@ def test_differences_are_paired_by_seed_and_spread_is_the_sample_deviation() -> 
     assert values(FOUND, "joint") == pytest.approx((0.05, 0.01))
     assert values(FOUND, "start") == pytest.approx((-0.1, -0.3))
     assert values(FOUND, "joint", "joint") is None
-
-
-def test_lines_are_of_one_label_and_arm_and_compared_across_labels() -> None:
-    runs = [
-        Run("joint", seed, {"metrics": {"tune": {"miou": value + seed}}}, label=label)
-        for seed in (0, 1)
-        for label, value in (("a", 0.25), ("b", 0.75))
-    ]
-    a, b = lines(runs)
-    assert [(line.label, line.arm, len(line.runs)) for line in (a, b)] == [
-        (label, "joint", 2) for label in "ab"
-    ]
-    difference = b.minus(a, "miou", split="tune")
-    assert difference is not None
-    assert (difference.spread.values, difference.interval) == ((0.5, 0.5), None)
-    assert b.minus(Line("b", "unary", ()), "miou", split="tune") is None
 
 
 def estimate(value: float, *resampled: float) -> Estimate:

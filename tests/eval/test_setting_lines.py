@@ -37,8 +37,6 @@ SETTINGS = [
     preset_setting("krahenbuhl"),
     replace(POST_HOC, theta_alpha=12.5, theta_beta=8.25, resolution=2, output_scale=0.355),
     replace(POST_HOC, bilateral_filter="window", spatial_filter="lattice", num_iterations_eval=3),
-    replace(POST_HOC, lattice_accuracy="fine", damping=0.25, normalization="symmetric"),
-    replace(POST_HOC, storage="bfloat16", theta_gamma=2.0, spatial_weight=1.5),
     replace(POST_HOC, inference="frank_wolfe", regularizer="l2", temperature=0.5, step="decaying"),
 ]
 

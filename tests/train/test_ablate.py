@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 from copy import deepcopy
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from functools import reduce
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,8 +20,6 @@ import yaml
 from scipy import stats
 
 from eval.runs import Spread
-from models import CrfForm
-from models.crf import post_hoc_config
 from runtime.run_folder import GAINED, as_json, digest_of, read_json, what_matters, write_json
 from train.__main__ import main
 from train.ablate.ablation import ABLATIONS, SHIPPED, Ablation
@@ -99,39 +97,25 @@ def test_digests_of_earlier_folders_stay(tiny) -> None:
         assert what_matters(earlier) != what_matters(config)
 
 
-@pytest.mark.parametrize("shipped", SHIPPED, ids=lambda shipped: shipped.name)
-def test_shipped_ablations_expand_to_distinct_runs(shipped) -> None:
-    variants = expand(shipped, RECIPES["collage"]())
-    assert len(variants) == len(shipped.variants)
-    assert variants[0].labels == (shipped.base,)
+def test_shipped_ablations_expand_to_distinct_runs() -> None:
+    for shipped in SHIPPED:
+        variants = expand(shipped, RECIPES["collage"]())
+        assert len(variants) == len(shipped.variants)
+        assert variants[0].labels == (shipped.base,)
 
 
-def test_what_a_crf_learns_is_asked_where_it_learns() -> None:
-    """Also where the recipe holds the CRF as the search has found it."""
-    names = ("iterations", "kernel-weights", "compatibility", "learnable-theta")
-    for name in (*names, "untied-iterations"):
-        for variant in expand(ABLATIONS[name], RECIPES["voc12-animals-imagenet"]()):
-            for phase in (variant.recipe.fit, variant.recipe.crf_fit):
-                assert min(phase.crf_lr, phase.compatibility_lr) > 0
-
-
-@pytest.mark.parametrize("count", [1, 3, 7])
-def test_shards_are_a_partition_and_keep_starts_together(tiny, count) -> None:
+def test_shards_are_a_partition_and_keep_starts_together(tiny) -> None:
     labels = {
-        f"{steps}_{resolution}": {"start.steps": steps, "crf.resolution": resolution}
-        for resolution in (1, 2, 4, 8)
-        for steps in (1, 2, 3)
+        f"{s}_{r}": {"start.steps": s, "crf.resolution": r} for r in (1, 2, 4) for s in (1, 2, 3)
     }
     variants = expand(ablation(**labels), tiny)
-    shards = [shard_of(variants, f"{index + 1}/{count}") for index in range(count)]
-    digests = [variant.digest for shard in shards for variant in shard]
-    assert sorted(digests) == sorted(variant.digest for variant in variants)
-    sizes = [len(shard) for shard in shards]
-    assert max(sizes) - min(sizes) <= 1
-    starts = [{v.changes["start.steps"] for v in shard} for shard in shards]
-    assert sum(len(part) for part in starts) <= 3 + count - 1  # a cut parts one start at most
-    if count == 3:
-        assert starts == [{1}, {2}, {3}]
+    for count in (3, 4):
+        shards = [shard_of(variants, f"{index + 1}/{count}") for index in range(count)]
+        digests = [variant.digest for shard in shards for variant in shard]
+        assert sorted(digests) == sorted(variant.digest for variant in variants)
+        assert {len(shard) for shard in shards} <= {9 // count, 9 // count + 1}
+        starts = [{v.changes["start.steps"] for v in shard} for shard in shards]
+        assert sum(len(part) for part in starts) <= 3 + count - 1  # a cut parts one start at most
 
 
 def test_the_sweep_file_is_yaml_that_runs_every_digest(tmp_path, capsys, monkeypatch) -> None:
@@ -155,19 +139,14 @@ def test_the_sweep_file_is_yaml_that_runs_every_digest(tmp_path, capsys, monkeyp
     assert not set(AGENT_VARIABLES) & set(os.environ)
     assert digests[1] in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
-    main(["ablate"])
-    printed = capsys.readouterr().out
-    assert all(f"\n{name}: {a.question}" in printed for name, a in ABLATIONS.items())
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["solvr"], "unknown ablation 'solvr': .*Did you mean 'solver'"),
-        (["solver", "--recipe", "colage"], "unknown recipe 'colage': .*Did you mean 'collage'"),
         (["solver", "--arms", "unary"], "unknown arm of solver 'unary': choose one of post-hoc,"),
         (["frozen-network", "--arms", "joint"], ".*compares with an arm that it does not run"),
-        (["solver", "--only", "0123"], "unknown digest '0123': choose one of "),
         (["solver", "--shard", "1/2", "--only", "0123"], ".*give one of them"),
         (["solver", "--shard", "3/2"], r"--shard must be i/n with i in 1\.\.n"),
         (["solver", "in several processes"], ".*one process: start several with --shard I/N"),
@@ -179,9 +158,6 @@ def test_bad_command_lines(arguments, message, tmp_path, monkeypatch) -> None:
     with pytest.raises(SystemExit, match=f"error: {message}"):
         main(["ablate", *arguments[: -1 if several else None], "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
-
-
-# What the labels of an ablation have in common is made once
 
 
 UNTIED = {"crf.untied": True}
@@ -209,32 +185,17 @@ def fill(out: Path, variant: Variant, *names: str, search: bool = False) -> Path
 
 NETWORKS = ("start-seed0", "unary-seed0")
 
-# Of the CRF's form: what a search sets itself or leaves out, and what acts in training alone.
-NOT_IN_A_SEARCH = {"kernel_weights", "compatibility", "nonnegative", "theta_context", "untied"} | {
-    *("num_iterations", "learn_unary_scale", "learn_output_scale", "learn_theta", "unary_mixture")
-}
-
-
-def test_a_search_depends_on_every_option_that_does_not_act_in_training_alone() -> None:
-    held = {f.name for f in fields(CrfForm) if "post_hoc" in f.metadata}
-    assert held == NOT_IN_A_SEARCH
-    form = CrfForm(kernel_weights="matrix", num_iterations=2, untied=True, theta_context=9.0)
-    assert post_hoc_config(form) == post_hoc_config(CrfForm())
-    assert post_hoc_config(CrfForm(resolution=2)) != post_hoc_config(CrfForm())
-
 
 @pytest.mark.parametrize(
     ("changes", "start", "unary", "search"),
     [
         ({"crf_fit.steps": 7}, True, True, True),
         ({"crf.resolution": 2}, True, True, False),
+        ({"crf.normalization": "none"}, True, True, False),
         ({"crf.kernel_weights": "matrix", "crf.untied": True}, True, True, True),
         ({"search.num_images": 1}, True, True, False),
         ({"fit.steps": 7}, True, False, True),
-        ({"fit.crf_lr": 0.0, "fit.context_lr": 0.5}, True, True, True),
-        ({"fit.loss.unary": 7.0}, True, False, True),
         ({"start.steps": 7}, False, False, None),
-        ({"data.num_train": 7}, False, False, None),
         ({"augment.flip": False}, False, False, None),
         ({"model.min_size": 65}, False, False, None),
     ],
@@ -255,23 +216,19 @@ def test_what_a_change_leaves_alone_is_taken_over(tiny, tmp_path, changes, start
     assert not (arms / "unary-seed1").exists()  # the base has not finished it
 
 
-def test_only_what_is_needed_and_finished_is_taken_over(tiny, tmp_path) -> None:
+def test_only_what_is_finished_and_behind_the_same_network_is_taken_over(tiny, tmp_path) -> None:
     mine, base, other = pair(tiny, {"crf.resolution": 2}, "joint")
-    fill(tmp_path, base, "unary-seed0")
-    start = tmp_path / base.digest / "arms" / "start-seed0"
+    start = fill(tmp_path, base, "unary-seed0").with_name("start-seed0")
     start.mkdir()
     (start / "checkpoint.pt").touch()  # in training
     assert take_over(other, mine.arms, [base, other], tmp_path) == []
     assert not (tmp_path / other.digest).exists()
-    fill(tmp_path, base, "start-seed0")
-    own = fill(tmp_path, other, "start-seed0")
-    assert take_over(other, mine.arms, [base, other], tmp_path) == []
-    assert (own / "checkpoint.pt").read_bytes() == other.digest.encode()
     # A search is not put behind another network.
     mine, base, other = pair(tiny, UNTIED, "post-hoc")
     fill(tmp_path, base, *NETWORKS, "post-hoc-seed0", search=True)
     own = fill(tmp_path, other, "unary-seed0")
     take_over(other, mine.arms, [base, other], tmp_path)
+    assert (own / "checkpoint.pt").read_bytes() == other.digest.encode()
     assert not (own / "search.json").exists()
     assert not (own.parent / "post-hoc-seed0").exists()
     assert (own.parent / "start-seed0" / "search.json").is_file()
@@ -281,7 +238,6 @@ def test_only_what_is_needed_and_finished_is_taken_over(tiny, tmp_path) -> None:
     ("changes", "arms", "taken"),
     [
         ({"crf.kernel_weights": "matrix"}, ("crf-only",), True),
-        ({"crf.kernel_weights": "matrix"}, ("post-hoc", "joint"), True),
         ({"crf.kernel_weights": "matrix"}, ("unary", "joint"), False),
         ({"crf.resolution": 2}, ("crf-only",), False),
     ],
@@ -377,18 +333,15 @@ def test_one_that_fails_stops_no_other_and_alone_is_tried_again(world, tmp_path)
     assert not list(tmp_path.rglob("failed.json"))
 
 
-@pytest.mark.parametrize("interrupt", [KeyboardInterrupt(), Stopped(3, signal.SIGTERM)])
-def test_an_interrupt_ends_all(world, tmp_path, interrupt) -> None:
+def test_an_interrupt_ends_all(world, tmp_path) -> None:
     variants, runner, run = world
-    runner.values["base", "unary"][1] = interrupt
-    with pytest.raises(type(interrupt)):
+    runner.values["base", "unary"][1] = Stopped(3, signal.SIGTERM)
+    with pytest.raises(Stopped):
         run()
     assert len(runner.ran) == 2
     results = gather(MINE, "tiny", variants, tmp_path)
     assert len(results["missing"]) == 17
-    text = markdown(results)
-    assert f"- missing: coarse, joint-seed2 ({variants[1].digest})" in text
-    assert "| coarse | joint | 0 | – | – | – | – | – | – |" in text
+    assert f"- missing: coarse, joint-seed2 ({variants[1].digest})" in markdown(results)
 
 
 def table_of(results) -> dict[tuple[str, str], list[str]]:
@@ -419,25 +372,6 @@ def test_the_table_has_the_numbers_of_the_results(world, tmp_path) -> None:
     table = table_of(results)
     assert table["strong", "joint"][-2] == "+9.00 ± 1.00"
     assert table["strong", "unary"][-2] == table["base", "unary"][-2] == "base"
-
-    # One seed has neither deviation nor interval.
-    one = [replace(v, recipe=replace(v.recipe, seeds=(0,))) for v in variants]
-    row = table_of(gather(MINE, "tiny", one, tmp_path))["coarse", "joint"]
-    assert (row[:2], row[-2:]) == (["1", "63.00"], ["+3.00", "–"])
-
-
-def test_runs_of_the_tune_split_alone_are_compared_there(world, tmp_path) -> None:
-    variants, _, run = world
-    run()
-    for path in tmp_path.glob("*/arms/*/result.json"):
-        result = read_json(path)
-        result["metrics"]["tune"]["miou"] = result["metrics"].pop("report")["miou"]
-        write_json(path, result)
-    results = gather(MINE, "tiny", variants, tmp_path)
-    row = table_of(results)["coarse", "joint"]
-    assert row[:2] == ["3", "–"]
-    assert row[-2].startswith("+2.33 ± ")
-    assert "difference of tune mIoU" in markdown(results)
 
 
 def test_an_ablation_end_to_end(tiny, tmp_path, trained_run, monkeypatch, capsys) -> None:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import ModuleType
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import pytest
-import tyro
 from PIL import Image
 from torch import Tensor, nn
 
-import models.crf
 from data.dataset import LabelSet, Split, label_set_of
 from data.kinds import KINDS as DATA_SETS
 from data.paired import Layout, Pair, RootedConfig, label_table
@@ -116,25 +112,3 @@ def test_a_network_a_loss_a_data_set_a_recipe_and_an_ablation(tmp_path, monkeypa
     capsys.readouterr()
     main(["ablate", "wide", "--recipe", "mine", "--out", str(tmp_path / "wide")])
     assert "8" in (tmp_path / "wide" / "wide" / "results.md").read_text()
-
-    @dataclass(frozen=True)
-    class Other:
-        kind: Literal["v3"] = field(default="v3", init=False)
-
-    with pytest.raises(ValueError, match="kind 'v3' is the name of DeepLabV3Config"):
-        register(Other, Narrow)
-
-
-def test_a_crf_option_is_one_line(monkeypatch) -> None:
-    """`crfrnn.CrfRnn` takes self_term, which no recipe names: one line makes it an option."""
-    source = Path(models.crf.__file__).read_text(encoding="utf-8")
-    line = '    resolution: int = option(1, taken_by="grid")\n'
-    assert source.count(line) == 1
-    changed: Any = ModuleType("models.changed_crf")
-    monkeypatch.setitem(sys.modules, changed.__name__, changed)
-    exec(source.replace(line, f"    self_term: bool = option(True)\n{line}"), changed.__dict__)
-    form = tyro.cli(changed.CrfForm, args=["--no-self-term", "--bilateral-filter", "exact"])
-    assert not form.self_term
-    assert not changed.post_hoc_config(form).self_term  # the search depends on it
-    config = changed.in_form(changed.CrfConfig(), form)
-    assert not changed.build_crf(config, 3).potentials.self_term

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,27 +13,11 @@ import torch
 from data import VOID
 from eval.inference import coarse_unaries, evaluate
 from eval.metrics import SplitCounts, harm_rate, mean_iou, scores
-from eval.results.study import runs_of
 from eval.search import direction_of
-from models import CrfConfig, Segmenter, SegmenterConfig
 from runtime.checkpoint import load_segmenter, read_checkpoint
 from runtime.run_folder import read_json, split_of
 from train.__main__ import main
 from train.bias import tried
-
-
-def test_the_bias_is_taken_in_front_of_the_crf(tiny) -> None:
-    segmenter = Segmenter(SegmenterConfig(3, tiny.model.network, CrfConfig(resolution=2))).eval()
-    image = torch.rand(1, 3, 33, 35) * 255
-    with torch.no_grad():
-        before = segmenter(image)
-        segmenter.set_label_bias([2.0, 0.0, -1.0])
-        after = segmenter(image)
-        taken = before.unary - torch.tensor([2.0, 0.0, -1.0])[:, None, None]
-        torch.testing.assert_close(after.unary, taken)
-        torch.testing.assert_close(after.crf, segmenter.refine(taken, image))
-    with pytest.raises(ValueError, match="one number for each of the 3 labels, or none; got 2"):
-        segmenter.set_label_bias([1.0, 2.0])
 
 
 def test_every_arm_is_scored_with_its_best_bias(trained_run, tmp_path, monkeypatch, capsys) -> None:
@@ -62,26 +47,19 @@ def test_every_arm_is_scored_with_its_best_bias(trained_run, tmp_path, monkeypat
     unary = SplitCounts.load(trained_run / "arms" / "unary-seed1" / "counts-report.npz")
     np.testing.assert_array_equal(before.confusions, unary.confusions)
     assert result["harm_rate"]["report"] == harm_rate(before, kept)
-    # It can be stored beside the run,
-    biased, plain = ([s.result for s in runs_of(r, "x", "report")] for r in (out, trained_run))
-    configurations = [{record["configuration"] for record in some} for some in (biased, plain)]
-    assert configurations[0].isdisjoint(configurations[1])
-    assert all("bias" in record for record in biased)
-    # and gone on with.
+    # It can be gone on with.
     made = read_json(out / "origin.json")
     assert made[0] == read_json(trained_run / "origin.json")[0]
     stamp = (out / "arms" / "unary-seed1" / "result.json").stat().st_mtime_ns
     main([*arguments, "start-seed0"])
-    assert capsys.readouterr().out.count("b = ") == 1
     assert (out / "arms" / "unary-seed1" / "result.json").stat().st_mtime_ns == stamp
     assert read_json(out / "origin.json")[:-1] == made
     with pytest.raises(SystemExit, match="have a bias already: give the run they are of"):
         main(["bias", str(out), "--out", str(tmp_path / "twice")])
 
 
-@pytest.mark.parametrize("arm", ["unary", "post-hoc"])
-def test_what_is_tried_is_what_is_scored(trained_run: Path, arm: str) -> None:
-    checkpoint = read_checkpoint(trained_run / "arms" / f"{arm}-seed1" / "checkpoint.pt")
+def test_what_is_tried_is_what_is_scored(trained_run: Path) -> None:
+    checkpoint = read_checkpoint(trained_run / "arms" / "post-hoc-seed1" / "checkpoint.pt")
     segmenter = load_segmenter(checkpoint)
     tune = split_of(checkpoint["data"], "tune", None)
     biases = [torch.zeros(9), torch.linspace(-0.5, 0.8, 9)]
@@ -109,3 +87,30 @@ def test_what_cannot_be_biased_is_named(trained_run: Path, tmp_path: Path) -> No
     with pytest.raises(SystemExit, match="expected one of a run folder"):
         main(["bias", str(tmp_path), *out])
     assert not (tmp_path / "out").exists()
+
+
+def test_the_four_cells_and_what_they_are_made_of(trained_run: Path, tmp_path, capsys) -> None:
+    run = Path(shutil.copytree(trained_run, tmp_path / "run"))
+    main(["swap", str(run), "--split", "report"])
+    found = read_json(run / "swap.json")
+    assert found["seeds"] == [0, 1]
+    cells = {cell: scores["mIoU"] for cell, scores in found["cells"].items()}
+    for cell, arm in (("UU", "post-hoc"), ("JJ", "joint")):
+        for seed in (0, 1):
+            result = json.loads((run / "arms" / f"{arm}-seed{seed}" / "result.json").read_text())
+            assert cells[cell][seed] == result["metrics"]["report"]["miou"]
+    uu, uj, ju, jj = (cells[cell][1] for cell in ("UU", "UJ", "JU", "JJ"))
+    effects = {name: scores["mIoU"]["by_seed"][1] for name, scores in found["effects"].items()}
+    assert effects["network"] == pytest.approx((ju + jj - uu - uj) / 2)
+    assert effects["CRF"] == pytest.approx((uj + jj - uu - ju) / 2)
+    assert effects["interaction"] == pytest.approx(jj + uu - uj - ju)
+    assert effects["network"] + effects["CRF"] == pytest.approx(jj - uu)
+    (_, networks) = found["networks"]
+    assert networks["unary moved"] > 0
+    assert networks["joint moved"] > 0
+    assert 0 < networks["same labels"] < 1
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("interaction", "joint moved", "foreground"))
+    shutil.rmtree(run / "arms" / "joint-seed1")
+    with pytest.raises(SystemExit, match=r"got them for the seeds \[0\]"):
+        main(["swap", str(run), "--seeds", "0", "1"])

@@ -108,11 +108,9 @@ def test_wandb_gets_the_numbers_of_the_lines_with_tables_and_pictures(tmp_path, 
     segmenter, dataset, metrics = scored
     checkpoint = tmp_path / "checkpoint.pt"
     checkpoint.write_bytes(b"weights")
-    config, tags = {"recipe": "collage", "fit": {"lr": 0.1}}, ("collage", "joint")
-    out = tmp_path / "run"
-    with RunTracker(out, "offline", "a group", "joint-seed0", config, tags=tags) as tracker:
-        for step in (1, 2):
-            tracker.log(step, {"loss": 1 / step})
+    config = {"recipe": "collage", "fit": {"lr": 0.1}}
+    with RunTracker(tmp_path, "offline", "a group", "joint-seed0", config) as tracker:
+        tracker.log(1, {"loss": 1.0})
         segmenter.train().network.eval()  # as a frozen network
         modes = [module.training for module in segmenter.modules()]
         tracker.log_evaluation(2, segmenter, dataset, metrics)
@@ -120,44 +118,30 @@ def test_wandb_gets_the_numbers_of_the_lines_with_tables_and_pictures(tmp_path, 
         tracker.log_checkpoint(checkpoint, ["best", "final"])
         with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*absent\.pt"):
             tracker.log_checkpoint(tmp_path / "absent.pt", ["best"])
-        tracker.log_scores({"tune": metrics, "report": metrics})
+        tracker.log_scores({"tune": metrics})
         tracker.log_images(segmenter, dataset)
-
     (run,) = runs
     assert run.options["config"].items() >= config.items()
-    options = [run.options[name] for name in ("group", "name", "tags", "mode", "dir")]
-    assert options == ["a group", "joint-seed0", list(tags), "offline", str(out)]
+    assert (run.options["group"], run.options["name"]) == ("a group", "joint-seed0")
     run.finish.assert_called_once_with(exit_code=0)
-
-    lines, sent_rows = lines_of(tracker), rows_of(run)
-    assert sent_rows[:2] == lines[:2]
-    evaluation, row = lines[2], sent_rows[2]
-    for key in ("step", "tune/miou", "tune/pixel_accuracy", "tune/trimap_miou_3"):
-        assert row[key] == evaluation[key]
-    assert evaluation["tune/miou"] == metrics["miou"]
-    per_class, iterations = row["tune/iou_per_class"].data, row["crf/iterations"].data
-    assert per_class == [list(pair) for pair in metrics["iou_per_class"].items()]
-    assert iterations == [list(values.values()) for values in evaluation["crf/iterations"]]
-    assert len(iterations) == 3  # q_0 to q_2
-
-    # eight images with three masks each, at their own size
+    (line, evaluation, result, *_), (sent, row, *_) = lines_of(tracker), rows_of(run)
+    assert sent == line
+    assert row["tune/miou"] == evaluation["tune/miou"] == metrics["miou"]
+    assert row["tune/trimap_miou_3"] == evaluation["tune/trimap_miou_3"]
+    assert row["tune/iou_per_class"].data == [list(p) for p in metrics["iou_per_class"].items()]
+    assert len(row["crf/iterations"].data) == 3  # q_0 to q_2
     images = {key: value for key, value in row.items() if key.startswith("images/")}
     assert set(images) == {f"images/{name}" for name in dataset.names[:8]}
     first, sample = images[f"images/{dataset.names[0]}"], dataset[0]
     with torch.no_grad():
         output = segmenter.eval()(sample.image[None])
-    expected = {"truth": sample.mask}
-    expected |= {"unary": output.unary.argmax(1)[0], "crf": output.crf.argmax(1)[0]}
-    assert np.array_equal(first.picture, sample.image.permute(1, 2, 0).numpy())
+    expected = {"truth": sample.mask, "unary": output.unary.argmax(1)[0]}
+    expected["crf"] = output.crf.argmax(1)[0]
     assert all(np.array_equal(first.masks[k]["mask_data"], v.numpy()) for k, v in expected.items())
-    maps = {f"crf/{key}_map" for key in ("compatibility", "spatial_weight", "bilateral_weight")}
-    assert maps < row.keys()
-
-    run.log_artifact.assert_called_once()
     (artifact,), options = run.log_artifact.call_args
     assert options == {"aliases": ["best", "final"]}
     assert [entry.local_path for entry in artifact.manifest.entries.values()] == [str(checkpoint)]
-    assert run.summary == lines[3]["scores"]
+    assert run.summary == result["scores"]
 
 
 @pytest.mark.usefixtures("_no_key")
@@ -195,14 +179,12 @@ def test_without_a_server_the_run_goes_offline_and_says_so(tmp_path, runs, monke
 
 
 @pytest.mark.usefixtures("_no_key")
-@pytest.mark.parametrize(
-    ("environment", "expected"),
-    [({}, "offline"), ({"WANDB_API_KEY": "k"}, "online"), ({"WANDB_MODE": "disabled"}, None)],
-)
-def test_auto(monkeypatch, environment, expected) -> None:
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert wandb_mode("auto") == expected
+def test_auto(monkeypatch) -> None:
+    assert wandb_mode("auto") == "offline"
+    monkeypatch.setenv("WANDB_API_KEY", "k")
+    assert wandb_mode("auto") == "online"
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert wandb_mode("auto") is None
     assert wandb_mode("offline") == "offline"
 
 
@@ -212,7 +194,6 @@ def make(tiny):
 
     def segmenter(**changes) -> Segmenter:
         config = CrfConfig(**asdict(tiny.crf), theta_alpha=6.0, theta_gamma=2.0)
-        torch.manual_seed(0)
         return Segmenter(SegmenterConfig(9, tiny.model.network, replace(config, **changes)))
 
     return segmenter
@@ -224,16 +205,13 @@ def test_scalars_are_the_parameters_in_pixels_of_the_image(make) -> None:
     with torch.no_grad():
         potentials.weight("spatial")[:3] = torch.tensor([-1.0, 2.0, 11.0])
         potentials.compatibility.matrix[0, 1] = 73.0  # 72 entries are off the diagonal
-        potentials.compatibility.matrix[4, 4] = 100.0
     values = crf_scalars(segmenter)
     expected = {
-        **{"theta_alpha": 6.0, "theta_beta": 5.0, "theta_gamma": 2.0, "output_scale": 0.5},
-        **{"spatial_weight_mean": (-1 + 2 + 11 + 6 * 2) / 9, "spatial_weight_min": -1.0},
-        **{"spatial_weight_max": 11.0, "compatibility_off_diagonal": 2.0},
+        **{"theta_alpha": 6.0, "theta_gamma": 2.0, "output_scale": 0.5},
+        **{"spatial_weight_mean": (-1 + 2 + 11 + 6 * 2) / 9, "compatibility_off_diagonal": 2.0},
     }
     # float32, and theta through its logarithm
     assert {key: values[f"crf/{key}"] for key in expected} == pytest.approx(expected, rel=1e-6)
-    assert crf_gradient_norms(segmenter) == {}
     for parameter in segmenter.crf.parameters():
         parameter.grad = torch.full_like(parameter, 2.0)
     norms = {"kernel_weights": 2 * 18**0.5, "compatibility": 2 * 81**0.5, "scales": 2.0}
@@ -246,9 +224,6 @@ def test_the_trace_has_the_librarys_energies_per_pixel(make, tiny) -> None:
     sample = data.build(tiny.data, "tune")[0]
     rows = iteration_trace(segmenter.train(), sample)
     assert [row["iteration"] for row in rows] == [0, 1, 2, 3]
-    assert rows[0]["largest_change"] == 0
-    assert all(row["largest_change"] > 0 for row in rows[1:])
-
     segmenter.eval()
     with torch.no_grad():
         image = sample.image[None].float()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 
 from eval.tune import tune
-from tests.eval.tune_case import journal, options
+from tests.eval.plain_networks import journal, options
 
 
 def test_two_processes_find_what_one_does(tmp_path) -> None:
