@@ -80,7 +80,9 @@ def test_every_score_is_made_of_its_own_counts() -> None:
         **{"class_accuracy": class_accuracy(summed, (0, 1))},
     }
     # Other orders of a few float64 sums.
-    assert {key: result[key] for key in expected} == pytest.approx(expected, rel=1e-12)
+    assert {key: result[key] for key in expected} == pytest.approx(
+        {key: float(value) for key, value in expected.items()}, rel=1e-12
+    )
 
 
 def test_parts_join_and_some_images_are_those_images_and_a_file_gives_all_back(tmp_path) -> None:

@@ -228,7 +228,8 @@ def test_an_ablation_is_stored_label_by_label_and_failures_with_it(place, run_co
 
 
 def test_labels_are_drawn_side_by_side(published: Path, finished_run) -> None:
-    add(finished_run.run_dir, "--arms", "joint", "crf-only", label="again")
+    for label in ("again", "and again"):
+        add(finished_run.run_dir, "--arms", "joint", "crf-only", label=label)
     main(["results", "write"])
     assert "joint" in (published / "docs" / "results" / "first-labels.svg").read_text()
     assert "(docs/results/first-labels.svg)" in (published / "RESULTS.md").read_text()
