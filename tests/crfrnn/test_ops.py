@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.checkpoint import checkpoint
 
 from crfrnn import CrfRnn, ops
 from crfrnn.filters import LatticeFilter, Normalized, SeparableFilter
@@ -208,3 +211,23 @@ def test_functional_call_has_gradients_and_transforms_say_that_they_do_not_work(
         torch.func.grad(loss)(given)
     with pytest.raises(RuntimeError, match="needs no vmap"):
         torch.func.vmap(lambda u, i: crf(u[None], i[None]))(UNARY, IMAGE)
+
+
+def test_checkpointing_anomaly_mode_and_an_averaged_copy_change_nothing() -> None:
+    crf = CrfRnn(3, num_iterations=2, learn_theta=True)
+    expected = outputs_and_gradients(crf, crf)
+
+    def checkpointed(unary: Tensor, image: Tensor) -> Tensor:
+        return checkpoint(crf, unary, image, use_reentrant=False)  # type: ignore[no-any-return]
+
+    with torch.inference_mode():
+        crf(UNARY, IMAGE)
+    for a, b in zip(outputs_and_gradients(checkpointed, crf), expected, strict=True):
+        assert torch.equal(a, b)
+    with torch.autograd.set_detect_anomaly(True), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says that it is slow
+        for a, b in zip(outputs_and_gradients(crf, crf), expected, strict=True):
+            assert torch.equal(a, b)
+    average = AveragedModel(crf)
+    average.update_parameters(crf)
+    assert torch.equal(average(UNARY, IMAGE), expected[0])

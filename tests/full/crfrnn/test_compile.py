@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import distributed
+from torch.distributed.fsdp import fully_shard
 
 from crfrnn import CrfRnn
 from crfrnn.frank_wolfe import FrankWolfe
@@ -41,3 +44,30 @@ def test_guides_and_mask_export() -> None:
         # The number of vertices is the data's, not the example's.
         for inputs in ((UNARY, IMAGE, *rest), (UNARY.flip(0), IMAGE.flip(3), *rest)):
             torch.testing.assert_close(exported(*inputs), crf(*inputs))
+
+
+def test_one_compiled_layer_sees_images_of_many_sizes() -> None:
+    """More sizes than the compiler would keep a program for."""
+    torch._dynamo.reset()
+    crf = CrfRnn(3, num_iterations_eval=2).eval()
+    compiled = torch.compile(crf, fullgraph=True, backend="aot_eager")
+    with torch.no_grad(), torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        for k in range(12):
+            size = (8 + k, 24 - k)
+            unary, image = torch.randn(1, 3, *size), torch.rand(1, 3, *size) * 255
+            torch.testing.assert_close(compiled(unary, image), crf(unary, image))
+
+
+def test_fully_sharded_networks_leave_the_crf_out(tmp_path: Path) -> None:
+    """Its few numbers have no dimension to shard."""
+    store = f"file://{tmp_path / 'store'}"
+    distributed.init_process_group("gloo", init_method=store, rank=0, world_size=1)
+    try:
+        network = torch.nn.Conv2d(3, 3, 3, padding=1)
+        model = torch.nn.ModuleDict({"network": network, "crf": CrfRnn(3, learn_theta=True)})
+        crf = model["crf"]
+        fully_shard(model, ignored_params=set(crf.parameters()))
+        crf(model["network"](IMAGE / 127.5 - 1), IMAGE).square().mean().backward()
+        assert all(p.grad is not None for p in model.parameters())
+    finally:
+        distributed.destroy_process_group()
