@@ -279,8 +279,20 @@ def packed(counts: Sequence[SplitCounts]) -> dict[str, npt.NDArray[Any]]:
         nll: (N, R) sums of -log p(truth) over `pixels`, (N,); names, classes, band.
     """
     first = counts[0]
-    scored = list(first.scored)
+
+    def scored(c: SplitCounts, sums: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        # Runs that were stored before have the scored classes alone.
+        return sums[..., list(c.scored)]
+
+    named = [[c.classes[k] for k in c.scored] for c in counts]
+    for other in named:
+        if other != named[0]:
+            raise ValueError(
+                f"the runs of a study score the same classes; got {', '.join(named[0])} and "
+                f"{', '.join(other)}: make a study of its own for these."
+            )
     bands = [np.stack([c.within(WIDTH), c.confusions], axis=1) for c in counts]
+    pairs = list(zip(counts, bands, strict=True))
 
     def stacked(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
         # Differences between runs are small numbers, which compress well.
@@ -288,12 +300,12 @@ def packed(counts: Sequence[SplitCounts]) -> dict[str, npt.NDArray[Any]]:
 
     return {
         "names": np.array(first.names),
-        "classes": np.array([first.classes[k] for k in scored]),
+        "classes": np.array(named[0]),
         "band": np.array(first.band),
-        "truth": bands[0].sum(-1)[..., scored].astype("<i4"),
-        "right": stacked([np.diagonal(b, axis1=-2, axis2=-1)[..., scored] for b in bands]),
-        "predicted": stacked([b.sum(-2)[..., scored] for b in bands]),
-        "outline": stacked([c.boundary[:, scored] for c in counts]),
+        "truth": scored(first, bands[0].sum(-1)).astype("<i4"),
+        "right": stacked([scored(c, np.diagonal(b, axis1=-2, axis2=-1)) for c, b in pairs]),
+        "predicted": stacked([scored(c, b.sum(-2)) for c, b in pairs]),
+        "outline": stacked([c.boundary[:, list(c.scored)] for c in counts]),
         "nll": np.stack([c.likelihood[:, 0] for c in counts], axis=-1).astype("<f4"),
         "pixels": np.max([c.bins[..., 0].sum(-1) for c in counts], axis=0).astype("<i4"),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,13 @@ def test_what_is_stored_has_the_scores_of_the_counts(finished_run) -> None:
     # Stored again, it is the same.
     for key, array in packed(stored).items():
         np.testing.assert_array_equal(array, packed(runs)[key])
+    # Beside runs whose unscored classes are still there, too.
+    some = [replace(run, scored=run.scored[1:]) for run in runs]
+    mixed = [*unpacked(packed(some[:2])), *some[2:]]
+    for key, array in packed(mixed).items():
+        np.testing.assert_array_equal(array, packed(some)[key])
+    with pytest.raises(ValueError, match="score the same classes"):
+        packed([stored[0], some[0]])
 
 
 def test_the_documents_have_the_scores_of_the_counts(published: Path, finished_run) -> None:
