@@ -92,7 +92,16 @@ SHORT = (
     Score("Boundary IoU", "boundary_iou"),
 )
 SCORES = (*SHORT, Score("NLL", "nll", scale=1.0, digits=4))
-BY_SEED = SHORT[:2]
+FOREGROUND = (
+    Score("foreground", "foreground_miou"),
+    Score("foreground 3 px", "trimap_foreground_miou", "3"),
+)
+BY_SEED = (*SHORT[:2], *FOREGROUND)
+
+
+def shown(study: Study) -> tuple[Score, ...]:
+    """Return the columns of a study: with background against all classes where it asks for it."""
+    return (*SCORES, *FOREGROUND) if study.foreground else SCORES
 
 
 def documents(studies: Sequence[Study], root: Path, document: Path, pages: Path) -> dict[Path, str]:
@@ -116,8 +125,8 @@ def documents(studies: Sequence[Study], root: Path, document: Path, pages: Path)
 
 def overview(studies: Sequence[Study]) -> list[str]:
     """Write what the arms that learn are ahead of post-hoc, in all studies of the report split."""
-    titles = ["", "arm", "n", *(score.title for score in BY_SEED)]
-    titles += [f"{score.title} by seed" for score in BY_SEED]
+    titles = ["", "arm", "n", *(score.title for score in SHORT[:2])]
+    titles += [f"{score.title} by seed" for score in SHORT[:2]]
     rows = []
     for study in studies:
         label, base = study.against
@@ -126,8 +135,8 @@ def overview(studies: Sequence[Study]) -> list[str]:
         link = f"[{study.title}](#{anchor(study.title)})"
         for line in study.lines():
             if line.label == label and line.arm in LEARNT:
-                found = [score.minus(line, study.line(study.against)) for score in BY_SEED]
-                rows.append([link, line.arm, *difference_cells(BY_SEED, found)])
+                found = [score.minus(line, study.line(study.against)) for score in SHORT[:2]]
+                rows.append([link, line.arm, *difference_cells(SHORT[:2], found)])
                 link = ""  # a title stands once
     if not rows:
         return []
@@ -205,7 +214,7 @@ def named(base: Base) -> str:
 
 def score_table(study: Study, beginning: str) -> str:
     """Write a row for each line: the scores, mean and deviation over the seeds."""
-    titles = ["", "arm", "n", *(score.title for score in SCORES), "harm"]
+    titles = ["", "arm", "n", *(score.title for score in shown(study)), "harm"]
     rows = []
     for line in study.lines(beginning):
         harm = line.harm()
@@ -213,14 +222,14 @@ def score_table(study: Study, beginning: str) -> str:
             tables.ABSENT if harm is None else f"{100 * statistics.fmean(harm.spread.values):.0f}"
         )
         number = str(len(line.runs))
-        cells = [score.mean(line) for score in SCORES]
+        cells = [score.mean(line) for score in shown(study)]
         rows.append([line.label, line.arm, number, *cells, harmed])
         if line.arm == "joint":  # of the other arms with a CRF the network is unary's
-            cells = [score.mean(line.before()) for score in SCORES]
+            cells = [score.mean(line.before()) for score in shown(study)]
             rows.append([line.label, "joint, before its CRF", number, *cells, tables.ABSENT])
     for run in study.runs:
         if "failed" in run.result:
-            cells = ["failed", run.result["failed"], *[""] * (len(SCORES))]
+            cells = ["failed", run.result["failed"], *[""] * len(shown(study))]
             rows.append([run.label, run.arm, *cells])
     return tables.markdown(titles, rows, left=2)
 
@@ -240,14 +249,14 @@ def class_table(study: Study, beginning: str) -> str:
 
 def difference_rows(study: Study, base: Base, beginning: str) -> list[list[str]]:
     """Write titles, and a row for each line with its paired differences to that of `base`."""
-    titles = ["", "arm", "n", *(score.title for score in SCORES)]
-    titles += [f"{score.title} by seed" for score in BY_SEED]
+    titles = ["", "arm", "n", *(score.title for score in shown(study))]
+    titles += [f"{score.title} by seed" for score in shown(study) if score in BY_SEED]
     rows = [[*titles, *(["published"] if study.published else [])]]
     other = study.line(base, beginning)
     for line in study.lines(beginning):
-        found = [score.minus(line, other) for score in SCORES]
+        found = [score.minus(line, other) for score in shown(study)]
         if found[0] is not None:
-            cells = [line.label, line.arm, *difference_cells(SCORES, found)]
+            cells = [line.label, line.arm, *difference_cells(shown(study), found)]
             published = [study.published.get(line.label, tables.ABSENT)] if study.published else []
             rows.append([*cells, *published])
     return rows

@@ -50,6 +50,7 @@ class Study:
         published: label -> what the literature has found of it.
         commands: that make its runs again; none where the code of today does not.
         labels: in the order of the rows.
+        foreground: whether its page has the scores of background against all classes, too.
         asked, says: Markdown.
         runs: finished and failed ones; `result` holds what runs.json says of them, of a failed one
             "failed", and no counts.
@@ -65,6 +66,7 @@ class Study:
     published: Mapping[str, str]
     commands: tuple[str, ...]
     labels: tuple[str, ...]
+    foreground: bool
     asked: str
     says: str
     runs: tuple[Run, ...]
@@ -185,6 +187,7 @@ def read_study(folder: Path) -> Study:
             about.get("published", {}),
             tuple(about.get("commands", ())),
             tuple(about.get("labels", ())),
+            bool(about.get("foreground", False)),
             (folder / "asked.md").read_text(encoding="utf-8").strip(),
             (folder / "says.md").read_text(encoding="utf-8").strip(),
             (),
@@ -273,7 +276,8 @@ def packed(counts: Sequence[SplitCounts]) -> dict[str, npt.NDArray[Any]]:
         counts: of the runs, with the trimap width `WIDTH`.
 
     Returns:
-        truth: (N, 2, S) pixels of each class within `WIDTH` of the borders, and in all.
+        total, truth: (N, 2) pixels within `WIDTH` of the borders, and in all; (N, 2, S) those of each
+            class.
         right, predicted: (N, 2, S, R) the same of those called rightly, and of all called so.
         outline: (N, S, 2, R), see `eval.metrics.boundary.boundary_iou_counts`.
         nll: (N, R) sums of -log p(truth) over `pixels`, (N,); names, classes, band.
@@ -302,6 +306,7 @@ def packed(counts: Sequence[SplitCounts]) -> dict[str, npt.NDArray[Any]]:
         "names": np.array(first.names),
         "classes": np.array(named[0]),
         "band": np.array(first.band),
+        "total": bands[0].sum((-2, -1)).astype("<i4"),
         "truth": scored(first, bands[0].sum(-1)).astype("<i4"),
         "right": stacked([scored(c, np.diagonal(b, axis1=-2, axis2=-1)) for c, b in pairs]),
         "predicted": stacked([scored(c, b.sum(-2)) for c, b in pairs]),
@@ -315,12 +320,15 @@ def unpacked(arrays: Mapping[str, npt.NDArray[Any]]) -> list[SplitCounts]:
     """Make the counts of R runs again, with one class "other" for all that are not scored.
 
     Pixels that a class lost, or took from another one, are counted as lost to and taken from
-    "other": the scores of `packed` are the same, accuracies and confusions are not to be had.
+    "other": the scores of `packed` are the same, accuracies and confusions are not to be had. What is
+    counted twice so is taken off again, from "other" as itself.
     """
     right, predicted, outline = (
         np.cumsum(arrays[key], axis=-1, dtype=np.int64) for key in ("right", "predicted", "outline")
     )
     truth = arrays["truth"].astype(np.int64)
+    # Studies that were stored before there was a total show no score that needs it.
+    total = arrays["total"].astype(np.int64) if "total" in arrays else truth.sum(-1)
     images, _, size, runs = right.shape
     found = []
     for run in range(runs):
@@ -329,6 +337,7 @@ def unpacked(arrays: Mapping[str, npt.NDArray[Any]]) -> list[SplitCounts]:
         bands[..., each, each] = right[..., run]
         bands[..., :size, size] = truth - right[..., run]
         bands[..., size, :size] = predicted[..., run] - right[..., run]
+        bands[..., size, size] = total - bands.sum((-2, -1))
         bands[:, 1] -= bands[:, 0]  # the ring beyond WIDTH
         likelihood = np.full((images, 2), np.nan)
         likelihood[:, 0] = arrays["nll"][:, run]

@@ -115,6 +115,8 @@ def test_what_is_stored_has_the_scores_of_the_counts(finished_run) -> None:
         ("boundary_iou",),
         ("nll",),
         ("iou_per_class", "brick"),
+        ("foreground_miou",),
+        ("trimap_foreground_miou", "3"),
     )
     for before, after in zip(runs, stored, strict=True):
         for words in kinds:
@@ -171,6 +173,9 @@ def test_differences_are_paired_by_image_and_seed(published: Path, finished_run)
             for a, b in zip(runs, base, strict=True)
         ]
         assert row[-1] == ", ".join(f"{100 * difference:+.2f}" for difference in each)
+    foreground = difference_cell(finished_run, "joint", "post-hoc", "trimap_foreground_miou", "3")
+    change_study(published, foreground=True)
+    assert any(cell.startswith(foreground) for cell in row_of(texts(published)[1], "joint", 1))
     change_study(published, against=["recipe", "start"], also=[["recipe", "crf-only"]])
     _, start, crf_only = re.split("Differences to .* of “recipe”:", texts(published)[1])
     assert difference_cell(finished_run, "joint", "start", "miou") in start
