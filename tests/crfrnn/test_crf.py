@@ -24,8 +24,9 @@ from tests.crfrnn.problems import random_inputs, small_crf, written_layer
 
 def test_half_precision_autocast_and_parameters_of_another_dtype() -> None:
     unary, image = (x.float() for x in random_inputs())
-    half, crf = unary.half(), CrfRnn(3)
-    assert torch.equal(crf(half, image), crf(half.float(), image).half())
+    crf = CrfRnn(3)
+    for half in (unary.half(), unary.bfloat16()):
+        assert torch.equal(crf(half, image), crf(half.float(), image).to(half.dtype))
     expected = crf(unary, image)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(crf(unary, image), expected)

@@ -40,11 +40,6 @@ PROBLEM = random_problem()
 FRANK_WOLFE = [FrankWolfe(step="line_search"), FrankWolfe("l2", 0.8, 0.5, unary_mixture=0.2)]
 
 
-def expected_logits(problem: Problem, pairwise: Any, *options: Any) -> Tensor:
-    unary = problem.unary.numpy()
-    return torch.from_numpy(written_mean_field(unary, problem.dense, pairwise, *options))
-
-
 @pytest.mark.parametrize(
     ("normalization", "damping", "num_iterations", "shape"),
     [
@@ -59,20 +54,16 @@ def expected_logits(problem: Problem, pairwise: Any, *options: Any) -> Tensor:
 def test_equals_the_written_sums(
     normalization: Any, damping: float, num_iterations: int, shape: tuple[int, int, int]
 ) -> None:
+    """With the same penalties in every iteration, and with sets of which the last is reused."""
     problem = random_problem(*shape, normalization=normalization)
-    ours = mean_field(*problem.arguments, num_iterations, damping=damping)
-    expected = expected_logits(problem, [problem.penalties], num_iterations, damping)
-    # float64 and a few dozen terms a sum: rounding only.
-    torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-10)
-
-
-def test_untied_penalties_reuse_the_last() -> None:
-    tied = PROBLEM.penalties
+    tied = problem.penalties
     untied = [tied, [2 * p for p in tied], [-p for p in tied]]
-    for given, num_iterations in ((untied[:2], 4), (untied, 4), (untied, 1)):
-        ours = mean_field(PROBLEM.unary, PROBLEM.kernels, given, num_iterations)
-        expected = expected_logits(PROBLEM, given, num_iterations)
-        torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-10)  # rounding
+    for pairwise in (untied[:1], untied[:2], untied):
+        options = pairwise, num_iterations, damping
+        ours = mean_field(problem.unary, problem.kernels, *options[:2], damping=damping)
+        written = written_mean_field(problem.unary.numpy(), problem.dense, *options)
+        # float64 and a few dozen terms a sum: rounding only.
+        torch.testing.assert_close(ours, torch.from_numpy(written), rtol=1e-10, atol=1e-10)
 
 
 def test_a_still_image_keeps_its_logits_and_the_loop_ends_when_all_are() -> None:

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from crfrnn.filters import NORMALIZATIONS, ExactFilter
 from crfrnn.losses import DenseCrfLoss, dense_crf_loss, normalized_cut_loss
-from tests.crfrnn.problems import LearntKernel, softmax, written_kernel
+from tests.crfrnn.problems import LearntKernel, random_inputs, softmax, written_kernel
 
-FORMS = ["dense_crf", "normalized_cut"]
-every_form = pytest.mark.parametrize("form", FORMS)
+every_form = pytest.mark.parametrize("form", ["dense_crf", "normalized_cut"])
 every_kind = pytest.mark.parametrize(
     ("form", "normalization", "method"),
     [
@@ -26,13 +25,9 @@ every_kind = pytest.mark.parametrize(
 )
 
 
-def random_inputs(
-    batch: int = 2, labels: int = 3, height: int = 5, width: int = 4
-) -> tuple[Tensor, Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(batch, labels, height, width, generator=generator, dtype=torch.float64)
-    image = torch.rand(batch, 3, height, width, generator=generator, dtype=torch.float64) * 255
-    mask = torch.rand(batch, height, width, generator=generator) > 0.3
+def masked_inputs(*sizes: int) -> tuple[Tensor, Tensor, Tensor]:
+    logits, image = random_inputs(*(sizes or (2, 3, 5, 4)))
+    mask = torch.rand(image[:, 0].shape, generator=torch.Generator().manual_seed(0)) > 0.3
     return logits, image, mask
 
 
@@ -42,7 +37,7 @@ def small_loss(form: Any = "dense_crf", **options: Any) -> DenseCrfLoss:
 
 
 def test_reductions_half_precision_and_autocast() -> None:
-    logits, image, mask = random_inputs(batch=3)
+    logits, image, mask = masked_inputs(3, 3, 5, 4)
     each, total, mean = (
         small_loss(reduction=r)(logits, image, mask) for r in ("none", "sum", "mean")
     )
@@ -72,7 +67,7 @@ def written_out(loss: DenseCrfLoss, logits: Tensor, image: Tensor, mask: Tensor)
 @every_form
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
 def test_equals_the_sums_over_pairs(form: str, normalization: str) -> None:
-    logits, image, mask = random_inputs()
+    logits, image, mask = masked_inputs()
     loss = small_loss(form, normalization=normalization, reduction="none")
     for given in (mask, None):
         valid = torch.ones_like(mask) if given is None else given
@@ -98,7 +93,7 @@ def test_default_normalization_makes_lattice_and_exact_agree(form: str) -> None:
 @every_kind
 def test_what_is_masked_neither_sends_nor_receives(form, normalization, method) -> None:
     """Not one bit depends on it, no gradient reaches it, and an image of it alone is free."""
-    logits, image, mask = random_inputs()
+    logits, image, mask = masked_inputs()
     mask[0] = False
     loss = small_loss(form, method=method, normalization=normalization, reduction="none")
     each = loss(logits.requires_grad_(), image, mask)
@@ -123,7 +118,7 @@ def test_a_mask_leaves_pixels_out_of_a_kernel_without_one(loss: Any) -> None:
 @every_kind
 def test_gradient(form: str, normalization: str, method: str) -> None:
     """Of the logits, and through the exact kernel of the image, here in units of 255."""
-    logits, image, mask = random_inputs(labels=2, height=2, width=3)
+    logits, image, mask = masked_inputs(2, 2, 2, 3)
     mask[:, 0, 1] = False
     loss = small_loss(form, normalization=normalization, method=method, reduction="sum")
     inputs = logits.requires_grad_(), (image / 255).requires_grad_(method == "exact")
@@ -138,7 +133,7 @@ def test_the_gradient_is_that_of_an_asymmetric_kernel(loss: Any) -> None:
     assert torch.autograd.gradcheck(lambda q: loss(q, LearntKernel(matrix)), (q,))
 
 
-@pytest.mark.parametrize("form", FORMS)
+@every_form
 def test_one_pixel_one_label_one_colour_and_an_absent_label(form: str) -> None:
     loss, grey = small_loss(form, method="lattice"), torch.full((1, 3, 4, 4), 90.0)
     assert loss(torch.randn(1, 3, 1, 1), grey[..., :1, :1]).isfinite()

@@ -1,6 +1,7 @@
 """The mistakes that other dense CRFs make, or made: one test each, by number.
 
-Trap 12, a first message that is not of probabilities, is in test_crf.py; trap 14, loading that is
+Of trap 8, half precision is in test_crf.py; of trap 4, what is refused in test_filtering.py. Trap
+12, a first message that is not of probabilities, is in test_crf.py; trap 14, loading that is
 not strict, in test_reference.py; images in other units than 0..255, of trap 10, in
 test_bad_input.py.
 """
@@ -23,7 +24,6 @@ from crfrnn.filters import (
     ExactFilter,
     Filter,
     LatticeFilter,
-    LatticeOverflowError,
     Normalized,
     SeparableFilter,
     WindowFilter,
@@ -114,8 +114,6 @@ def test_trap_04_keys_are_wide_or_refused() -> None:
     for part, rows, offset in zip(together, v.split(6, dim=1), offsets, strict=True):  # type: ignore[no-untyped-call]
         alone = LatticeFilter(cluster[None] + offset)(rows)
         torch.testing.assert_close(part, alone, rtol=1e-12, atol=1e-12)
-    with pytest.raises(LatticeOverflowError, match="theta is too small"):
-        LatticeFilter(torch.tensor([[[0.0] * 5, [1e5] * 5]]))
 
 
 def test_trap_06_every_label_count_works() -> None:
@@ -145,7 +143,7 @@ def test_trap_07_and_10_one_layer_takes_any_batch_and_grid_and_uint8() -> None:
         assert torch.equal(crf(unary, whole), crf(unary, whole.double()))
 
 
-def test_trap_08_dtype_and_axes_are_read_as_they_are() -> None:
+def test_trap_08_axes_are_read_as_they_are() -> None:
     """NCHW read as NHWC mixes channels with pixels: then none of these holds."""
     unary, image = random_inputs(height=4, width=6)
     crf = small_crf(bilateral_filter="exact")
@@ -162,10 +160,6 @@ def test_trap_08_dtype_and_axes_are_read_as_they_are() -> None:
         for grad in (v.detach(), one.expand_as(v)):
             expanded = torch.autograd.grad(kernel(v), v, grad)[0]
             torch.testing.assert_close(expanded, kernel.transpose(grad.contiguous()))
-    for dtype in (torch.float32, torch.bfloat16, torch.float16):
-        out = crf(unary.to(dtype), image)
-        assert out.dtype == dtype
-        torch.testing.assert_close(out.double(), expected, rtol=0.1, atol=0.1)  # of bfloat16
 
 
 def test_trap_09_inputs_are_not_modified() -> None:
