@@ -1,4 +1,4 @@
-"""Small networks of every kind, and quickly drawn weights for large ones."""
+"""Small networks of every kind, and a training step that checks one."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 import models
 from models import CascadeConfig, DeepLabV2Config, NetworkConfig, ResNetConfig, Segmenter, VggConfig
-from models.crf import build_crf
-from models.layers import InputNormalization
 
 TINY = models.TimmConfig("mobilenetv2_035", normalization="half")
 SMALL_V1 = models.DeepLabV1Config(backbone=VggConfig(fc_channels=16, average_pool=True), msc=True)
@@ -61,27 +59,8 @@ def rates(module: nn.Module, kernel: int = 3) -> list[int]:
 
 
 def drawn(network: NetworkConfig) -> Segmenter:
-    """A segmenter with quickly drawn weights, for tests that do not look at what it learns.
-
-    Convolutions get the deviation of their fan-in, BN is the identity, and the rest zero.
-    """
-    torch.manual_seed(0)
-    config = models.SegmenterConfig(3, network, CRF)
-    with torch.device("meta"):
-        segmenter = Segmenter(config)
-    segmenter.crf = build_crf(CRF, config.num_classes)
-    empty = segmenter.network.to_empty(device="cpu")
-    empty.normalize = InputNormalization(empty.normalize.name)
-    for module in empty.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            frozen = not module.training
-            module.reset_parameters()
-            module.requires_grad_(not frozen)
-        elif isinstance(module, nn.Conv2d):
-            module.weight.data.uniform_(-1, 1).mul_((3 / module.weight[0].numel()) ** 0.5)
-            if module.bias is not None:
-                module.bias.data.zero_()
-    return segmenter
+    """A segmenter of three classes with fresh weights."""
+    return Segmenter(models.SegmenterConfig(3, network, CRF))
 
 
 def check_training_step(segmenter: Segmenter) -> None:

@@ -9,7 +9,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 from torchvision.models.segmentation import deeplabv3_resnet50
 
 import models
@@ -318,28 +318,9 @@ def test_bad_numbers(make: Any, words: str) -> None:
 SCALES = (0.5, 0.75, 1.0)
 
 
-class Shallow(nn.Module):
-    """Features at stride 8 in no time: means of 8 x 8 pixels around every eighth."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pool = nn.AvgPool2d(9, stride=8, padding=4)
-
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        return image, self.pool(image).repeat(1, 683, 1, 1)[:, :2048]
-
-
 @pytest.fixture
-def network() -> DeepLabV2:
-    config = DeepLabV2Config(backbone=ResNetConfig(depth=50), rates=(1, 2), scales=SCALES)
-    with torch.device("meta"):
-        network = DeepLabV2(3, config)
-    network = network.to_empty(device="cpu")
-    network.normalize = nn.Identity()  # type: ignore[assignment]
-    network.backbone = Shallow()  # type: ignore[assignment]
-    for layer in network.classifiers:
-        layer.reset_parameters()  # type: ignore[operator]
-    return network
+def network() -> nn.Module:
+    return small.drawn(replace(SMALL_V2, scales=SCALES)).network
 
 
 def test_sizes_of_the_scales() -> None:
@@ -374,8 +355,9 @@ def test_training_has_four_losses_and_evaluation_one(network: DeepLabV2) -> None
         assert (output.logits >= scale.logits).all()
     # Every scale is the same network.
     half, _, full = (scale.logits for scale in output.scales)
-    torch.testing.assert_close(half, network.single_scale(resize(image, (33, 49))))
-    torch.testing.assert_close(full, network.single_scale(image))
+    seen = network.normalize(image)
+    torch.testing.assert_close(half, network.single_scale(resize(seen, (33, 49))))
+    torch.testing.assert_close(full, network.single_scale(seen))
     assert network.eval().outputs(image).scales == ()
     assert torch.equal(network(image), output.logits)
     network.config = replace(network.config, scales=(1.0,))

@@ -29,14 +29,6 @@ def test_training_step(name: str) -> None:
     check_training_step(drawn(slim(name)))
 
 
-@pytest.mark.parametrize("name", BUILDERS)
-def test_size_of_the_logits(name: str) -> None:
-    network = shell(name)
-    stride = network.logit_stride
-    logits = network(torch.empty(2, 3, 97, 161, device="meta"))
-    assert logits.shape == (2, 21, 96 // stride + 1, 160 // stride + 1)
-
-
 def thin(network: nn.Module) -> None:
     """Leave one of each run of identical units, which are all traced alike; in place."""
     backbone = network.get_submodule("backbone")
