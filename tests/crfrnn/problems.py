@@ -78,13 +78,8 @@ class Problem:
 
     def image(self, b: int) -> Problem:
         """The problem of one image of the batch."""
-        return Problem(
-            self.unary[b : b + 1],
-            [f[b : b + 1] for f in self.features],
-            [normalized(f[b : b + 1]) for f in self.features],
-            [k[b : b + 1] for k in self.dense],
-            self.penalties,
-        )
+        kernels = [normalized(f[b : b + 1]) for f in self.features]
+        return replace(self, unary=self.unary[b : b + 1], kernels=kernels)
 
 
 def random_problem(

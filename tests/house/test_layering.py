@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 
 from tests.house.source_tree import ROOMS, ROOT, imports_of, python_files, top
@@ -21,9 +19,6 @@ ALLOWED_ROOMS: dict[str, set[str]] = {
     "benchmarks": {"train", "eval", "runtime", "models", "data", "crfrnn"},
 }
 
-# What the installed library may import besides the standard library.
-LIBRARY_PACKAGES = {"torch", "numpy", "scipy"}
-
 FORBIDDEN_NAMES = {"utils.py", "common.py", "helpers.py"}
 
 
@@ -36,20 +31,6 @@ def test_room_imports_only_lower_rooms(room):
         for path in python_files(room)
         for module in sorted(imports_of(path))
         if top(module) in forbidden
-    ]
-    assert not wrong, "\n".join(wrong)
-
-
-def test_library_imports_torch_numpy_scipy_only():
-    allowed = {"crfrnn", *LIBRARY_PACKAGES, *sys.stdlib_module_names}
-    wrong = [
-        f"{path.relative_to(ROOT)} imports {module}"
-        for path in python_files("crfrnn")
-        for module in sorted(imports_of(path))
-        if top(module) not in allowed
-        # Imported on first use.
-        and not (top(module) == "triton" and path.parent.name == "triton_kernels")
-        and not (top(module) == "PIL" and path.name == "folder.py")
     ]
     assert not wrong, "\n".join(wrong)
 

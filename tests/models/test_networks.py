@@ -63,9 +63,21 @@ def test_v3_gives_what_torchvision_gives_for_the_same_weights() -> None:
         torch.testing.assert_close(ours(x), expected, rtol=1e-5, atol=1e-5)  # the issue's bound
 
 
+STRIDED = [
+    SMALL_V1,
+    *(
+        replace(head, backbone=backbone, output_stride=stride)
+        for head in (SMALL_V3, SMALL_PLUS)
+        for backbone in (small.TINY, ResNetConfig(depth=50), small.XCEPTION)
+        for stride in (8, 16)
+    ),
+]
+
+
 @pytest.mark.parametrize("size", [(40, 51), (1, 1)])
-@pytest.mark.parametrize("config", [SMALL_V3, SMALL_PLUS, SMALL_V1], ids=lambda x: x.kind)
-def test_any_size_works(config: Any, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("config", STRIDED)
+def test_logits_sit_at_their_stride_at_any_size(config: Any, size: tuple[int, int]) -> None:
+    """V3 shows the stride of the last features, and v3+ that of the decoder's."""
     with torch.device("meta"):
         network = build_network(config, 2).eval()
     stride = network.logit_stride
