@@ -182,13 +182,14 @@ def written_sparsemax(z: Array) -> Array:
 
 
 def written_frank_wolfe(
-    problem: Problem, regularizer: str, temperature: float, steps: list[float]
+    pairwise: list[list[Tensor]], regularizer: str, temperature: float, steps: list[float]
 ) -> Tensor:
-    """x after the given steps."""
-    unary = problem.unary.numpy()
+    """x of PROBLEM after the given steps; the last penalties are reused."""
+    unary = PROBLEM.unary.numpy()
     x = softmax(unary)
-    for gamma in steps:
-        z = (unary - neighbours(x, problem.dense, problem.penalties)) / temperature
+    for t, gamma in enumerate(steps):
+        penalties = pairwise[min(t, len(pairwise) - 1)]
+        z = (unary - neighbours(x, PROBLEM.dense, penalties)) / temperature
         s = softmax(z) if regularizer == "entropy" else written_sparsemax(z)
         x = x + gamma * (s - x)
     return torch.from_numpy(x)
@@ -215,6 +216,7 @@ def test_sparsemax_has_its_gradient() -> None:
     ("temperature", "step", "steps"),
     [
         (0.5, 0.3, [0.3] * 4),
+        (1.0, 1.0, []),
         (2.0, "decaying", [1.0, 2 / 3, 0.5, 0.4]),
         (0.5, torch.tensor(0.6), [float(torch.tensor(0.6))] * 4),
         (2.0, LEARNT, [0.9, 0.3, 0.3, 0.3]),
@@ -222,19 +224,10 @@ def test_sparsemax_has_its_gradient() -> None:
 )
 def test_equals_the_definition(regularizer, temperature, step, steps) -> None:
     infer = FrankWolfe(regularizer, temperature, step)
-    x = infer(*PROBLEM.arguments, 4).softmax(-1)
-    expected = written_frank_wolfe(PROBLEM, regularizer, temperature, steps)
-    torch.testing.assert_close(x, expected, rtol=1e-10, atol=1e-10)  # rounding
-
-
-@pytest.mark.parametrize("num_iterations", [0, 3])
-def test_entropy_with_unit_step_and_temperature_is_mean_field(num_iterations: int) -> None:
-    """With penalties for two iterations, of which the last is reused."""
     untied = [PROBLEM.penalties, [2 * p for p in PROBLEM.penalties]]
-    arguments = PROBLEM.unary, PROBLEM.kernels, untied, num_iterations
-    expected = mean_field(*arguments).log_softmax(-1)
-    # The logarithm's rounding.
-    torch.testing.assert_close(frank_wolfe(*arguments), expected, rtol=1e-13, atol=1e-13)
+    x = infer(PROBLEM.unary, PROBLEM.kernels, untied, len(steps)).softmax(-1)
+    expected = written_frank_wolfe(untied, regularizer, temperature, steps)
+    torch.testing.assert_close(x, expected, rtol=1e-10, atol=1e-10)  # rounding
 
 
 @either

@@ -20,7 +20,7 @@ from eval.search import search
 from models import CrfConfig, CrfForm, Segmenter, SegmenterConfig
 from models.crf import build_crf, in_form, options_taken_by
 from models.layers import batch_norms, pad_to_stride, shrink, stretch
-from tests.models.small import SLIM, SMALL_V1
+from tests.models.small import SLIM, SMALL_CASCADE, SMALL_PLUS, SMALL_V1, SMALL_V2
 
 NETWORK = SLIM["v3 mobilenet"]
 CRF = CrfConfig(theta_alpha=8, theta_beta=10, num_iterations=2, num_iterations_eval=3)
@@ -120,12 +120,23 @@ def test_shrinking_stretching_and_padding_in_both_modes() -> None:
         assert model.train(mode).coarse_unary(torch.zeros(2, 3, 33, 33)).shape[2:] == (7, 7)
 
 
-def test_frozen_batch_norm_stays_in_eval_mode() -> None:
-    for model in (segmenter(freeze_batch_norm=True), segmenter(freeze_batch_norm=True).eval()):
-        for norm in batch_norms(model.train()):
+# Landmine 6: a BN that is frozen in name only.
+@pytest.mark.parametrize("network", [NETWORK, SMALL_V2, SMALL_PLUS, SMALL_CASCADE])
+def test_frozen_batch_norm_stays_in_eval_mode(network) -> None:
+    """V2's own, as published, without being asked."""
+    unasked = replace(network, freeze_batch_norm=False)
+    asked = network if network is SMALL_V2 else replace(network, freeze_batch_norm=True)
+    with torch.device("meta"):
+        free = Segmenter(SegmenterConfig(3, unasked))
+        by_network, by_segmenter = (
+            Segmenter(SegmenterConfig(3, config, freeze_batch_norm=config is unasked))
+            for config in (asked, unasked)
+        )
+    assert all(norm.training and norm.weight.requires_grad for norm in batch_norms(free.train()))
+    for frozen in (by_network, by_segmenter):
+        for norm in batch_norms(frozen.eval().train()):
             assert not norm.training
             assert not any(p.requires_grad for p in norm.parameters())
-    assert all(norm.training for norm in batch_norms(segmenter().train()))
 
 
 def test_the_label_bias_is_taken_from_the_unary_logits() -> None:
