@@ -24,6 +24,7 @@ from crfrnn.checks import (
     check_flag,
     check_positive,
     check_theta,
+    free_memory,
 )
 from crfrnn.diagnostics import discrete_energy, relaxed_energy, trace
 from crfrnn.filters import LatticeFilter, SeparableFilter
@@ -245,6 +246,9 @@ def test_a_picture_of_a_gigapixel_is_refused_with_the_bytes_that_it_needs() -> N
             densecrf.create_pairwise_bilateral((10, 10), (0.01,), image)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limits)
+    free = free_memory(torch.device("cpu"))  # without a limit
+    assert free is not None
+    assert free > 0
 
 
 def test_black_images_wide_kernels_and_no_values() -> None:
