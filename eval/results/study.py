@@ -276,8 +276,8 @@ def packed(counts: Sequence[SplitCounts]) -> dict[str, npt.NDArray[Any]]:
         counts: of the runs, with the trimap width `WIDTH`.
 
     Returns:
-        total, truth: (N, 2) pixels within `WIDTH` of the borders, and in all; (N, 2, S) those of each
-            class.
+        total: (N, 2) pixels within `WIDTH` of the borders, and in all.
+        truth: (N, 2, S) those of each class.
         right, predicted: (N, 2, S, R) the same of those called rightly, and of all called so.
         outline: (N, S, 2, R), see `eval.metrics.boundary.boundary_iou_counts`.
         nll: (N, R) sums of -log p(truth) over `pixels`, (N,); names, classes, band.
@@ -320,8 +320,8 @@ def unpacked(arrays: Mapping[str, npt.NDArray[Any]]) -> list[SplitCounts]:
     """Make the counts of R runs again, with one class "other" for all that are not scored.
 
     Pixels that a class lost, or took from another one, are counted as lost to and taken from
-    "other": the scores of `packed` are the same, accuracies and confusions are not to be had. What is
-    counted twice so is taken off again, from "other" as itself.
+    "other": the scores of `packed` are the same, accuracies and confusions are not to be had.
+    What is counted twice so is taken off again, from "other" as itself.
     """
     right, predicted, outline = (
         np.cumsum(arrays[key], axis=-1, dtype=np.int64) for key in ("right", "predicted", "outline")
