@@ -96,12 +96,17 @@ FOREGROUND = (
     Score("foreground", "foreground_miou"),
     Score("foreground 3 px", "trimap_foreground_miou", "3"),
 )
-BY_SEED = (*SHORT[:2], *FOREGROUND)
+BY_SEED = SHORT[:2]
 
 
 def shown(study: Study) -> tuple[Score, ...]:
     """Return the columns of a study: with background against all classes where it asks for it."""
     return (*SCORES, *FOREGROUND) if study.foreground else SCORES
+
+
+def by_seed(study: Study) -> tuple[Score, ...]:
+    """Return the columns of a study that are drawn, and told seed by seed."""
+    return (*BY_SEED, *FOREGROUND) if study.foreground else BY_SEED
 
 
 def documents(studies: Sequence[Study], root: Path, document: Path, pages: Path) -> dict[Path, str]:
@@ -125,8 +130,8 @@ def documents(studies: Sequence[Study], root: Path, document: Path, pages: Path)
 
 def overview(studies: Sequence[Study]) -> list[str]:
     """Write what the arms that learn are ahead of post-hoc, in all studies of the report split."""
-    titles = ["", "arm", "n", *(score.title for score in SHORT[:2])]
-    titles += [f"{score.title} by seed" for score in SHORT[:2]]
+    titles = ["", "arm", "n", *(score.title for score in BY_SEED)]
+    titles += [f"{score.title} by seed" for score in BY_SEED]
     rows = []
     for study in studies:
         label, base = study.against
@@ -135,8 +140,8 @@ def overview(studies: Sequence[Study]) -> list[str]:
         link = f"[{study.title}](#{anchor(study.title)})"
         for line in study.lines():
             if line.label == label and line.arm in LEARNT:
-                found = [score.minus(line, study.line(study.against)) for score in SHORT[:2]]
-                rows.append([link, line.arm, *difference_cells(SHORT[:2], found)])
+                found = [score.minus(line, study.line(study.against)) for score in BY_SEED]
+                rows.append([link, line.arm, *difference_cells(BY_SEED, found)])
                 link = ""  # a title stands once
     if not rows:
         return []
@@ -154,8 +159,9 @@ def difference_cells(scores: Sequence[Score], found: Sequence[Estimate | None]) 
     first = found[0]
     cells = ["0" if first is None else str(len(first.spread.values))]
     cells += [score.change(one) for score, one in zip(scores, found, strict=True)]
-    by_seed = zip(scores, found, strict=True)
-    return [*cells, *(score.by_seed(one) for score, one in by_seed if score in BY_SEED)]
+    pairs = zip(scores, found, strict=True)
+    told = (*BY_SEED, *FOREGROUND)
+    return [*cells, *(score.by_seed(one) for score, one in pairs if score in told)]
 
 
 def section(study: Study, pages: Path) -> list[str]:
@@ -250,7 +256,7 @@ def class_table(study: Study, beginning: str) -> str:
 def difference_rows(study: Study, base: Base, beginning: str) -> list[list[str]]:
     """Write titles, and a row for each line with its paired differences to that of `base`."""
     titles = ["", "arm", "n", *(score.title for score in shown(study))]
-    titles += [f"{score.title} by seed" for score in shown(study) if score in BY_SEED]
+    titles += [f"{score.title} by seed" for score in by_seed(study)]
     rows = [[*titles, *(["published"] if study.published else [])]]
     other = study.line(base, beginning)
     for line in study.lines(beginning):

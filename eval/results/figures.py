@@ -19,7 +19,7 @@ from PIL import Image
 from data.dataset import Picture
 from eval.report.figures import COLOURS, WITH_CRF, canvas, heat_map, panels, style, svg_of
 from eval.report.gallery import Item, best_worst_and_between, compared, ranked
-from eval.results.document import ALT, BY_SEED
+from eval.results.document import ALT, by_seed
 from eval.results.study import Study
 from eval.runs import Comparison, Estimate, Run, read_run
 from runtime.run_folder import ARMS
@@ -48,17 +48,17 @@ def forest(study: Study) -> Figure | None:
 
     Of the arms with a CRF. None where fewer than two labels have something to be compared with.
     """
-    base = study.line(study.against)
+    base, scores = study.line(study.against), by_seed(study)
     dots: dict[tuple[str, str], list[Estimate | None]] = {}
     for line in study.lines():
-        found = [score.minus(line, base) for score in BY_SEED]
+        found = [score.minus(line, base) for score in scores]
         if line.arm in WITH_CRF and found[0] is not None:
             dots[line.label, line.arm] = found
     labels = list(dict.fromkeys(label for label, _ in dots))
     if len({*labels, study.against[0]}) < 3:
         return None
-    figure, axes = panels(7.5 * max(map(len, labels)) + 560, 84 + 34 * len(labels), 1, len(BY_SEED))
-    for index, (axis, score) in enumerate(zip(axes, BY_SEED, strict=True)):
+    figure, axes = panels(7.5 * max(map(len, labels)) + 560, 84 + 34 * len(labels), 1, len(scores))
+    for index, (axis, score) in enumerate(zip(axes, scores, strict=True)):
         axis.axvline(0, color=COLOURS["soft"], linewidth=1.2)
         for arm in WITH_CRF:
             rows, values = [], []

@@ -244,7 +244,9 @@ def test_labels_are_drawn_side_by_side(published: Path, finished_run) -> None:
     for label in ("again", "and again"):
         add(finished_run.run_dir, "--arms", "joint", "crf-only", label=label)
     main(["results", "write"])
-    assert "joint" in (published / "docs" / "results" / "first-labels.svg").read_text()
+    drawn = (published / "docs" / "results" / "first-labels.svg").read_text()
+    assert "joint" in drawn
+    assert "foreground" not in drawn  # which this study does not ask for
     assert "(docs/results/first-labels.svg)" in (published / "RESULTS.md").read_text()
     main(["results", "check"])
 
