@@ -7,10 +7,12 @@ The fast tier is every folder beside `full/`, and what plain `pytest` runs. The 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import hypothesis
+import numpy as np
 import pytest
 import torch
 from filelock import FileLock
@@ -37,7 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--shared-root",
         type=Path,
         default=None,
-        help="folder with datasets/ and weights/ for the tests marked `data` "
+        help="folder with datasets/, reference/ and weights/ for the tests marked `data` "
         "(default: $CRFRNN_SHARED, else ../shared beside the repository)",
     )
 
@@ -78,6 +80,16 @@ def voc_animals_root(shared_root: Path) -> Path:
     if not root.is_dir():
         pytest.skip(f"no VOC animal subset at {root}")
     return root
+
+
+@pytest.fixture(scope="session")
+def reference(shared_root: Path) -> Mapping[str, Any]:
+    """The arrays of published implementations; skips where they are absent."""
+    path = shared_root / "reference" / "crf_reference.npz"
+    if not path.is_file():
+        pytest.skip(f"no reference arrays at {path}")
+    with np.load(path) as arrays:
+        return dict(arrays)
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,11 @@
-"""Small problems and layers, the same written out in NumPy, and published reference arrays."""
+"""Small problems and layers, the same in NumPy, and what the reference arrays are of."""
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,16 +24,18 @@ Array = npt.NDArray[Any]
 # the same order, and differ by the roundings that a fused multiply-add leaves out.
 ROUNDINGS = 100 * 2**-24
 
-# Arrays of published implementations.
-REFERENCE = np.load(Path(__file__).parent / "crf_reference.npz")
-META = dict(line.split(": ", 1) for line in REFERENCE["meta"].tolist())
-IMAGES = [name for name in META if f"{name}/image" in REFERENCE and name != "crfasrnn"]
 
-
-def settings(name: str) -> dict[str, Any]:
-    """Return what an image of IMAGES was computed with: numbers, lists and words."""
-    pairs = re.findall(r"(\w+)=(\[\[.*?\]\]|\[.*?\]|[\w.]+)", META[name])
-    return {key: ast.literal_eval(v) if v[0] in "[0123456789" else v for key, v in pairs}
+def image_cases(reference: Mapping[str, Array]) -> dict[str, dict[str, Any]]:
+    """Return what each image of the reference arrays was computed with: numbers, lists, words."""
+    lines = dict(line.split(": ", 1) for line in reference["meta"].tolist())
+    return {
+        name: {
+            key: ast.literal_eval(v) if v[0] in "[0123456789" else v
+            for key, v in re.findall(r"(\w+)=(\[\[.*?\]\]|\[.*?\]|[\w.]+)", line)
+        }
+        for name, line in lines.items()
+        if f"{name}/image" in reference and name != "crfasrnn"
+    }
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
-"""The layer against published implementations: the arrays of crf_reference.npz."""
+"""The layer against published implementations, and the weights of one of them."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,16 @@ from crfrnn.filters import LatticeFilter, Normalized
 from crfrnn.importers import from_crfasrnn
 from crfrnn.inference import mean_field
 from crfrnn.kernels import rounded
-from tests.crfrnn.problems import IMAGES, REFERENCE, settings
+from tests.crfrnn.problems import Array, image_cases
+
+Reference = Mapping[str, Array]
 
 
-def published(name: str, spatial_filter: Any) -> tuple[Tensor, Tensor]:
-    """(ours, theirs): the marginals of one case of the reference file, (L, N)."""
-    given = settings(name)
-    unary = torch.from_numpy(REFERENCE[f"{name}/unary_logits"])[None]
-    image = torch.from_numpy(REFERENCE[f"{name}/image"]).permute(2, 0, 1)[None]
+def published(reference: Reference, name: str, spatial_filter: Any) -> tuple[Tensor, Tensor]:
+    """(ours, theirs): the marginals of one case of the reference arrays, (L, N)."""
+    given = image_cases(reference)[name]
+    unary = torch.from_numpy(reference[f"{name}/unary_logits"])[None]
+    image = torch.from_numpy(reference[f"{name}/image"]).permute(2, 0, 1)[None]
     crf = CrfRnn(
         unary.shape[1],
         theta_alpha=given["sxy"],
@@ -43,26 +46,28 @@ def published(name: str, spatial_filter: Any) -> tuple[Tensor, Tensor]:
             matrix = torch.diag(value) if value.ndim == 1 else (value + value.t()) / 2
         crf.potentials.weight(kernel).data = matrix
     q = crf(unary, image).softmax(1)[0].detach().flatten(1)
-    return q, torch.from_numpy(REFERENCE[f"{name}/q"]).flatten(1)
+    return q, torch.from_numpy(reference[f"{name}/q"]).flatten(1)
 
 
-@pytest.mark.parametrize("name", IMAGES)
-def test_equals_the_cpp_dense_crf(name: str) -> None:
+@pytest.mark.data
+def test_equals_the_cpp_dense_crf(reference: Reference) -> None:
     """With its own spatial lattice, and near it by default."""
-    ours, theirs = published(name, "lattice")
-    # The same arithmetic in another order, amplified by up to 10 sharpening iterations.
-    assert (ours - theirs).abs().max() < 1e-3
-    assert (ours.argmax(0) == theirs.argmax(0)).all()
-    if name != "norm_none":  # there the lattice's own factor does not cancel
-        ours, _ = published(name, "separable")
-        assert (ours.argmax(0) == theirs.argmax(0)).double().mean() >= 0.99
-        assert (ours - theirs).abs().mean() < 0.01
+    for name in image_cases(reference):
+        ours, theirs = published(reference, name, "lattice")
+        # The same arithmetic in another order, amplified by up to 10 sharpening iterations.
+        assert (ours - theirs).abs().max() < 1e-3, name
+        assert (ours.argmax(0) == theirs.argmax(0)).all(), name
+        if name != "norm_none":  # there the lattice's own factor does not cancel
+            ours, _ = published(reference, name, "separable")
+            assert (ours.argmax(0) == theirs.argmax(0)).double().mean() >= 0.99, name
+            assert (ours - theirs).abs().mean() < 0.01, name
 
 
-def test_agrees_with_the_cpp_dense_crf_on_a_volume() -> None:
+@pytest.mark.data
+def test_agrees_with_the_cpp_dense_crf_on_a_volume(reference: Reference) -> None:
     """A grey 3-D volume with generic features: the loop and the lattice are not tied to images."""
-    guide = torch.from_numpy(REFERENCE["volume/guide"]).flatten()
-    unary = torch.from_numpy(REFERENCE["volume/unary_logits"])
+    guide = torch.from_numpy(reference["volume/guide"]).flatten()
+    unary = torch.from_numpy(reference["volume/unary_logits"])
     depth, height, width = unary.shape[1:]
     place = torch.cartesian_prod(
         torch.arange(depth).float(), torch.arange(height).float(), torch.arange(width).float()
@@ -76,7 +81,7 @@ def test_agrees_with_the_cpp_dense_crf_on_a_volume() -> None:
     ]
     pairwise = [[-2 * torch.eye(2), -6 * torch.eye(2)]]
     logits = mean_field(unary.flatten(1).t()[None].contiguous(), kernels, pairwise, 5)
-    theirs = torch.from_numpy(REFERENCE["volume/q"]).flatten(1)
+    theirs = torch.from_numpy(reference["volume/q"]).flatten(1)
     ours = logits.softmax(-1)[0].t()
     assert (ours.argmax(0) == theirs.argmax(0)).double().mean() >= 0.995
     assert (ours - theirs).abs().mean() < 0.01
@@ -85,11 +90,8 @@ def test_agrees_with_the_cpp_dense_crf_on_a_volume() -> None:
 # a public CRF-as-RNN layer: its own outputs, and strict loading of its weights
 
 
-ARRAYS = {
-    "spatial_ker_weights": REFERENCE["crfasrnn/spatial_weights"],
-    "bilateral_ker_weights": REFERENCE["crfasrnn/bilateral_weights"],
-    "compatibility_matrix": REFERENCE["crfasrnn/compatibility"],
-}
+NAMES = ("spatial_ker_weights", "bilateral_ker_weights", "compatibility_matrix")
+ARRAYS = dict(zip(NAMES, np.random.default_rng(0).normal(size=(3, 5, 5)).astype("f4"), strict=True))
 State = dict[str, Any]
 
 
@@ -117,11 +119,13 @@ def test_loading_is_strict(state: State, error: type[Exception], words: str) -> 
         from_crfasrnn(with_prefix("crfrnn."), prefix="crf.")
 
 
+@pytest.mark.data
 @pytest.mark.parametrize("spatial_filter", ["lattice", "separable"])
-def test_equals_the_layer_and_its_gradients(spatial_filter: Any) -> None:
-    theirs = {k[9:]: torch.from_numpy(v) for k, v in REFERENCE.items() if k.startswith("crfasrnn/")}
+def test_equals_the_layer_and_its_gradients(spatial_filter: Any, reference: Reference) -> None:
+    theirs = {k[9:]: torch.from_numpy(v) for k, v in reference.items() if k.startswith("crfasrnn/")}
+    held = ("spatial_weights", "bilateral_weights", "compatibility")
     crf = from_crfasrnn(
-        ARRAYS,
+        {name: theirs[key] for name, key in zip(NAMES, held, strict=True)},
         theta_alpha=30,
         theta_beta=12,
         theta_gamma=3,
