@@ -162,9 +162,7 @@ def test_equals_the_package_it_stands_in_for(reference: Mapping[str, Array]) -> 
         d = dcrf.DenseCRF2D(width, height, num_labels)
         d.setUnaryEnergy(-unary.reshape(num_labels, -1))
         d.addPairwiseGaussian(given["sxy_gaussian"], near, *options)
-        d.addPairwiseBilateral(
-            given["sxy"], given["srgb"], reference[f"{name}/image"], wide, *options
-        )
+        d.addPairwiseBilateral(given["sxy"], given["srgb"], image, wide, *options)
 
         theirs = reference[f"{name}/q"].reshape(num_labels, -1)
         kl_per_pixel = reference[f"{name}/kl_per_pixel"]
