@@ -10,6 +10,7 @@ import ctypes
 import gc
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -125,10 +126,15 @@ def keep_freed_memory() -> None:
 
     A page that a virtual machine must ask its host for takes some 0.1 ms, one of 2 MiB 0.4 ms.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = of_libc("mallopt")
     if mallopt is not None:
         mallopt(-4, 0)  # M_MMAP_MAX: everything from the heap
         mallopt(-1, -1)  # M_TRIM_THRESHOLD: never smaller
+
+
+def of_libc(name: str) -> Callable[..., int] | None:
+    """Return a function of the C library; None where it has none of that name."""
+    return None if sys.platform == "win32" else getattr(ctypes.CDLL(None), name, None)
 
 
 def seconds(task: Task, device: torch.device = CPU) -> float:
@@ -168,7 +174,7 @@ def peak_bytes(task: Task, device: torch.device = CPU, before: int = 0) -> int |
 def resident_bytes() -> int:
     """Count the resident set, after what is free in the heap was returned to the system."""
     gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    trim = of_libc("malloc_trim")
     if trim is not None:
         trim(0)
     return _status_bytes("VmRSS") if CLEAR.exists() else 0

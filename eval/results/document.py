@@ -96,7 +96,8 @@ FOREGROUND = (
     Score("foreground", "foreground_miou"),
     Score("foreground 3 px", "trimap_foreground_miou", "3"),
 )
-BY_SEED = SHORT[:2]
+TOLD = (*SHORT[:2], *FOREGROUND)
+"""What is drawn, and told seed by seed."""
 
 
 def shown(study: Study) -> tuple[Score, ...]:
@@ -104,9 +105,9 @@ def shown(study: Study) -> tuple[Score, ...]:
     return (*SCORES, *FOREGROUND) if study.foreground else SCORES
 
 
-def by_seed(study: Study) -> tuple[Score, ...]:
-    """Return the columns of a study that are drawn, and told seed by seed."""
-    return (*BY_SEED, *FOREGROUND) if study.foreground else BY_SEED
+def told(scores: Sequence[Score]) -> list[Score]:
+    """Return those that are drawn, and told seed by seed."""
+    return [score for score in scores if score in TOLD]
 
 
 def documents(studies: Sequence[Study], root: Path, document: Path, pages: Path) -> dict[Path, str]:
@@ -130,8 +131,7 @@ def documents(studies: Sequence[Study], root: Path, document: Path, pages: Path)
 
 def overview(studies: Sequence[Study]) -> list[str]:
     """Write what the arms that learn are ahead of post-hoc, in all studies of the report split."""
-    titles = ["", "arm", "n", *(score.title for score in BY_SEED)]
-    titles += [f"{score.title} by seed" for score in BY_SEED]
+    scores = SHORT[:2]
     rows = []
     for study in studies:
         label, base = study.against
@@ -140,13 +140,13 @@ def overview(studies: Sequence[Study]) -> list[str]:
         link = f"[{study.title}](#{anchor(study.title)})"
         for line in study.lines():
             if line.label == label and line.arm in LEARNT:
-                found = [score.minus(line, study.line(study.against)) for score in BY_SEED]
-                rows.append([link, line.arm, *difference_cells(BY_SEED, found)])
+                found = [score.minus(line, study.line(study.against)) for score in scores]
+                rows.append([link, line.arm, *difference_cells(scores, found)])
                 link = ""  # a title stands once
     if not rows:
         return []
     title = "How far the CRFs that learn are ahead of the tuned post-hoc CRF:"
-    return [title, "", tables.markdown(titles, rows, left=2), ""]
+    return [title, "", tables.markdown(difference_titles(scores), rows, left=2), ""]
 
 
 def anchor(title: str) -> str:
@@ -154,14 +154,19 @@ def anchor(title: str) -> str:
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 
+def difference_titles(scores: Sequence[Score]) -> list[str]:
+    """Name the columns of differences."""
+    by_seed = [f"{score.title} by seed" for score in told(scores)]
+    return ["", "arm", "n", *(score.title for score in scores), *by_seed]
+
+
 def difference_cells(scores: Sequence[Score], found: Sequence[Estimate | None]) -> list[str]:
     """Write n, the differences of the scores with intervals, and some of them seed by seed."""
     first = found[0]
     cells = ["0" if first is None else str(len(first.spread.values))]
     cells += [score.change(one) for score, one in zip(scores, found, strict=True)]
-    pairs = zip(scores, found, strict=True)
-    told = (*BY_SEED, *FOREGROUND)
-    return [*cells, *(score.by_seed(one) for score, one in pairs if score in told)]
+    by_seed = zip(scores, found, strict=True)
+    return [*cells, *(score.by_seed(one) for score, one in by_seed if score in TOLD)]
 
 
 def section(study: Study, pages: Path) -> list[str]:
@@ -220,7 +225,8 @@ def named(base: Base) -> str:
 
 def score_table(study: Study, beginning: str) -> str:
     """Write a row for each line: the scores, mean and deviation over the seeds."""
-    titles = ["", "arm", "n", *(score.title for score in shown(study)), "harm"]
+    scores = shown(study)
+    titles = ["", "arm", "n", *(score.title for score in scores), "harm"]
     rows = []
     for line in study.lines(beginning):
         harm = line.harm()
@@ -228,14 +234,14 @@ def score_table(study: Study, beginning: str) -> str:
             tables.ABSENT if harm is None else f"{100 * statistics.fmean(harm.spread.values):.0f}"
         )
         number = str(len(line.runs))
-        cells = [score.mean(line) for score in shown(study)]
+        cells = [score.mean(line) for score in scores]
         rows.append([line.label, line.arm, number, *cells, harmed])
         if line.arm == "joint":  # of the other arms with a CRF the network is unary's
-            cells = [score.mean(line.before()) for score in shown(study)]
+            cells = [score.mean(line.before()) for score in scores]
             rows.append([line.label, "joint, before its CRF", number, *cells, tables.ABSENT])
     for run in study.runs:
         if "failed" in run.result:
-            cells = ["failed", run.result["failed"], *[""] * len(shown(study))]
+            cells = ["failed", run.result["failed"], *[""] * len(scores)]
             rows.append([run.label, run.arm, *cells])
     return tables.markdown(titles, rows, left=2)
 
@@ -255,14 +261,13 @@ def class_table(study: Study, beginning: str) -> str:
 
 def difference_rows(study: Study, base: Base, beginning: str) -> list[list[str]]:
     """Write titles, and a row for each line with its paired differences to that of `base`."""
-    titles = ["", "arm", "n", *(score.title for score in shown(study))]
-    titles += [f"{score.title} by seed" for score in by_seed(study)]
-    rows = [[*titles, *(["published"] if study.published else [])]]
+    scores = shown(study)
+    rows = [[*difference_titles(scores), *(["published"] if study.published else [])]]
     other = study.line(base, beginning)
     for line in study.lines(beginning):
-        found = [score.minus(line, other) for score in shown(study)]
+        found = [score.minus(line, other) for score in scores]
         if found[0] is not None:
-            cells = [line.label, line.arm, *difference_cells(shown(study), found)]
+            cells = [line.label, line.arm, *difference_cells(scores, found)]
             published = [study.published.get(line.label, tables.ABSENT)] if study.published else []
             rows.append([*cells, *published])
     return rows

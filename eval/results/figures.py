@@ -19,7 +19,7 @@ from PIL import Image
 from data.dataset import Picture
 from eval.report.figures import COLOURS, WITH_CRF, canvas, heat_map, panels, style, svg_of
 from eval.report.gallery import Item, best_worst_and_between, compared, ranked
-from eval.results.document import ALT, by_seed
+from eval.results.document import ALT, shown, told
 from eval.results.study import Study
 from eval.runs import Comparison, Estimate, Run, read_run
 from runtime.run_folder import ARMS
@@ -48,7 +48,7 @@ def forest(study: Study) -> Figure | None:
 
     Of the arms with a CRF. None where fewer than two labels have something to be compared with.
     """
-    base, scores = study.line(study.against), by_seed(study)
+    base, scores = study.line(study.against), told(shown(study))
     dots: dict[tuple[str, str], list[Estimate | None]] = {}
     for line in study.lines():
         found = [score.minus(line, base) for score in scores]
