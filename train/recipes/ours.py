@@ -261,7 +261,7 @@ def voc12_animals_coarse() -> Recipe:
         warmup=10,
         clip_norm=1.0,
         ema_decay=0.98,
-        loss=LossConfig(unary=1.0),  # experiments/coarse-tries: with 0.25 the network forgets
+        loss=LossConfig(unary=1.0),  # as in experiments/coarse-tries
     )
     return replace(
         base,
